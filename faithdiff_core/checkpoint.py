@@ -1,0 +1,260 @@
+"""FaithDiff files: recognise them by their keys, take them apart, put them together again.
+
+Pure functions of a state dict; reading from disk belongs to the host (nodes) or the trainer. Three layouts:
+
+* **released**: `FaithDiff.bin`; a UNet in diffusers names with four extra modules beside it (`denoise_encoder.`,
+  `condition_embedding.`, `information_transformer_layes.` (sic) and `spatial_ch_projs.`).
+* **full** (ours): UNet in LDM names under `model.diffusion_model.`, so that other loaders find it, plus `faithdiff.lq_encoder.`
+  and `faithdiff.alignment.`.
+* **adapter**: the same without the UNet. The released names are taken without a UNet, too.
+
+Official spellings occur in this file only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from .keymap import diffusers_to_ldm, is_diffusers_unet, ldm_to_diffusers
+from .metadata import FaithDiffMetadata, parse_metadata
+
+State = dict[str, torch.Tensor]
+
+UNET_PREFIX = "model.diffusion_model."
+ENCODER_PREFIX = "faithdiff.lq_encoder."
+ALIGNMENT_PREFIX = "faithdiff.alignment."
+RELEASED_ENCODER_PREFIX = "denoise_encoder."
+
+# What a full SDXL checkpoint carries beside the UNet; of no use here, and no sign of damage.
+OTHER_MODEL_PREFIXES = ("first_stage_model.", "conditioner.", "cond_stage_model.", "text_encoders.", "vae.", "denoiser.")
+
+# Released names of the alignment module's layers and ours. The fused attention projection is handled apart.
+_RELEASED_TO_OURS = (
+    (r"condition_embedding\.(.+)", r"condition_embedding.\1"),
+    (r"spatial_ch_projs\.(.+)", r"proj_out.\1"),
+    (r"information_transformer_layes\.(\d+)\.attn\.out_proj\.(.+)", r"blocks.\1.to_out.\2"),
+    (r"information_transformer_layes\.(\d+)\.ln_1\.(.+)", r"blocks.\1.norm1.\2"),
+    (r"information_transformer_layes\.(\d+)\.ln_2\.(.+)", r"blocks.\1.norm2.\2"),
+    (r"information_transformer_layes\.(\d+)\.mlp\.c_fc\.(.+)", r"blocks.\1.mlp_up.\2"),
+    (r"information_transformer_layes\.(\d+)\.mlp\.c_proj\.(.+)", r"blocks.\1.mlp_down.\2"),
+)
+_OURS_TO_RELEASED = (
+    (r"condition_embedding\.(.+)", r"condition_embedding.\1"),
+    (r"proj_out\.(.+)", r"spatial_ch_projs.\1"),
+    (r"blocks\.(\d+)\.to_out\.(.+)", r"information_transformer_layes.\1.attn.out_proj.\2"),
+    (r"blocks\.(\d+)\.norm1\.(.+)", r"information_transformer_layes.\1.ln_1.\2"),
+    (r"blocks\.(\d+)\.norm2\.(.+)", r"information_transformer_layes.\1.ln_2.\2"),
+    (r"blocks\.(\d+)\.mlp_up\.(.+)", r"information_transformer_layes.\1.mlp.c_fc.\2"),
+    (r"blocks\.(\d+)\.mlp_down\.(.+)", r"information_transformer_layes.\1.mlp.c_proj.\2"),
+)
+_FUSED_QKV = re.compile(r"information_transformer_layes\.(\d+)\.attn\.in_proj_(weight|bias)")
+_RELEASED_ALIGNMENT_PREFIXES = ("condition_embedding.", "spatial_ch_projs.", "information_transformer_layes.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaithDiffParts:
+    """A FaithDiff file taken apart.
+
+    Attributes:
+        unet: LDM names without prefix, or None in an adapter file.
+        lq_encoder: names of `LQEncoder`.
+        alignment: names of an unfolded `AlignmentModule`; `to_q` and `to_k` may be there in pointwise mode, too.
+        metadata: from the header; the released values where there is none.
+    """
+
+    unet: State | None
+    lq_encoder: State
+    alignment: State
+    metadata: FaithDiffMetadata
+
+
+def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str] | None = None) -> FaithDiffParts:
+    """Takes a file's state dict apart; tensors are shared with `state`, not copied (the fused q, k, v are views).
+
+    Args:
+        state: all tensors of the file, in the released, full or adapter layout.
+        header: the safetensors header's entries, None for a pickle.
+
+    Raises:
+        ValueError: not a FaithDiff file (the message says what it is instead), or names that belong nowhere.
+    """
+    metadata = parse_metadata(header)
+    encoder, alignment, rest = {}, {}, {}
+    for key, tensor in state.items():
+        if key.startswith(ENCODER_PREFIX):
+            encoder[key[len(ENCODER_PREFIX) :]] = tensor
+        elif key.startswith(ALIGNMENT_PREFIX):
+            alignment[key[len(ALIGNMENT_PREFIX) :]] = tensor
+        elif key.startswith(RELEASED_ENCODER_PREFIX):
+            encoder[key[len(RELEASED_ENCODER_PREFIX) :]] = tensor
+        elif key.startswith(_RELEASED_ALIGNMENT_PREFIXES):
+            alignment.update(_alignment_from_released(key, tensor))
+        else:
+            rest[key] = tensor
+    if not encoder and not alignment:
+        raise ValueError(describe_foreign(state))
+    for part, name in ((encoder, "LQ encoder"), (alignment, "alignment module")):
+        if not part:
+            raise ValueError(f"expected LQ encoder and alignment module in the file, got none of the {name}'s weights; get the file again")
+    return FaithDiffParts(unet=_unet_of(rest), lq_encoder=encoder, alignment=alignment, metadata=metadata)
+
+
+def assemble_adapter(parts: FaithDiffParts) -> State:
+    """Our adapter layout: LQ encoder and alignment module."""
+    return {ENCODER_PREFIX + k: t for k, t in parts.lq_encoder.items()} | {ALIGNMENT_PREFIX + k: t for k, t in parts.alignment.items()}
+
+
+def assemble_full(parts: FaithDiffParts) -> State:
+    """Our full layout. Raises ValueError where the parts have no UNet."""
+    if parts.unet is None:
+        raise ValueError("expected a UNet for the full layout, got an adapter; write the adapter layout or start from a full file")
+    return {UNET_PREFIX + k: t for k, t in parts.unet.items()} | assemble_adapter(parts)
+
+
+def assemble_released(parts: FaithDiffParts) -> State:
+    """The names of the official `FaithDiff.bin`; a missing UNet stays missing.
+
+    A pointwise file may lack queries and keys, which the official network has but whose value cannot change its output;
+    they become zeros.
+    """
+    state: State = {}
+    if parts.unet is not None:
+        names = ldm_to_diffusers(parts.unet)
+        state.update({names[k]: t for k, t in parts.unet.items()})
+    state.update({RELEASED_ENCODER_PREFIX + k: t for k, t in parts.lq_encoder.items()})
+    for key, tensor in parts.alignment.items():
+        m = re.fullmatch(r"blocks\.(\d+)\.to_([qkv])\.(weight|bias)", key)
+        if m is None:
+            state[_rename(key, _OURS_TO_RELEASED)] = tensor
+        elif m[2] == "v":
+            q, k = (parts.alignment.get(f"blocks.{m[1]}.to_{c}.{m[3]}", torch.zeros_like(tensor)) for c in "qk")
+            state[f"information_transformer_layes.{m[1]}.attn.in_proj_{m[3]}"] = torch.cat([q, k, tensor])
+    return state
+
+
+def alignment_state_for(alignment: Mapping[str, torch.Tensor], mode: str, *, folded: bool) -> State:
+    """The stored alignment weights made ready for `AlignmentModule(mode=mode, folded=folded)`."""
+    state = dict(alignment)
+    if mode == "pointwise":
+        state = {k: t for k, t in state.items() if ".to_q." not in k and ".to_k." not in k}
+        if folded:
+            state = fold_pointwise_attention(state)
+    return state
+
+
+def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
+    """Replaces W_v, b_v, W_o, b_o of every block by W_o W_v and W_o b_v + b_o.
+
+    The product is kept in fp32 whatever the file's type: rounding it to fp16 would cost more than the rest of the network's
+    rounding together, and it is 1.6 MB a block at the released size.
+    """
+    state = dict(alignment)
+    for key in alignment:
+        m = re.fullmatch(r"(blocks\.\d+)\.to_v\.weight", key)
+        if m is None:
+            continue
+        try:
+            w_v, b_v, w_o, b_o = (state.pop(f"{m[1]}.{name}").double() for name in ("to_v.weight", "to_v.bias", "to_out.weight", "to_out.bias"))
+        except KeyError as e:
+            raise ValueError(f"expected the weights of an alignment module, got a file without its {e.args[0]}; get the file again") from None
+        state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
+        state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
+    return state
+
+
+def check_state(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Compares names and shapes with what a network needs.
+
+    Raises:
+        ValueError: one message that counts and names what is missing, unexpected or of another shape.
+    """
+    problems = []
+    missing = [k for k in expected if k not in state]
+    unexpected = [k for k in state if k not in expected]
+    reshaped = [
+        f"{k} {tuple(state[k].shape)} instead of {tuple(t.shape)}" for k, t in expected.items() if k in state and state[k].shape != t.shape
+    ]
+    for names, verb in ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape")):
+        if names:
+            problems.append(f"{len(names)} {verb} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+    if problems:
+        raise ValueError(f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a FaithDiff file, get it again")
+
+
+def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raises ValueError naming the first tensors that hold NaN or infinity."""
+    bad = [k for k, t in state.items() if not _is_finite(t)]
+    if bad:
+        raise ValueError(
+            f"expected finite weights in the {what}, got NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}); "
+            "the file is damaged or its training diverged, get it again"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    if tensor.element_size() == 1:  # fp8 has no reductions; half holds all its values
+        tensor = tensor.half()
+    low, high = torch.aminmax(tensor)  # NaN wins in both; one pass, no mask of the tensor's size
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def describe_foreign(keys: Iterable[str]) -> str:
+    """Why a file with neither LQ encoder nor alignment module is not a FaithDiff file, and what to do."""
+    keys = set(keys)
+    unet_prefixes = (UNET_PREFIX, "input_blocks.", "down_blocks.")
+    choose = "choose FaithDiff.bin or a FaithDiff .safetensors from models/faithdiff"
+    if not any(k.startswith(unet_prefixes) for k in keys):
+        found = ", ".join(sorted(keys)[:3]) or "nothing"
+        return f"expected a FaithDiff file, got one that holds something else ({found}, {len(keys)} tensors in all); {choose}"
+    sdxl = any(k.startswith((UNET_PREFIX + "label_emb.", "label_emb.", "add_embedding.")) for k in keys)
+    kind = "a plain SDXL checkpoint or UNet" if sdxl else "a UNet of another family (no SDXL size embedding; SD 1.5 or 2?)"
+    base = ", or an adapter file with this checkpoint's MODEL (from Load Checkpoint) as base_model" if sdxl else ""
+    return (
+        f"expected a FaithDiff file, got {kind}: it lacks the LQ encoder (denoise_encoder.*) and the alignment module "
+        f"(condition_embedding.*, information_transformer_layes.*, spatial_ch_projs.*); {choose}{base}"
+    )
+
+
+def _unet_of(rest: State) -> State | None:
+    rest = {k: t for k, t in rest.items() if not k.startswith(OTHER_MODEL_PREFIXES)}
+    if not rest:
+        return None
+    if any(k.startswith(UNET_PREFIX) for k in rest):
+        unet = {k[len(UNET_PREFIX) :]: t for k, t in rest.items() if k.startswith(UNET_PREFIX)}
+        unknown = [k for k in rest if not k.startswith(UNET_PREFIX)]
+    elif is_diffusers_unet(rest):
+        names = diffusers_to_ldm(rest)
+        unet = {names[k]: t for k, t in rest.items() if k in names}
+        unknown = [k for k in rest if k not in names]
+    elif "input_blocks.0.0.weight" in rest:
+        return rest
+    else:
+        unet, unknown = {}, list(rest)
+    if unknown:
+        raise ValueError(
+            f"expected UNet, LQ encoder and alignment module, got {len(unknown)} further tensors ({', '.join(unknown[:3])}); "
+            "the file is damaged or not a FaithDiff file, get it again"
+        )
+    return unet
+
+
+def _alignment_from_released(key: str, tensor: torch.Tensor) -> State:
+    m = _FUSED_QKV.fullmatch(key)
+    if m is None:
+        return {_rename(key, _RELEASED_TO_OURS): tensor}
+    q, k, v = tensor.chunk(3)  # rows 0:D query, D:2D key, 2D:3D value (torch.nn.MultiheadAttention.in_proj_weight)
+    return {f"blocks.{m[1]}.to_{c}.{m[2]}": t for c, t in zip("qkv", (q, k, v), strict=True)}
+
+
+def _rename(key: str, table: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in table:
+        renamed, n = re.subn(f"^{pattern}$", replacement, key)
+        if n:
+            return renamed
+    return key

@@ -1,0 +1,72 @@
+"""Colour correction: give a restored image the colours of its degraded original.
+
+Both methods are those of the official utils/color_fix.py, here in float, on whole images, each image of a batch by itself.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+METHODS = ("adain", "wavelet", "none")
+ADAIN_VARIANCE_EPS = 1e-5  # official utils/color_fix.py:48
+WAVELET_LEVELS = 5  # official :95
+# 3x3 binomial kernel as an outer product (official :78-82)
+BLUR_TAPS = (0.25, 0.5, 0.25)
+
+
+def fix_colors(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor, method: str) -> torch.Tensor:
+    """The image with the reference's colours, clamped to [0, 1].
+
+    Args:
+        image_BCHW: (B, 3, H, W) in [0, 1].
+        reference_BCHW: (B, 3, H, W) in [0, 1], the degraded image at the same size.
+        method: "adain" (mean and deviation per channel), "wavelet" (low frequencies from the reference) or "none".
+
+    Raises:
+        ValueError: shapes differ, or an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"expected a colour fix of {', '.join(METHODS)}, got {method!r}")
+    if method == "none":
+        return image_BCHW
+    if image_BCHW.shape != reference_BCHW.shape:
+        raise ValueError(f"expected a reference of shape {tuple(image_BCHW.shape)}, got {tuple(reference_BCHW.shape)}")
+    fixed = adain(image_BCHW, reference_BCHW) if method == "adain" else wavelet(image_BCHW, reference_BCHW)
+    return fixed.clamp(0.0, 1.0)
+
+
+def adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
+    """Moves each channel's mean and standard deviation to the reference's (adaptive instance normalisation)."""
+    mean, std = _mean_std(image_BCHW)
+    ref_mean, ref_std = _mean_std(reference_BCHW)
+    return (image_BCHW - mean) / std * ref_std + ref_mean
+
+
+def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
+    """High frequencies of the image on low frequencies of the reference."""
+    return image_BCHW + low_frequencies(reference_BCHW) - low_frequencies(image_BCHW)
+
+
+def low_frequencies(image_BCHW: torch.Tensor, levels: int = WAVELET_LEVELS) -> torch.Tensor:
+    """The image after `levels` blurs whose taps stand 1, 2, 4, ... pixels apart (a trous), edges repeated."""
+    for level in range(levels):
+        image_BCHW = _blur(image_BCHW, 2**level)
+    return image_BCHW
+
+
+def _blur(image_BCHW: torch.Tensor, radius_px: int) -> torch.Tensor:
+    channels = image_BCHW.shape[1]
+    taps = torch.tensor(BLUR_TAPS, dtype=image_BCHW.dtype, device=image_BCHW.device)
+    for axis_padding, shape in (((0, 0, radius_px, radius_px), (3, 1)), ((radius_px, radius_px, 0, 0), (1, 3))):
+        kernel = taps.reshape(1, 1, *shape).expand(channels, 1, *shape)
+        padded = F.pad(image_BCHW, axis_padding, mode="replicate")
+        image_BCHW = F.conv2d(padded, kernel, groups=channels, dilation=(radius_px, 1) if shape == (3, 1) else (1, radius_px))
+    return image_BCHW
+
+
+def _mean_std(image_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per image and channel, (B, C, 1, 1); unbiased variance, as official :47. A single pixel has none."""
+    pixels = image_BCHW.flatten(2)
+    variance = pixels.var(dim=2, keepdim=True) if pixels.shape[2] > 1 else torch.zeros_like(pixels)
+    return pixels.mean(dim=2, keepdim=True).unsqueeze(-1), (variance + ADAIN_VARIANCE_EPS).sqrt().unsqueeze(-1)

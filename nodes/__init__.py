@@ -1,0 +1,29 @@
+"""The pack's nodes (V3 schema) and the seam to the host."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .align_latent import FaithDiffAlignLatent
+from .color_fix import FaithDiffColorFix
+from .encode_lq import FaithDiffEncodeLQ
+from .load_model import FaithDiffLoadModel
+from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from .sampler import FaithDiffSampler
+
+__all__ = ["FaithDiffExtension", "comfy_entrypoint"]
+
+
+class FaithDiffExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            FaithDiffLoadModel,
+            FaithDiffEncodeLQ,
+            FaithDiffAlignLatent,
+            FaithDiffSampler,
+            FaithDiffColorFix,
+            FaithDiffLoadNanoVAE,
+            FaithDiffNoPrompt,
+        ]
+
+
+async def comfy_entrypoint() -> FaithDiffExtension:
+    return FaithDiffExtension()

@@ -1,0 +1,49 @@
+"""FaithDiff Color Fix: the degraded image's colours, size and alpha on the restored one."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..faithdiff_core.color_fix import METHODS, fix_colors
+from ..faithdiff_core.geometry import Size, crop_to
+from .types import CATEGORY
+
+
+class FaithDiffColorFix(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaithDiffColorFix",
+            display_name="FaithDiff Color Fix",
+            category=CATEGORY,
+            description="Gives the restored image the colours, the exact size and the alpha of the image it was made from.",
+            search_aliases=["color match", "colour fix", "wavelet", "adain"],
+            inputs=[
+                io.Image.Input("image", tooltip="The restored image, from VAE Decode."),
+                io.Image.Input("reference", tooltip="The degraded image at the target size, the same that Encode LQ Features was given."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="adain",
+                    tooltip="adain matches each channel's mean and contrast (the release's default); wavelet takes all coarse colour from the "
+                    "reference; none only crops and restores alpha.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The finished image, exactly of the reference's size.")],
+        )
+
+    @classmethod
+    def execute(cls, image: torch.Tensor, reference: torch.Tensor, method: str) -> io.NodeOutput:
+        size, got = Size(*reference.shape[1:3]), Size(*image.shape[1:3])
+        if got.height < size.height or got.width < size.width:
+            raise ValueError(f"expected an image of at least the reference's {size} px, got {got}; connect the image that was encoded as reference")
+        if reference.shape[0] not in (1, image.shape[0]):
+            raise ValueError(f"expected 1 reference or one for each of the {image.shape[0]} images, got {reference.shape[0]}")
+        reference = reference.to(image).expand(image.shape[0], -1, -1, -1)
+        rgb_BCHW = crop_to(image[..., :3].movedim(-1, 1), size)
+        fixed = [  # one at a time: a batch of frames needs no more memory than a frame
+            fix_colors(one, ref, method) for one, ref in zip(rgb_BCHW.split(1), reference[..., :3].movedim(-1, 1).split(1), strict=True)
+        ]
+        result = torch.cat(fixed).movedim(1, -1)
+        return io.NodeOutput(torch.cat([result, reference[..., 3:]], dim=-1))

@@ -1,0 +1,110 @@
+"""Load FaithDiff Model: a FaithDiff file to an SDXL MODEL and the modules that make it restore."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import comfy.model_patcher
+from comfy_api.latest import io
+
+from ..faithdiff_core.checkpoint import split_state_dict
+from . import folders
+from .bundle import FaithDiffModel, build_model
+from .types import CATEGORY, FaithDiffModelType
+from .unet_loader import WEIGHT_DTYPES, load_unet, model_channels, require_sdxl
+from .weights_file import read_weights
+
+
+class FaithDiffLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaithDiffLoadModel",
+            display_name="Load FaithDiff Model",
+            category=CATEGORY,
+            description="Loads FaithDiff weights: the released FaithDiff.bin, or a .safetensors of ours (full, or an adapter for an SDXL base).",
+            search_aliases=["faithdiff", "super resolution", "restore", "upscale", "image restoration"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folders.model_names(),
+                    tooltip="A file in models/faithdiff or models/diffusion_models. FaithDiff.bin brings its own fine-tuned SDXL UNet, so no "
+                    "checkpoint is needed for it; VAE and text encoders come from any SDXL checkpoint.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    default="default",
+                    advanced=True,
+                    tooltip="Type to hold the UNet in. fp8 halves its memory at a small loss; LQ encoder and alignment module are never held in fp8.",
+                ),
+                io.Model.Input(
+                    "base_model",
+                    optional=True,
+                    tooltip="An SDXL MODEL, for adapter files that carry no UNet. Not used when the file has one.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The SDXL UNet. Connect it to Align Latent; LoRA and other patches may go between."),
+                FaithDiffModelType.Output(display_name="faithdiff", tooltip="LQ encoder and alignment module, for Encode LQ Features."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str, **kwargs) -> tuple:
+        stat = os.stat(folders.weights_path(model_name))
+        return (model_name, stat.st_mtime_ns, stat.st_size)
+
+    @classmethod
+    def execute(
+        cls, model_name: str, weight_dtype: str, base_model: comfy.model_patcher.ModelPatcher | None = None
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*load(folders.weights_path(model_name), weight_dtype, base_model))
+
+
+def load(
+    path: str, weight_dtype: str = "default", base_model: comfy.model_patcher.ModelPatcher | None = None
+) -> tuple[comfy.model_patcher.ModelPatcher, FaithDiffModel]:
+    """MODEL and FAITHDIFF_MODEL of a file.
+
+    Raises:
+        ValueError: anything wrong with the file or the base model; the message names the file and what to do.
+    """
+    name = os.path.basename(path)
+    state, header = read_weights(path)
+    try:
+        parts = split_state_dict(state, header)
+        del state  # the UNet's tensors must not be held twice while they are cast
+        bundle = build_model(parts, path)
+        if parts.unet is None:
+            model = _base(base_model, parts.metadata.base_model)
+        else:
+            if base_model is not None:
+                logging.info("FaithDiff: %s brings its own UNet; base_model is not used", name)
+            model = load_unet(parts.unet, dict(parts.metadata.config), WEIGHT_DTYPES[weight_dtype])
+            model.cached_patcher_init = (reload_unet, (path, weight_dtype))
+        width = bundle.alignment.model.sizes.model_channels
+        if model_channels(model) != width:
+            raise ValueError(f"expected a UNet of width {width}, which the alignment module was made for, got {model_channels(model)}")
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from None
+    return model, bundle
+
+
+def reload_unet(path: str, weight_dtype: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The host calls this to have the UNet once more, for another device or without dynamic memory."""
+    parts = split_state_dict(*read_weights(path))
+    assert parts.unet is not None, "registered for files with a UNet only"
+    return load_unet(parts.unet, dict(parts.metadata.config), WEIGHT_DTYPES[weight_dtype], disable_dynamic=disable_dynamic)
+
+
+def _base(base_model: comfy.model_patcher.ModelPatcher | None, wanted: str) -> comfy.model_patcher.ModelPatcher:
+    if base_model is None:
+        named = f" ({wanted})" if wanted else ""
+        raise ValueError(
+            f"expected a base_model for this adapter file, which carries no UNet, got none; connect the MODEL of an SDXL checkpoint{named} "
+            "to base_model, or choose a full file such as FaithDiff.bin"
+        )
+    require_sdxl(base_model, "base_model")
+    return base_model.clone()

@@ -1,0 +1,83 @@
+"""Two small nodes for the nano model that comes with the pack: its VAE, and conditioning without a text encoder."""
+
+from __future__ import annotations
+
+import json
+
+import comfy.model_patcher
+import comfy.sd
+import torch
+from comfy_api.latest import io
+
+from . import folders
+from .types import CATEGORY
+from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
+from .weights_file import read_weights
+
+PROMPT_TOKENS = 77  # length of a CLIP prompt
+
+
+class FaithDiffLoadNanoVAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaithDiffLoadNanoVAE",
+            display_name="Load Nano VAE",
+            category=f"{CATEGORY}/nano",
+            description="Loads the narrow VAE of the nano model. For the real weights use Load VAE or Load Checkpoint.",
+            inputs=[
+                io.Combo.Input(
+                    "vae_name",
+                    options=folders.nano_vae_names(),
+                    tooltip="A nano VAE in models/faithdiff (its name ends in vae.safetensors), or the one that comes with the pack.",
+                )
+            ],
+            outputs=[io.Vae.Output(tooltip="A VAE for the nano model only.")],
+        )
+
+    @classmethod
+    def execute(cls, vae_name: str) -> io.NodeOutput:
+        state, header = read_weights(folders.weights_path(vae_name))
+        try:
+            config = json.loads(header["faithdiff.vae_config"])
+            vae = comfy.sd.VAE(sd=state, config={"params": _host_config(config)})
+        except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+            raise ValueError(f"{vae_name}: expected a nano VAE with faithdiff.vae_config in its header, got another file; use Load VAE for it") from None
+        return io.NodeOutput(vae)
+
+
+class FaithDiffNoPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaithDiffNoPrompt",
+            display_name="No Prompt",
+            category=f"{CATEGORY}/nano",
+            description="An all-zero prompt of the width that the MODEL expects, so that no text encoder is needed. The nano model is trained with it.",
+            inputs=[io.Model.Input("model", tooltip="The SDXL-family MODEL that the conditioning is for.")],
+            outputs=[io.Conditioning.Output(tooltip="For both positive and negative.")],
+        )
+
+    @classmethod
+    def execute(cls, model: comfy.model_patcher.ModelPatcher) -> io.NodeOutput:
+        unet_config = require_sdxl(model, "model").model_config.unet_config
+        pooled = torch.zeros(1, unet_config["adm_in_channels"] - SIZE_EMBEDDING_CHANNELS)
+        return io.NodeOutput([[torch.zeros(1, PROMPT_TOKENS, unet_config["context_dim"]), {"pooled_output": pooled}]])
+
+
+def _host_config(config: dict) -> dict:
+    """diffusers' words for an AutoencoderKL to the host's."""
+    widths = config["block_out_channels"]
+    ddconfig = {
+        "double_z": True,
+        "z_channels": config["latent_channels"],
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": widths[0],
+        "ch_mult": [w // widths[0] for w in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    return {"ddconfig": ddconfig, "embed_dim": config["latent_channels"]}

@@ -1,0 +1,142 @@
+"""UNet weights in LDM names to a host MODEL.
+
+The host's own `load_diffusion_model_state_dict` is not called, for three reasons: it knows no net of other than published sizes, it
+copies every tensor (twice the file in RAM), and it only warns of missing ones. What it decides (types, operations, memory) is asked
+of the same host functions here.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_base
+import comfy.model_detection
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+from ..faithdiff_core.architecture import unet_sizes
+from ..faithdiff_core.checkpoint import check_finite, check_state
+from .host import patcher_class
+
+SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each
+
+
+@dataclass(frozen=True)
+class WeightDtype:
+    """A choice of the `weight_dtype` list. The names are those of the host's Load Diffusion Model."""
+
+    dtype: torch.dtype | None
+    fp8_matmul: bool = False
+
+
+WEIGHT_DTYPES = {
+    "default": WeightDtype(None),
+    "fp8_e4m3fn": WeightDtype(torch.float8_e4m3fn),
+    "fp8_e4m3fn_fast": WeightDtype(torch.float8_e4m3fn, fp8_matmul=True),
+    "fp8_e5m2": WeightDtype(torch.float8_e5m2),
+}
+
+
+def load_unet(
+    unet: dict[str, torch.Tensor], config: dict[str, Any], choice: WeightDtype, *, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of the UNet's weights. Empties `unet` on the way, so that no second copy need live.
+
+    Args:
+        unet: LDM names without prefix.
+        config: the file's `faithdiff.config`.
+        choice: type to hold the weights in.
+        disable_dynamic: for the host's own reloads.
+
+    Raises:
+        ValueError: not an SDXL-family UNet, tensors missing, of another shape or not finite.
+    """
+    parameters = comfy.utils.calculate_parameters(unet)
+    unet, _ = comfy.utils.convert_old_quants(unet, "", metadata={})
+    model_config = _model_config(unet, config)
+    quantised = model_config.quant_config is not None
+    if not quantised:
+        check_finite(unet, "UNet")
+
+    load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
+    supported = list(model_config.supported_inference_dtypes)
+    dtype = choice.dtype or _default_dtype(None if quantised else comfy.utils.weight_dtype(unet), parameters, supported)
+    cast = mm.unet_manual_cast(None if quantised else dtype, load_device, supported)
+    model_config.set_inference_dtype(dtype, cast, device=load_device)
+    model_config.optimizations["fp8"] = choice.fp8_matmul
+
+    if not quantised:
+        check_state(_expected_state(model_config), unet, "UNet")
+    model = model_config.get_model(unet, "")
+    patcher = patcher_class(disable_dynamic=disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
+    if quantised:
+        model.load_model_weights(unet, "", assign=patcher.is_dynamic())
+        return patcher
+    if not patcher.is_dynamic():  # dynamic management reads from the mapped file and casts on the way to the device
+        for name in list(unet):  # one at a time; a tensor whose type fits stays the file's own
+            unet[name] = unet[name].to(device=offload_device, dtype=dtype)
+    model.load_model_weights(unet, "", assign=True)
+    return patcher
+
+
+def require_sdxl(model: comfy.model_patcher.ModelPatcher, what: str) -> comfy.model_base.SDXL:
+    """The MODEL's network where it is of the SDXL family.
+
+    Raises:
+        ValueError: it is not; `what` names the input.
+    """
+    if not isinstance(model.model, comfy.model_base.SDXL):
+        raise ValueError(f"expected an SDXL MODEL as {what}, got {type(model.model).__name__}; load an SDXL checkpoint or FaithDiff.bin")
+    return model.model
+
+
+def model_channels(model: comfy.model_patcher.ModelPatcher) -> int:
+    """Width of the UNet's first convolution."""
+    return model.model.model_config.unet_config["model_channels"]
+
+
+class _ShapeOperations(comfy.ops.disable_weight_init):
+    """Layers that have their weights (on the meta device) from the start, however the host manages memory."""
+
+    class Linear(comfy.ops.disable_weight_init.Linear):
+        _load_from_state_dict = torch.nn.Linear._load_from_state_dict  # a loader of its own switches the host's lazy weights off
+
+
+def _expected_state(model_config: Any) -> dict[str, torch.Tensor]:
+    """Names and shapes of the UNet's weights."""
+    return UNetModel(**model_config.unet_config, device=torch.device("meta"), operations=_ShapeOperations).state_dict()
+
+
+def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
+    sizes = unet_sizes(unet, config)
+    wide_enough = sizes.adm_channels is not None and sizes.adm_channels > SIZE_EMBEDDING_CHANNELS
+    if not wide_enough or sizes.context_channels is None or sizes.in_channels != 4:
+        raise ValueError(
+            "expected the UNet of an SDXL-family net (4 latent channels, text context, size embedding), got "
+            f"{sizes.in_channels} latent channels, context {sizes.context_channels}, size embedding {sizes.adm_channels}; "
+            "FaithDiff is SDXL only, choose FaithDiff.bin or a FaithDiff .safetensors"
+        )
+    unet_config = comfy.model_detection.detect_unet_config(unet, "")
+    published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet, "")), comfy.supported_models.SDXL)
+    if not issubclass(published, comfy.supported_models.SDXL):
+        raise ValueError(f"expected the UNet of an SDXL-family net, got {published.__name__}; choose FaithDiff.bin or a FaithDiff .safetensors")
+    model_config = published(unet_config)
+    model_config.unet_config["num_head_channels"] = sizes.num_head_channels
+    model_config.quant_config = comfy.utils.detect_layer_quantization(unet, "")
+    return model_config
+
+
+def _default_dtype(stored: torch.dtype | None, parameters: int, supported: list[torch.dtype]) -> torch.dtype:
+    """The host's choice, but never wider than the file: where it computes in fp32, fp16 weights are cast at use, not held twice as large."""
+    dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
+    if stored in (torch.float16, torch.bfloat16) and dtype.itemsize > stored.itemsize:
+        logging.debug("FaithDiff: UNet weights stay %s, computing in %s", stored, dtype)
+        return stored
+    return dtype
