@@ -41,6 +41,7 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
         try:
             config = json.loads(header["faithdiff.vae_config"])
             vae = comfy.sd.VAE(sd=state, config={"params": _host_config(config)})
+            _set_norm_groups(vae.first_stage_model, config["norm_groups"])
         except (KeyError, TypeError, IndexError, json.JSONDecodeError):
             raise ValueError(f"{vae_name}: expected a nano VAE with faithdiff.vae_config in its header, got another file; use Load VAE for it") from None
         return io.NodeOutput(vae)
@@ -63,6 +64,13 @@ class FaithDiffNoPrompt(io.ComfyNode):
         unet_config = require_sdxl(model, "model").model_config.unet_config
         pooled = torch.zeros(1, unet_config["adm_in_channels"] - SIZE_EMBEDDING_CHANNELS)
         return io.NodeOutput([[torch.zeros(1, PROMPT_TOKENS, unet_config["context_dim"]), {"pooled_output": pooled}]])
+
+
+def _set_norm_groups(module: torch.nn.Module, groups: int) -> None:
+    """The host's VAE class has 32 groups whatever the width; at 32 channels that would be instance norm, which loses brightness."""
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.GroupNorm):
+            norm.num_groups = groups
 
 
 def _host_config(config: dict) -> dict:

@@ -1,0 +1,89 @@
+"""The official network's numbers, through the nodes and the host, for weights that anyone can make again by rule.
+
+At the size of Segmind-Vega: 745 M parameters in the UNet, every extra module as released. See support/by_rule.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfyui_faithdiff.faithdiff_core.checkpoint import alignment_state_for, assemble_full, split_state_dict
+from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
+from comfyui_faithdiff.nodes.load_model import load
+from support import by_rule
+from support.sampling import Loaded, align, encode, predictions
+
+OFFICIAL = Path(__file__).resolve().parents[1] / "data" / "official_vega.npz"
+TIMESTEPS = (999, 500, 21)
+FEATURE_TOLERANCE = 1e-3
+PREDICTION_TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def official():
+    with np.load(OFFICIAL) as arrays:
+        return {k: torch.from_numpy(arrays[k]) for k in arrays}
+
+
+@pytest.fixture(scope="module")
+def released_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vega") / "FaithDiff.bin"
+    torch.save(by_rule.released_by_rule(by_rule.VEGA_UNET), path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="module", params=["released .bin", "our .safetensors"])
+def official_loaded(request, released_file, tmp_path_factory):
+    if request.param == "released .bin":
+        return Loaded(*load(str(released_file)))
+    parts = split_state_dict(torch.load(released_file, weights_only=True, mmap=True))
+    ours = tmp_path_factory.mktemp("ours") / "FaithDiff.safetensors"
+    write_safetensors(ours, assemble_full(parts), parts.metadata.to_header())
+    return Loaded(*load(str(ours)))
+
+
+def test_features(official_loaded, official):
+    features, _ = encode(official_loaded, by_rule.image_by_rule().movedim(1, -1))
+    assert (features.features_BCHW - official["feat"]).abs().max() < FEATURE_TOLERANCE
+
+
+@pytest.mark.parametrize("timestep", TIMESTEPS)
+def test_predictions(official_loaded, official, timestep):
+    model, _ = align(official_loaded, by_rule.image_by_rule().movedim(1, -1))
+    context, pooled = by_rule.input_by_rule("ctx", 2, 77, 2048), by_rule.input_by_rule("pooled", 2, 1280)
+    negative, positive = ([[context[i : i + 1], {"pooled_output": pooled[i : i + 1]}]] for i in range(2))
+    sigma = model.get_model_object("model_sampling").sigmas[timestep]
+    rows = predictions(model, by_rule.input_by_rule("x", 1, 4, 12, 16), sigma, positive, negative)
+    assert (torch.cat(rows) - official[f"eps_{timestep}"]).abs().max() < PREDICTION_TOLERANCE
+
+
+def test_the_alignment_is_seen_in_these_numbers(official_loaded, official):
+    """Guards the tests above: without alignment the same inputs are far away."""
+    context, pooled = by_rule.input_by_rule("ctx", 2, 77, 2048), by_rule.input_by_rule("pooled", 2, 1280)
+    size = {"width": 128, "height": 96, "target_width": 1024, "target_height": 1024}
+    negative, positive = ([[context[i : i + 1], {"pooled_output": pooled[i : i + 1], **size}]] for i in range(2))
+    sigma = official_loaded.model.get_model_object("model_sampling").sigmas[500]
+    rows = predictions(official_loaded.model, by_rule.input_by_rule("x", 1, 4, 12, 16), sigma, positive, negative)
+    assert (torch.cat(rows) - official["eps_500"]).abs().max() > 0.5
+
+
+def test_spatial_mode_against_torch_attention(released_file):
+    """The released sizes with the header's word `spatial`, in the host, against torch.nn.MultiheadAttention(batch_first=True)."""
+    extras = {k: t for k, t in torch.load(released_file, weights_only=True, mmap=True).items() if not k.startswith(("down_", "up_", "mid_"))}
+    extras = {k: t for k, t in extras.items() if k.startswith(("denoise_encoder.", "condition_", "information_", "spatial_"))}
+    parts = split_state_dict(extras, {"faithdiff.align_attention": "spatial"})
+    from comfyui_faithdiff.nodes.bundle import build_model
+
+    module = build_model(parts, "").alignment.model
+    from core.test_alignment import reference
+
+    g = torch.Generator().manual_seed(0)
+    h, features = torch.randn(2, 320, 12, 16, generator=g), torch.randn(2, 512, 12, 16, generator=g)
+    with torch.no_grad():
+        embedded = module.embed(features)
+        stored = {k: t.float() for k, t in alignment_state_for(parts.alignment, "spatial", folded=False).items()}
+        torch.testing.assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=True, sizes=module.sizes), rtol=1e-4, atol=2e-5)

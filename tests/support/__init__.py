@@ -1,0 +1,1 @@
+"""Made-up networks and inputs that several tests share."""
