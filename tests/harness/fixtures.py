@@ -1,0 +1,50 @@
+"""The server of the test session and the demo's prompt."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostrun.client import Client
+from hostrun.gpu import has_gpu
+from hostrun.paths import ROOT
+from hostrun.server import HostServer, ServerOptions, free_port
+
+DEMO_WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"
+DEMO_FOLDER = ROOT / "demo"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    """A running ComfyUI with the pack in it, in a folder of its own; the demo's photos are in its input folder."""
+    python = Path(sys.executable)
+    base = tmp_path_factory.mktemp("comfyui")
+    options = ServerOptions(
+        python=python, host=Path(os.environ["COMFYUI_PATH"]), base=base, port=free_port(), cpu=not has_gpu(python)
+    )
+    running = HostServer(options)
+    running.input_folder.mkdir(parents=True)
+    for photo in DEMO_FOLDER.glob("*.png"):
+        shutil.copyfile(photo, running.input_folder / photo.name)
+    with running:
+        yield running
+
+
+@pytest.fixture
+def client(server: HostServer) -> Iterator[Client]:
+    """A websocket session of its own for each test."""
+    with Client(server.url, check_server=server.check_running) as session:
+        yield session
+
+
+@pytest.fixture
+def demo_prompt() -> dict[str, Any]:
+    """The demo's API-format prompt, to be changed at will."""
+    return json.loads(DEMO_WORKFLOW.read_text(encoding="utf-8"))

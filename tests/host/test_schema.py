@@ -1,0 +1,80 @@
+"""The nodes' contract: ids, inputs, defaults, tooltips, and that `execute` takes what the schema declares."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+
+import pytest
+from comfyui_faithdiff.nodes import comfy_entrypoint
+
+CONTRACT = {
+    "FaithDiffLoadModel": (["model_name", "weight_dtype", "base_model"], ["MODEL", "FAITHDIFF_MODEL"]),
+    "FaithDiffEncodeLQ": (["faithdiff", "image", "vae", "tile_size"], ["FAITHDIFF_FEATURES", "LATENT"]),
+    "FaithDiffAlignLatent": (
+        ["model", "features", "latent", "strength", "start_percent", "end_percent", "start_from", "mask"],
+        ["MODEL", "LATENT"],
+    ),
+    "FaithDiffSampler": (
+        ["model", "seed", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative", "latent_image", "denoise", "tile_size",
+         "tile_overlap", "tile_batch"],
+        ["LATENT"],
+    ),
+    "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
+}  # fmt: skip
+DEFAULTS = {
+    "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024, "tile_overlap": 0.5,
+    "tile_batch": 0, "seed": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    async def listed():
+        return await (await comfy_entrypoint()).get_node_list()
+
+    return {node.define_schema().node_id: node for node in asyncio.run(listed())}
+
+
+@pytest.mark.parametrize("node_id", CONTRACT)
+def test_contract(nodes, node_id):
+    schema = nodes[node_id].define_schema()
+    inputs, outputs = CONTRACT[node_id]
+    assert {i.id for i in schema.inputs} == set(inputs)
+    assert [o.io_type for o in schema.outputs] == outputs
+
+
+def test_defaults_are_the_releases(nodes):
+    inputs = {i.id: i for i in nodes["FaithDiffSampler"].define_schema().inputs}
+    assert {name: inputs[name].default for name in DEFAULTS} == DEFAULTS
+    assert {i.id: i.default for i in nodes["FaithDiffColorFix"].define_schema().inputs if i.id == "method"} == {"method": "adain"}
+    align = {i.id: i for i in nodes["FaithDiffAlignLatent"].define_schema().inputs}
+    assert [align[n].default for n in ("strength", "start_percent", "end_percent", "start_from")] == [1.0, 0.0, 1.0, "lq"]
+    load = {i.id: i for i in nodes["FaithDiffLoadModel"].define_schema().inputs}
+    assert load["weight_dtype"].options == ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
+
+
+def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(nodes):
+    for node in nodes.values():
+        schema = node.define_schema()
+        assert schema.description and schema.display_name
+        for part in (*schema.inputs, *schema.outputs):
+            assert part.tooltip and part.tooltip.endswith("."), (schema.node_id, part.tooltip)
+
+
+def test_execute_takes_what_the_schema_declares(nodes):
+    for node in nodes.values():
+        declared = {i.id: getattr(i, "optional", False) for i in node.define_schema().inputs}
+        parameters = inspect.signature(node.execute).parameters
+        assert set(parameters) == set(declared)
+        for name, optional in declared.items():
+            assert (parameters[name].default is not inspect.Parameter.empty) == bool(optional), name
+
+
+def test_release_spacing_of_the_default_scheduler(loaded):
+    """ddim_uniform at 20 steps is the release's leading spacing: 951, 901, ... 1."""
+    import comfy.samplers
+
+    sampling = loaded.model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", 20)
+    assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(951, 0, -50)) and float(sigmas[-1]) == 0
