@@ -16,6 +16,7 @@ def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], heade
     partial = path.with_name(f".{path.name}.partial")
     try:
         save_file({k: _own(t) for k, t in state.items()}, partial, metadata=dict(header))
+        partial.chmod(0o666 & ~_umask())  # the format's writer makes files that only their owner reads
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -25,3 +26,9 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor on a storage of its own: the format refuses views that share one."""
     tensor = tensor.detach().contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # can only be read by setting it
+    os.umask(mask)
+    return mask

@@ -174,6 +174,9 @@ def test_writing_is_all_or_nothing(tmp_path, parts, monkeypatch):
     assert equal(load_file(path), views)
     with safe_open(path, "pt") as f:
         assert f.metadata() == {"a": "b"}
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # readable by whom the user's umask says
+    (tmp_path / "any").unlink()
     before = path.read_bytes()
     monkeypatch.setattr("comfyui_faithdiff.faithdiff_core.storage.os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space"):

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_support import picture
+
 from training.cli import main
 from training.images import read_image, write_png
 from training.metrics import psnr_db, ssim
-from training_support import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +31,22 @@ def test_prepare_degrade_evaluate(tmp_path: Path, pictures_dir: Path, capsys: py
     assert main(["degrade", str(pictures_dir), str(tmp_path / "lq"), "--level", "II", "--scale", "2"]) == 0
     # The references against themselves are perfect; the baseline is not.
     report = tmp_path / "report.json"
-    assert main(["evaluate", "--restored", str(pictures_dir), "--reference", str(pictures_dir), "--lq", str(tmp_path / "lq"), "--out", str(report)]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "--restored",
+                str(pictures_dir),
+                "--reference",
+                str(pictures_dir),
+                "--lq",
+                str(tmp_path / "lq"),
+                "--out",
+                str(report),
+            ]
+        )
+        == 0
+    )
     value = json.loads(report.read_text())
     assert value["count"] == 6
     assert value["mean"]["restored"] == {"psnr": None, "ssim": pytest.approx(1.0)}
@@ -52,7 +68,10 @@ def test_prepare_degrade_evaluate(tmp_path: Path, pictures_dir: Path, capsys: py
         (["train", "nano-prior", "--data", "{data}", "--out", "run"], "expected --vae"),
         (["export", "nowhere", "--out", "x.safetensors"], "expected a checkpoint"),
         (["nano", "--out", "demo", "--work", "w", "--stages", "pior"], "expected stages among"),
-        (["evaluate", "--restored", "{pictures}", "--reference", "{pictures}", "--metrics", "psrn", "--out", "r.json"], "expected metrics"),
+        (
+            ["evaluate", "--restored", "{pictures}", "--reference", "{pictures}", "--metrics", "psrn", "--out", "r.json"],
+            "expected metrics",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_writes_nothing(
@@ -68,14 +87,26 @@ def test_wrong_input_is_one_line_and_writes_nothing(
 
 
 def test_dry_run_prints_and_makes_nothing(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "nano-joint", "--data", str(data), "--out", str(tmp_path / "run"), "--dry-run", "--set", "network=tiny"]) == 0
+    assert (
+        main(["train", "nano-joint", "--data", str(data), "--out", str(tmp_path / "run"), "--dry-run", "--set", "network=tiny"])
+        == 0
+    )
     out = capsys.readouterr().out
     assert "trained: lq_encoder:" in out and "network = tiny" in out and "not trained: 0" in out
     assert not list(tmp_path.iterdir())
 
 
 def test_a_diverged_run_has_its_own_exit_code(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["network=tiny", "precision=fp32", "crop_px=32", "late_crop_px=0", "steps=40", "batch_size=1", "warmup_steps=1", "lr=1e30"]
+    settings = [
+        "network=tiny",
+        "precision=fp32",
+        "crop_px=32",
+        "late_crop_px=0",
+        "steps=40",
+        "batch_size=1",
+        "warmup_steps=1",
+        "lr=1e30",
+    ]
     assert main(["train", "nano-vae", "--data", str(data), "--out", str(tmp_path / "run"), "--set", *settings]) == 3
     assert "the last checkpoint is kept" in capsys.readouterr().err
 
@@ -84,7 +115,16 @@ def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Pa
     work, out = tmp_path / "work", tmp_path / "out"
     work.mkdir()
     (work / "manifest.jsonl").write_text(data.read_text())
-    small = ["network=tiny", "precision=fp32", "crop_px=32", "steps=2", "batch_size=1", "latent_crops=4", "late_crop_px=0", "threads=1"]
+    small = [
+        "network=tiny",
+        "precision=fp32",
+        "crop_px=32",
+        "steps=2",
+        "batch_size=1",
+        "latent_crops=4",
+        "late_crop_px=0",
+        "threads=1",
+    ]
     assert main(["nano", "--out", str(out), "--work", str(work), "--set", *small]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["nano_faithdiff.safetensors", "nano_vae.safetensors"]
     before = load_file(out / "nano_faithdiff.safetensors")
@@ -99,6 +139,8 @@ def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Pa
     files = ["--model", str(out / "nano_faithdiff.safetensors"), "--vae", str(out / "nano_vae.safetensors")]
     assert main(["restore", str(lq), str(tmp_path / "restored"), *files, "--scale", "2", "--steps", "3"]) == 0
     assert read_image(tmp_path / "restored" / "a.png").shape == (3, 40, 54)
+    assert main(["reconstruct", str(lq), str(tmp_path / "again"), *files[2:]]) == 0
+    assert read_image(tmp_path / "again" / "a.png").shape == (3, 20, 27)
 
 
 def test_metrics_closed_forms() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from training.config import from_json, override, to_json
 from training.recipes import RECIPES, recipe
 
@@ -23,7 +24,9 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         from_json(to_json(recipe("nano-vae"))[:-1] + ', "speed": 1}')
 
 
-@pytest.mark.parametrize("text", ["steps", "steps=many", "steps=1.5", "steps=0", "crop_px=100", "lr=-1", "precision=fp8", "ema_decay=1"])
+@pytest.mark.parametrize(
+    "text", ["steps", "steps=many", "steps=1.5", "steps=0", "crop_px=100", "lr=-1", "precision=fp8", "ema_decay=1"]
+)
 def test_wrong_values_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         override(recipe("nano-vae"), [text])

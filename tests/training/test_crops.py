@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from training_support import picture
+
 from training import manifest
 from training.crops import ImageStore, draw_crop, scale_short_side, time_ids
 from training.images import to_signed
 from training.seeds import generator_for
-from training_support import picture
 
 
 def test_origin_and_original_size_describe_the_crop() -> None:

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_support import picture
+
 from training.degradation.command import degrade_paths
 from training.degradation.pipeline import degrade, draw_kernel, upscale
 from training.degradation.presets import HEAVY, LEVEL_I, LEVEL_II, LEVEL_III, MILD, PRESETS, preset
 from training.images import read_image, write_png
 from training.metrics import psnr_db
 from training.seeds import generator_for
-from training_support import picture
 
 
 @pytest.mark.parametrize("level", sorted(PRESETS))
 def test_size_range_and_eight_bits(level: str) -> None:
     out = degrade(picture(0, 50, 61).float() / 255, preset(level), 4, generator_for(1, level))
     assert out.shape == (3, 12, 15)
-    assert 0 <= out.min() and out.max() <= 1
+    assert out.min() >= 0 and out.max() <= 1
     assert torch.allclose(out * 255, (out * 255).round(), atol=1e-4)
 
 
@@ -44,7 +45,11 @@ def test_the_levels_are_a_ladder() -> None:
 
 
 def test_presets_hold_the_published_values() -> None:
-    assert (MILD.stage_a.resize_range, MILD.stage_a.gaussian_sigma_u8, MILD.stage_a.jpeg_quality) == ((0.3, 1.5), (1, 15), (60, 95))
+    assert (MILD.stage_a.resize_range, MILD.stage_a.gaussian_sigma_u8, MILD.stage_a.jpeg_quality) == (
+        (0.3, 1.5),
+        (1, 15),
+        (60, 95),
+    )
     assert (MILD.stage_b.blur_prob, MILD.stage_b.gaussian_sigma_u8, MILD.stage_b.jpeg_quality) == (0.5, (1, 12), (60, 100))
     assert (HEAVY.stage_a.resize_range, HEAVY.stage_a.gaussian_sigma_u8, HEAVY.stage_b.blur_prob) == ((0.15, 1.5), (1, 30), 0.8)
 

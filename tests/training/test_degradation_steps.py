@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from training_support import picture
+
 from training.degradation import kernels, steps
 from training.images import unit_to_u8
-from training_support import picture
 
 
 def ramp_picture(side_px: int = 64) -> torch.Tensor:
@@ -49,7 +50,9 @@ def test_gaussian_kernel_has_the_variances_asked_for_along_its_axes() -> None:
     sigma_x, sigma_y, angle = 2.5, 1.2, 0.6
     kernel = kernels.gaussian(41, sigma_x, sigma_y, angle).double()
     x, y = kernels.grid(41)
-    covariance = torch.tensor([[(kernel * x * x).sum(), (kernel * x * y).sum()], [(kernel * x * y).sum(), (kernel * y * y).sum()]])
+    covariance = torch.tensor(
+        [[(kernel * x * x).sum(), (kernel * x * y).sum()], [(kernel * x * y).sum(), (kernel * y * y).sum()]]
+    )
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
     expected = turn @ torch.diag(torch.tensor([sigma_x**2, sigma_y**2], dtype=torch.float64)) @ turn.T
     assert torch.allclose(covariance.double(), expected, atol=1e-3)
@@ -116,7 +119,9 @@ def test_kornias_jpeg_is_close_to_pillows() -> None:
         real, smooth = steps.jpeg_pillow(image, quality), steps.jpeg_torch(image, quality)
         assert smooth.shape == image.shape
         loss = (real - image).square().mean().sqrt().item()
-        assert (real - smooth).square().mean().sqrt().item() < max(0.7 * loss, 0.02), "further from Pillow's than JPEG's own error"
+        assert (real - smooth).square().mean().sqrt().item() < max(0.7 * loss, 0.02), (
+            "further from Pillow's than JPEG's own error"
+        )
 
 
 def test_resize_sizes_and_identity() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from training import loop, runstate
 from training.config import TrainConfig
-from training.stages import Sources, build_task, run_stage
+from training.stages import Sources, build_task
 from training.vae_task import VAETask
 
 Quick = Callable[..., TrainConfig]
@@ -60,7 +61,9 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(quick: Quick, data
     assert not equal(whole["model"], whole["model"] | whole["ema"]), "EMA must differ from the last weights here"
 
 
-def test_a_killed_write_leaves_the_former_checkpoint(quick: Quick, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_write_leaves_the_former_checkpoint(
+    quick: Quick, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = quick("nano-vae", "steps=4", "save_every=1")
     loop.train(vae_task(config, data), config, tmp_path, extra={}, resume=False, stop_after=1)
     before = (tmp_path / runstate.FILE_NAME).read_bytes()

@@ -6,10 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from training_support import picture
+
 from training import manifest
 from training.images import picture_paths, write_png
 from training.text_images import render, write_series
-from training_support import picture
 
 
 def test_prepare_lists_what_it_leaves_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler
+
 from training.ema import EMA
 from training.objective import add_noise, alphas_cumprod, draw_noise, noise_loss
 from training.sampler import leading_timesteps, sample
@@ -20,7 +21,7 @@ def test_noise_schedule_is_that_of_diffusers() -> None:
     scheduler = DDPMScheduler(**SDXL)
     assert torch.equal(alphas_cumprod(), scheduler.alphas_cumprod)
     latent, noise, timestep = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 500, 999])
-    expected = scheduler.add_noise(latent, noise, timestep)
+    expected = scheduler.add_noise(latent, noise, timestep)  # type: ignore[arg-type]
     assert torch.allclose(add_noise(latent, noise, timestep, alphas_cumprod()), expected, atol=1e-6)
     assert alphas_cumprod()[999].sqrt().item() == pytest.approx(0.0683, abs=1e-4)
 
@@ -51,7 +52,7 @@ def test_sampler_is_diffusers_euler_with_leading_spacing() -> None:
     noise, start = torch.randn(2, 4, 6, 5), torch.randn(2, 4, 6, 5)
     x = noise * scheduler.sigmas[0] + start
     for t in scheduler.timesteps:
-        x = scheduler.step(predict(scheduler.scale_model_input(x, t), t.long().expand(2)), t, x).prev_sample
+        x = scheduler.step(predict(scheduler.scale_model_input(x, t), t.long().expand(2)), t, x, return_dict=False)[0]
     assert torch.allclose(sample(predict, noise, start, steps=20), x, atol=2e-4)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+
 from faithdiff_core.checkpoint import split_state_dict
 from faithdiff_core.keymap import ldm_to_diffusers
-from safetensors import safe_open
 from training import loop, runstate
 from training.config import TrainConfig
 from training.diffusion_task import DiffusionTask
@@ -26,6 +27,7 @@ Quick = Callable[..., TrainConfig]
 def chain(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A folder with the runs vae, prior, align and joint of the tiny network, a few steps each, and the exported VAE."""
     from conftest import QUICK
+
     from training.config import override
     from training.recipes import recipe
 
@@ -52,7 +54,9 @@ TRAINED = {"prior": {"unet"}, "align": {"alignment"}, "joint": {"unet", "alignme
 
 
 @pytest.mark.parametrize("stage", sorted(TRAINED))
-def test_only_the_stages_own_parts_get_gradients_and_change(chain: Path, data: Path, quick: Quick, tmp_path: Path, stage: str) -> None:
+def test_only_the_stages_own_parts_get_gradients_and_change(
+    chain: Path, data: Path, quick: Quick, tmp_path: Path, stage: str
+) -> None:
     config = quick(f"nano-{stage}", "steps=4", "lr=1e-2")
     task = task_of(chain, data, config)
     before = {name: value.clone() for name, value in task.module.state_dict().items()}
@@ -157,7 +161,11 @@ def test_export_splits_back_into_the_trained_weights(chain: Path, tmp_path: Path
         weights = {name: value for name, value in weights.items() if not name.startswith("unet.")}
     assert got.keys() == weights.keys()
     assert all(torch.equal(got[name], weights[name]) for name in weights)
-    assert (parts.metadata.align_attention, parts.metadata.crop_units, parts.metadata.target_size_px) == ("pointwise", "pixel", 32)
+    assert (parts.metadata.align_attention, parts.metadata.crop_units, parts.metadata.target_size_px) == (
+        "pointwise",
+        "pixel",
+        32,
+    )
     assert header["faithdiff.license"] == "MIT"
     told = json.loads(header["faithdiff.training"])
     assert (told["recipe"], told["steps"], len(told["data_digest"])) == ("nano-joint", 3, 64)
@@ -192,10 +200,14 @@ def test_what_cannot_be_exported_or_started_is_refused(chain: Path, data: Path, 
         given = {"layout": "full", "dtype": "fp16", "data": None, "licence": "", "base_model": ""} | options
         export(chain / run, tmp_path / "out.safetensors", **given)  # type: ignore[arg-type]
 
-    for run, options, message in (
-        ("prior", {}, "got prior"), ("vae", {}, "--data"), ("none", {}, "expected a checkpoint"), ("joint", {"dtype": "fp8"}, "--dtype"),
+    refused = [
+        ("prior", {}, "got prior"),
+        ("vae", {}, "--data"),
+        ("none", {}, "expected a checkpoint"),
+        ("joint", {"dtype": "fp8"}, "--dtype"),
         ("joint", {"layout": "half"}, "--layout"),
-    ):  # fmt: skip
+    ]
+    for run, options, message in refused:
         with pytest.raises(ValueError, match=message):
             write(run, **options)
     assert not list(tmp_path.iterdir())

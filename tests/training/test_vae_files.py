@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.networks import LATENT_SCALE, NETWORKS, build_vae
+
+from training.networks import LATENT_SCALE, NETWORKS, build_vae, decode, encode
 from training.vae_files import fold_latent_statistics, latent_statistics, read_vae, write_vae
 
 
@@ -14,6 +15,7 @@ def untrained() -> tuple:
     torch.manual_seed(0)
     vae = build_vae(NETWORKS["tiny"]).eval()
     with torch.no_grad():
+        assert vae.quant_conv is not None and vae.quant_conv.bias is not None
         vae.quant_conv.bias.normal_()
     return vae, torch.rand(3, 3, 64, 48) * 2 - 1
 
@@ -21,20 +23,21 @@ def untrained() -> tuple:
 def test_folding_normalises_latents_and_keeps_pictures() -> None:
     vae, images = untrained()
     with torch.no_grad():
-        posterior = vae.encode(images).latent_dist
-        picture = vae.decode(posterior.mean).sample
+        mean_before, log_variance_before = encode(vae, images).chunk(2, dim=1)
+        picture = decode(vae, mean_before)
     mean, std = latent_statistics(vae, images)
     fold_latent_statistics(vae, mean, std)
     with torch.no_grad():
-        folded = vae.encode(images).latent_dist
-        again = vae.decode(folded.mean).sample
-    scaled = folded.mean * LATENT_SCALE
+        folded_mean, folded_log_variance = encode(vae, images).chunk(2, dim=1)
+        again = decode(vae, folded_mean)
+    scaled = folded_mean * LATENT_SCALE
     assert torch.allclose(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(scaled.transpose(0, 1).flatten(1).std(1), torch.ones(4), atol=1e-3)
     assert torch.allclose(again, picture, atol=1e-4)
     # The posterior's width moves with the mean: noise in the old units is the same noise.
     gain = 1 / (LATENT_SCALE * std.float())
-    assert torch.allclose(folded.std, posterior.std * gain.view(1, -1, 1, 1), rtol=1e-3)
+    expected = torch.exp(0.5 * log_variance_before) * gain.view(1, -1, 1, 1)
+    assert torch.allclose(torch.exp(0.5 * folded_log_variance), expected, rtol=1e-3)
 
 
 def test_file_round_trip_and_refusals(tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_file_round_trip_and_refusals(tmp_path: Path) -> None:
     path = tmp_path / "vae.safetensors"
     write_vae(path, vae, NETWORKS["tiny"], dtype=torch.float32, training={"recipe": "x"}, licence="MIT")
     with torch.no_grad():
-        assert torch.equal(read_vae(path, NETWORKS["tiny"]).encode(images).latent_dist.mean, vae.encode(images).latent_dist.mean)
+        assert torch.equal(encode(read_vae(path, NETWORKS["tiny"]), images), encode(vae, images))
     with pytest.raises(ValueError, match="expected a VAE of widths"):
         read_vae(path, NETWORKS["nano"])
     with pytest.raises(ValueError, match="does not exist"):
