@@ -39,7 +39,6 @@ if HOST:
     sys.path.insert(0, HOST)
     # Must be set before any other part of the host is imported; the host parses no command line unless its main.py runs.
     from comfy.cli_args import args as host_args  # pyright: ignore[reportMissingImports]
-
     from hostrun.gpu import has_gpu
 
     host_args.cpu = not has_gpu(Path(sys.executable))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from hostrun.client import Client
 from hostrun.gpu import has_gpu
 from hostrun.paths import ROOT

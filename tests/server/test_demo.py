@@ -14,12 +14,11 @@ from typing import IO
 
 import psutil
 import pytest
-from PIL import Image
-
 from hostrun import demo
 from hostrun.errors import SetupError
 from hostrun.paths import TOOLS
 from hostrun.server import HostServer, ServerOptions, free_port
+from PIL import Image
 
 START_S = 120.0
 

@@ -13,7 +13,6 @@ from collections import namedtuple
 from pathlib import Path, PurePosixPath
 
 import pytest
-
 from hostrun import environment, lock, paths, pip, source
 from hostrun.errors import SetupError, run_command
 
@@ -213,6 +212,14 @@ def test_archive_with_links_or_paths_outside_is_refused(evil: str, tmp_path: Pat
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(SetupError, match="expected only plain files"):
         source.unpack_folder(archive, PurePosixPath("x/vendor"), tmp_path / "out")
+
+
+def test_another_comfyui_decides_over_its_own_requirements(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("torch\nnumpy>=1.25.0\ncomfyui-frontend-package==9.9.9\naccelerate==9.9\n")
+    text = environment._constraints_for(tmp_path, tmp_path).read_text()
+    pinned = {line.split("==")[0] for line in text.splitlines()}
+    assert {"torch", "torchvision", "torchaudio", "pytest", "diffusers"} <= pinned
+    assert not {"numpy", "comfyui-frontend-package", "accelerate"} & pinned
 
 
 def test_lock_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from hostrun.client import Client, PromptFailed, PromptRejected
 from hostrun.paths import PACK_NAME, ROOT
 from hostrun.server import HostServer
+from PIL import Image
 
 NODES = ("FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffColorFix")
 HELPERS = ("FaithDiffLoadNanoVAE", "FaithDiffNoPrompt")
@@ -29,10 +28,18 @@ def inputs_of(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
     return prompt[node_of(prompt, class_type)]["inputs"]
 
 
+def scale_to(prompt: dict[str, Any], width: int, height: int) -> None:
+    """Enlarge the photo to this size instead of by a factor."""
+    scale = prompt[node_of(prompt, "ImageScaleBy")]
+    scale["class_type"] = "ImageScale"
+    scale["inputs"] = {"image": scale["inputs"]["image"], "upscale_method": "lanczos", "crop": "disabled"}
+    scale["inputs"] |= {"width": width, "height": height}
+
+
 def quicker(prompt: dict[str, Any], *, seed: int) -> dict[str, Any]:
     """The same prompt with few steps on a small image; a seed of its own keeps the host's cache out of the way."""
     inputs_of(prompt, "FaithDiffSampler").update(seed=seed, steps=2)
-    inputs_of(prompt, "ImageScale").update(width=128, height=128)
+    scale_to(prompt, 128, 128)
     return prompt
 
 
@@ -40,6 +47,12 @@ def test_pack_is_imported_without_complaint(server: HostServer) -> None:
     log = server.log()
     assert "IMPORT FAILED" not in log
     assert f"/{PACK_NAME}" in log
+
+
+def test_a_proxy_in_the_environment_is_not_asked(server: HostServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Client(server.url) as client:
+        assert client.get("/system_stats")["system"]
 
 
 @pytest.mark.parametrize("node", [*NODES, *HELPERS])
@@ -65,12 +78,11 @@ def test_demo_prompt_restores_the_photo(client: Client, server: HostServer, demo
     prompt_id = client.queue(demo_prompt)
     history = client.wait(prompt_id, 240)
     restored = Image.open(io.BytesIO(client.images(history)[-1]))
-    scale = inputs_of(demo_prompt, "ImageScale")
-    assert restored.size == (scale["width"], scale["height"])
-    low, high = restored.convert("L").getextrema()
-    assert high - low > 50, "the restored photo has no contrast"
+    photo = server.input_folder / inputs_of(demo_prompt, "LoadImage")["image"]
+    factor = inputs_of(demo_prompt, "ImageScaleBy")["scale_by"]
+    assert restored.size == tuple(round(side * factor) for side in Image.open(photo).size)
     _assert_progress(client, prompt_id, demo_prompt)
-    _assert_resembles(restored, server.input_folder / inputs_of(demo_prompt, "LoadImage")["image"])
+    _assert_resembles(restored, photo)
 
 
 def _assert_progress(client: Client, prompt_id: str, prompt: dict[str, Any]) -> None:
@@ -86,19 +98,17 @@ def _assert_progress(client: Client, prompt_id: str, prompt: dict[str, Any]) -> 
 
 
 def _assert_resembles(restored: Image.Image, photo: Path) -> None:
-    """Correlation of the two pictures' 8x8 thumbnails: a restored photo shows the same scene, however well it is restored.
+    """Correlation of the brightness of 16x16 thumbnails: a restored photo shows the same scene, however well it is restored.
 
-    An untrained model's picture, whose mean and contrast the colour fix makes right, came to 0.05."""
-    small = [
-        np.asarray(picture.convert("RGB").resize((8, 8), Image.Resampling.BOX), float)
-        for picture in (restored, Image.open(photo))
-    ]
-    assert np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1] > 0.8
+    Weights after a first short training, whose pictures were noise to the eye, came to 0.46 and 0.75; a clean photo to 0.999."""
+    small = [picture.convert("L").resize((16, 16), Image.Resampling.BOX) for picture in (restored, Image.open(photo))]
+    a, b = (np.asarray(picture, float).ravel() for picture in small)
+    assert np.corrcoef(a, b)[0, 1] > 0.9
 
 
 def test_interrupt_stops_within_two_steps_and_the_next_prompt_runs(client: Client, demo_prompt: dict[str, Any]) -> None:
     long = json.loads(json.dumps(demo_prompt))
-    inputs_of(long, "ImageScale").update(width=768, height=768)  # a step takes long enough for the host to report each one
+    scale_to(long, 768, 768)  # a step takes long enough for the host to report each one
     inputs_of(long, "FaithDiffSampler").update(seed=11, steps=150)
     sampler = node_of(long, "FaithDiffSampler")
     prompt_id = client.queue(long)
@@ -140,7 +150,8 @@ def test_bad_prompt_is_rejected_with_a_readable_reason(case: str, client: Client
         client.queue(demo_prompt)
     text = str(rejected.value)
     assert text.startswith("the prompt was rejected: ")
-    assert (str(value) if name == "class_type" else name) in text
+    # For an unknown class the server tells the node's title and id.
+    assert (f"not found. The custom node may not be installed. Node ID '#{node}'" if name == "class_type" else name) in text
     assert "Traceback" not in text
 
 

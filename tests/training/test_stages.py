@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from faithdiff_core.checkpoint import split_state_dict
 from faithdiff_core.keymap import ldm_to_diffusers
@@ -16,7 +17,7 @@ from training import loop, runstate
 from training.config import TrainConfig
 from training.diffusion_task import DiffusionTask
 from training.export import export
-from training.exported import load_exported, reference_features, reference_noise
+from training.exported import load_exported, reference_features, reference_noise, write_reference
 from training.model import build_model
 from training.stages import Sources, averaged_weights, build_task, run_stage
 
@@ -184,6 +185,11 @@ def test_an_export_gives_the_trainers_own_numbers(chain: Path, quick: Quick, tmp
         expected = model(noisy, t, ids, lq)
     assert torch.allclose(reference_noise(out, noisy, t, features, ids), expected, atol=1e-5)
     assert not torch.allclose(reference_noise(out, noisy, t, None, ids), expected, atol=1e-5)
+    write_reference(out, tmp_path / "reference.safetensors", height_px=64, width_px=32, seed=1)
+    told = load_file(tmp_path / "reference.safetensors")
+    with torch.no_grad():
+        again = model(told["noisy"], told["timestep"], told["time_ids"], told["lq"])
+    assert torch.allclose(told["noise"], again, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])

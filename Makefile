@@ -1,0 +1,46 @@
+# ComfyUI-FaithDiff: everything starts from nothing here; the environment is made once, outside the clone (tools/environment.py).
+
+PYTHON ?= python3
+PORT ?=
+
+DEMO_ENV = $(PYTHON) tools/environment.py --with demo
+TEST_ENV = $(PYTHON) tools/environment.py --with test
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint nano clean
+
+help:
+	@echo 'make demo    restore a photo through a real ComfyUI server, on the bundled nano model (PORT=8199 chooses the port)'
+	@echo 'make test    run all tests, against a real ComfyUI'
+	@echo 'make lint    ruff and pyright'
+	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
+	@echo 'make clean   delete build/ and the caches inside the clone'
+	@echo
+	@echo 'The first command sets up its environment: about 2.3 GB to fetch and 6.5 GB on disk, in ~/.cache/comfyui-faithdiff.'
+	@echo 'PYTHON=python3.12 chooses the Python, COMFYUI_PATH=... an existing ComfyUI, FAITHDIFF_CACHE=... another place.'
+
+demo:
+	@$(PYTHON) tools/demo.py $(if $(PORT),--port $(PORT))
+
+# Two processes: what needs the host, and training, which must never see it. Both run, whatever the first one says.
+test:
+	@$(TEST_ENV) > /dev/null
+	@failed=0; \
+	$(TEST_ENV) --run -m pytest tests/core tests/host tests/server || failed=1; \
+	$(TEST_ENV) --no-host --run -m pytest tests/training || failed=1; \
+	exit $$failed
+
+lint:
+	@$(TEST_ENV) > /dev/null
+	@failed=0; \
+	$(TEST_ENV) --run -m ruff check . || failed=1; \
+	$(TEST_ENV) --run tools/type_check.py || failed=1; \
+	exit $$failed
+
+nano:
+	@$(TEST_ENV) > /dev/null
+	$(TEST_ENV) --no-host --run -m training nano --out demo
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

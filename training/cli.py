@@ -1,0 +1,132 @@
+"""The commands of `python -m training`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from training import commands
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    root = argparse.ArgumentParser(prog="python -m training", description="Train, degrade, export and evaluate FaithDiff models.")
+    verbs = root.add_subparsers(dest="verb", required=True, metavar="COMMAND")
+    _data_verbs(verbs)
+    _model_verbs(verbs)
+    return root
+
+
+def _data_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("prepare", help="make a keyed manifest of pictures")
+    verb.add_argument("images", nargs="*", type=Path, help="pictures or folders")
+    verb.add_argument(
+        "--bundled", action="store_true", help="add the stills of the installed comfyui-workflow-templates-media-* packages"
+    )
+    verb.add_argument(
+        "--text", type=int, default=0, metavar="N", help="add N rendered pictures of text, written beside the manifest"
+    )
+    verb.add_argument("--seed", type=int, default=0, help="seed of the text pictures")
+    verb.add_argument("--val-frac", type=float, default=0.03, help="share of the pictures kept for validation")
+    verb.add_argument("--min-side", type=int, default=256, metavar="PX", help="leave out pictures with a shorter side below this")
+    verb.add_argument("--out", type=Path, required=True, help="the manifest to write (.jsonl)")
+    verb.set_defaults(run=commands.prepare)
+
+    verb = verbs.add_parser("degrade", help="make degraded pictures of a file or folder")
+    verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results and manifest.json")
+    verb.add_argument("--level", default="mild", help="I, II, III, mild or heavy")
+    verb.add_argument("--scale", type=int, default=4, help="how many times smaller the result is")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=commands.degrade)
+
+    verb = verbs.add_parser("evaluate", help="compare restored pictures with their references")
+    verb.add_argument("--restored", type=Path, required=True)
+    verb.add_argument("--reference", type=Path, required=True)
+    verb.add_argument("--lq", type=Path, help="LQ pictures, for the baseline")
+    verb.add_argument("--metrics", default="psnr,ssim")
+    verb.add_argument("--out", type=Path, required=True, help="the report to write (.json)")
+    verb.set_defaults(run=commands.evaluate)
+
+
+def _model_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("train", help="run one recipe")
+    verb.add_argument("recipe", help="nano-vae, nano-prior, nano-align or nano-joint")
+    verb.add_argument("--data", type=Path, required=True, help="manifest from prepare")
+    verb.add_argument("--out", type=Path, required=True, help="run folder")
+    verb.add_argument("--vae", type=Path, help="exported VAE (prior, align, joint)")
+    verb.add_argument("--init", type=Path, help="run folder of the stage before (align: a prior; joint: an align)")
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of the recipe")
+    verb.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
+    verb.add_argument("--dry-run", action="store_true", help="print the resolved run and stop")
+    verb.set_defaults(run=commands.train)
+
+    verb = verbs.add_parser("export", help="write a run's EMA weights for the nodes")
+    verb.add_argument("run_dir", type=Path, metavar="RUN")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    verb.add_argument("--layout", choices=("full", "adapter"), default="full")
+    verb.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
+    verb.add_argument("--data", type=Path, help="manifest; needed for a VAE, whose latents are normalised on it")
+    verb.add_argument("--license", default="", help="goes into the file's header")
+    verb.add_argument("--base-model", default="", help="goes into the file's header")
+    verb.set_defaults(run=commands.export)
+
+    verb = verbs.add_parser("restore", help="run a full export through the trainer's own sampler, to check it")
+    verb.add_argument("source", type=Path, metavar="IN", help="LQ picture or folder")
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
+    verb.add_argument("--model", type=Path, required=True, help="full export")
+    verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
+    verb.add_argument("--scale", type=int, default=2)
+    verb.add_argument("--steps", type=int, default=20)
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--start-from", choices=("lq", "noise"), default="lq")
+    verb.add_argument("--colour", choices=("adain", "wavelet", "none"), default="adain")
+    verb.set_defaults(run=commands.restore)
+
+    verb = verbs.add_parser("reconstruct", help="pictures through an exported VAE and back, to see what it alone costs")
+    verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
+    verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
+    verb.set_defaults(run=commands.reconstruct)
+
+    verb = verbs.add_parser(
+        "reference", help="write inputs and the trainer's own predictions of an export, to compare others with"
+    )
+    verb.add_argument("model", type=Path, metavar="FILE", help="full export")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    verb.add_argument("--height", type=int, default=256, metavar="PX")
+    verb.add_argument("--width", type=int, default=224, metavar="PX")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=commands.reference)
+
+    verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
+    verb.add_argument("--work", type=Path, default=Path("runs/nano"), help="folder for manifest, checkpoints and logs")
+    verb.add_argument("--stages", nargs="+", metavar="STAGE", help="prepare, vae, prior, align, joint, export (default: all)")
+    verb.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
+    )
+    verb.set_defaults(run=commands.nano)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 130 = interrupted."""
+    arguments = parser().parse_args(argv)
+    from training.loop import DivergedError
+
+    try:
+        arguments.run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: expected to read and write files, got {error}, check the path and the disk", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("interrupted; what was trained since the last checkpoint is lost, go on with --resume", file=sys.stderr)
+        return 130
+    return 0

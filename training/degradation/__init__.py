@@ -1,0 +1,1 @@
+"""Two-stage degradation of the Real-ESRGAN kind, seeded per picture."""

@@ -1,0 +1,102 @@
+"""The VAE as a file: latents normalised into its own layers, diffusers keys, its widths in the header."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors import SafetensorError, safe_open
+
+from faithdiff_core.storage import write_safetensors
+from training.networks import LATENT_SCALE, NETWORKS, NetworkSpec, build_vae, encode
+
+
+@torch.no_grad()
+def latent_statistics(vae: AutoencoderKL, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each latent channel's posterior mean over all pictures and positions, float64 (4,)."""
+    means = [encode(vae, image[None]).chunk(2, dim=1)[0].double() for image in images_NCHW]
+    values_CN = torch.cat([mean[0].flatten(1) for mean in means], dim=1)
+    return values_CN.mean(1), values_CN.std(1)
+
+
+@torch.no_grad()
+def fold_latent_statistics(vae: AutoencoderKL, mean_C: torch.Tensor, std_C: torch.Tensor) -> None:
+    """Change the quant layers so that latents have mean 0 and standard deviation 1 / 0.13025 a channel, pictures staying the
+    same.
+
+    z' = a (z - m) with a = 1 / (0.13025 s): rows 0:4 of quant_conv are the mean; rows 4:8 the log variance, which shifts by 2 ln
+    a;
+    post_quant_conv undoes it."""
+    gain_C = 1.0 / (LATENT_SCALE * std_C.double())
+    channels = len(gain_C)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    assert quant is not None and quant.bias is not None and post is not None and post.bias is not None
+    weight, bias = quant.weight.double(), quant.bias.double()
+    weight[:channels] *= gain_C[:, None, None, None]
+    bias[:channels] = gain_C * (bias[:channels] - mean_C)
+    bias[channels:] += 2.0 * gain_C.log()
+    quant.weight.copy_(weight.float())
+    quant.bias.copy_(bias.float())
+    weight, bias = post.weight.double(), post.bias.double()
+    post.bias.copy_((bias + weight[:, :, 0, 0] @ mean_C.double()).float())
+    post.weight.copy_((weight / gain_C[None, :, None, None]).float())
+
+
+def write_vae(
+    path: Path, vae: AutoencoderKL, spec: NetworkSpec, *, dtype: torch.dtype, training: Mapping[str, object], licence: str
+) -> None:
+    """Write the VAE with the header entries its loaders need."""
+    config = {
+        "block_out_channels": list(spec.vae_channels),
+        "layers_per_block": spec.vae_layers,
+        "norm_groups": spec.vae_norm_groups,
+        "latent_channels": 4,
+    }
+    header = {
+        "faithdiff.format": "1",
+        "faithdiff.vae_config": json.dumps(config),
+        "faithdiff.license": licence,
+        "faithdiff.training": json.dumps(training),
+    }
+    write_safetensors(path, {name: value.to(dtype) for name, value in vae.state_dict().items()}, header)
+
+
+def read_vae(path: Path, spec: NetworkSpec | None = None) -> AutoencoderKL:
+    """Read a VAE written by `write_vae` into fp32; without `spec`, of the named network that its header describes.
+
+    Raises ValueError if the file is missing, damaged or of other widths."""
+    if not path.is_file():
+        raise ValueError(f"expected an exported VAE, got {path}, which does not exist; train and export nano-vae first")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+    except SafetensorError as error:
+        raise ValueError(f"expected a safetensors file, got {path} ({error}), export the VAE again") from error
+    told = json.loads(header.get("faithdiff.vae_config", "{}"))
+    fitting = [each for each in ([spec] if spec else NETWORKS.values()) if _describes(told, each)]
+    if not fitting:
+        wanted = " or ".join(str(list(each.vae_channels)) for each in ([spec] if spec else NETWORKS.values()))
+        raise ValueError(f"expected a VAE of widths {wanted}, got {told} in {path}, choose the VAE of this network")
+    spec = fitting[0]
+    vae = build_vae(spec)
+    vae.load_state_dict(state)
+    return vae.eval().requires_grad_(False)
+
+
+def _describes(told: Mapping[str, object], spec: NetworkSpec) -> bool:
+    return told.get("block_out_channels") == list(spec.vae_channels) and told.get("norm_groups") == spec.vae_norm_groups
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """sha256 over a module's names and values: the same for every export of the same weights (the order of a safetensors header
+    is not)."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

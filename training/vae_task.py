@@ -1,0 +1,95 @@
+"""Training of the small autoencoder: L1 at three scales, L1 of differences and of colour, and a little KL."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from training.config import TrainConfig
+from training.crops import ImageStore, draw_crop
+from training.networks import build_vae, decode, encode, network_spec
+from training.seeds import generator_for, integer, seed_for
+from training.vae_init import start_with_colour
+
+
+def build_vae_module(config: TrainConfig) -> AutoencoderKL:
+    """The autoencoder with seeded initial weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for(config.seed, "vae-init"))
+        return build_vae(network_spec(config.network))
+
+
+def differences(x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vertical and horizontal first differences."""
+    return x_BCHW[:, :, 1:] - x_BCHW[:, :, :-1], x_BCHW[:, :, :, 1:] - x_BCHW[:, :, :, :-1]
+
+
+def chroma(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Each colour channel less the mean of the three: what is left is colour without brightness."""
+    return x_BCHW - x_BCHW.mean(1, keepdim=True)
+
+
+def reconstruction_loss(
+    got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, *, gradient_weight: float, chroma_weight: float
+) -> torch.Tensor:
+    """Mean L1 over the scales 1, 1/2 and 1/4, plus weighted L1 of first differences at full size and of colour at 1/4."""
+    loss = torch.zeros(())
+    for scale in (1, 2, 4):
+        difference = F.avg_pool2d(got_BCHW - wanted_BCHW, scale) if scale > 1 else got_BCHW - wanted_BCHW
+        loss = loss + difference.abs().mean() / 3
+    colour = F.avg_pool2d(chroma(got_BCHW - wanted_BCHW), 4).abs().mean()
+    vertical, horizontal = differences(got_BCHW - wanted_BCHW)
+    edges = (vertical.abs().mean() + horizontal.abs().mean()) / 2
+    return loss + gradient_weight * edges + chroma_weight * colour
+
+
+class VAETask:
+    """What the loop needs to know about this stage."""
+
+    def __init__(self, config: TrainConfig, store: ImageStore) -> None:
+        self.config = config
+        self.store = store
+        self.module = build_vae_module(config)
+        if config.start_crops:
+            start_with_colour(self.module, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
+
+    def _start_crop(self, index: int) -> torch.Tensor:
+        generator = generator_for(self.config.seed, "vae-start", index)
+        image = self.store.get(integer(generator, 0, len(self.store) - 1))
+        return draw_crop(image, self.config.crop_px, self.config.max_zoom_out, generator).image_CHW
+
+    def groups(self) -> list[tuple[str, float, dict[str, torch.nn.Parameter]]]:
+        """(name, share of the learning rate, parameters) of everything trained."""
+        return [("vae", 1.0, dict(self.module.named_parameters()))]
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """Images (B, 3, S, S) in [-1, 1] and posterior noise (B, 4, S/8, S/8) of one step."""
+        count, crop_px = self.config.crops_at(step)
+        images, noises = [], []
+        for sample in range(count):
+            generator = generator_for(self.config.seed, "vae", step, sample)
+            index = integer(generator, 0, len(self.store) - 1)
+            images.append(draw_crop(self.store.get(index), crop_px, self.config.max_zoom_out, generator).image_CHW)
+            noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
+        return {"image": torch.stack(images), "noise": torch.stack(noises)}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and figures to log. Networks under autocast, losses in fp32."""
+        image = batch["image"]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            mean, log_variance = encode(self.module, image).float().chunk(2, dim=1)
+            log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
+            latent = mean + torch.exp(0.5 * log_variance) * batch["noise"]
+            got = decode(self.module, latent)
+        got = got.float()
+        reconstruction = reconstruction_loss(
+            got, image, gradient_weight=self.config.gradient_weight, chroma_weight=self.config.chroma_weight
+        )
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+        with torch.no_grad():
+            mse = (got.clamp(-1, 1) - image).square().mean((1, 2, 3)) / 4
+            psnr_db = (-10 * torch.log10(mse + 1e-10)).mean().item()
+            colour = chroma(got - image).abs().mean().item()
+        figures = {"psnr_db": psnr_db, "kl": kl.item(), "latent_std": mean.std().item(), "chroma_l1": colour}
+        return reconstruction + self.config.kl_weight * kl, figures
