@@ -86,9 +86,14 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
             block_out_channels=tuple(state[f"down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)),
             layers_per_block=_count(state, "down_blocks.0.resnets.{}."),
         )
-    except KeyError as e:
-        raise ValueError(f"expected the weights of an LQ encoder, got a file without its {e.args[0]}; get the file again") from None
-    return _with_config(sizes, config.get("lq_encoder", {}), "lq_encoder")
+    except (KeyError, IndexError) as e:
+        raise ValueError(f"expected the weights of an LQ encoder, got a file without a usable {_lacking(e)}; get the file again") from None
+    if not sizes.block_out_channels:
+        raise ValueError("expected the weights of an LQ encoder, got a file without its down_blocks; get the file again")
+    sizes = _with_config(sizes, config.get("lq_encoder", {}), "lq_encoder")
+    if any(width % sizes.norm_groups for width in sizes.block_out_channels):
+        raise ValueError(f"expected norm_groups to divide the encoder's widths {sizes.block_out_channels}, got {sizes.norm_groups}")
+    return sizes
 
 
 def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
@@ -100,9 +105,11 @@ def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
             num_layers=_count(state, "blocks.{}."),
             mlp_channels=state["blocks.0.mlp_up.weight"].shape[0],
         )
-    except KeyError as e:
-        raise ValueError(f"expected the weights of an alignment module, got a file without its {e.args[0]}; get the file again") from None
-    sizes = _with_config(sizes, config.get("alignment", {}), "alignment")
+    except (KeyError, IndexError) as e:
+        raise ValueError(f"expected the weights of an alignment module, got a file without a usable {_lacking(e)}; get the file again") from None
+    # A file that does not say how many blocks it has is the release or like it: a missing second block is damage, not a design.
+    told = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
+    sizes = _with_config(sizes, told, "alignment")
     if sizes.token_channels % sizes.num_heads:
         raise ValueError(f"expected num_heads to divide the token width {sizes.token_channels}, got {sizes.num_heads}")
     return sizes
@@ -111,17 +118,17 @@ def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
 def unet_sizes(state: State, config: Mapping[str, Any]) -> UNetSizes:
     """Sizes from UNet weights in LDM names without prefix. Raises ValueError where it is no such UNet."""
     first = state.get("input_blocks.0.0.weight")
-    if first is None:
-        raise ValueError("expected the weights of an SDXL-family UNet, got a file without input_blocks.0.0.weight; get the file again")
+    if first is None or first.ndim != 4:
+        raise ValueError("expected the weights of an SDXL-family UNet, got a file without a usable input_blocks.0.0.weight; get the file again")
     out = state.get("out.2.weight")
     label = state.get("label_emb.0.0.weight")
     context = next((t for key, t in state.items() if key.endswith("attn2.to_k.weight")), None)
     sizes = UNetSizes(
         in_channels=first.shape[1],
-        out_channels=0 if out is None else out.shape[0],
+        out_channels=0 if out is None or out.ndim == 0 else out.shape[0],
         model_channels=first.shape[0],
-        context_channels=None if context is None else context.shape[-1],
-        adm_channels=None if label is None else label.shape[1],
+        context_channels=None if context is None or context.ndim == 0 else context.shape[-1],
+        adm_channels=None if label is None or label.ndim != 2 else label.shape[1],
     )
     return _with_config(sizes, config.get("unet", {}), "unet")
 
@@ -132,6 +139,10 @@ def config_of(lq_encoder: LQEncoderSizes, alignment: AlignmentSizes, unet: UNetS
     if unet is not None:
         config["unet"] = asdict(unet)
     return config
+
+
+def _lacking(error: KeyError | IndexError) -> str:
+    return str(error.args[0]) if isinstance(error, KeyError) else "weight of the right shape"
 
 
 _NOT_IN_WEIGHTS = ("norm_groups", "num_heads", "num_head_channels")

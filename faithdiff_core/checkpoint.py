@@ -32,24 +32,15 @@ RELEASED_ENCODER_PREFIX = "denoise_encoder."
 # What a full SDXL checkpoint carries beside the UNet; of no use here, and no sign of damage.
 OTHER_MODEL_PREFIXES = ("first_stage_model.", "conditioner.", "cond_stage_model.", "text_encoders.", "vae.", "denoiser.")
 
-# Released names of the alignment module's layers and ours. The fused attention projection is handled apart.
-_RELEASED_TO_OURS = (
-    (r"condition_embedding\.(.+)", r"condition_embedding.\1"),
-    (r"spatial_ch_projs\.(.+)", r"proj_out.\1"),
-    (r"information_transformer_layes\.(\d+)\.attn\.out_proj\.(.+)", r"blocks.\1.to_out.\2"),
-    (r"information_transformer_layes\.(\d+)\.ln_1\.(.+)", r"blocks.\1.norm1.\2"),
-    (r"information_transformer_layes\.(\d+)\.ln_2\.(.+)", r"blocks.\1.norm2.\2"),
-    (r"information_transformer_layes\.(\d+)\.mlp\.c_fc\.(.+)", r"blocks.\1.mlp_up.\2"),
-    (r"information_transformer_layes\.(\d+)\.mlp\.c_proj\.(.+)", r"blocks.\1.mlp_down.\2"),
-)
-_OURS_TO_RELEASED = (
-    (r"condition_embedding\.(.+)", r"condition_embedding.\1"),
-    (r"proj_out\.(.+)", r"spatial_ch_projs.\1"),
-    (r"blocks\.(\d+)\.to_out\.(.+)", r"information_transformer_layes.\1.attn.out_proj.\2"),
-    (r"blocks\.(\d+)\.norm1\.(.+)", r"information_transformer_layes.\1.ln_1.\2"),
-    (r"blocks\.(\d+)\.norm2\.(.+)", r"information_transformer_layes.\1.ln_2.\2"),
-    (r"blocks\.(\d+)\.mlp_up\.(.+)", r"information_transformer_layes.\1.mlp.c_fc.\2"),
-    (r"blocks\.(\d+)\.mlp_down\.(.+)", r"information_transformer_layes.\1.mlp.c_proj.\2"),
+# (released, ours) names of the alignment module's layers; # stands for a block's number. The fused projection is handled apart.
+_LAYER_NAMES = (
+    ("condition_embedding.", "condition_embedding."),
+    ("spatial_ch_projs.", "proj_out."),
+    ("information_transformer_layes.#.attn.out_proj.", "blocks.#.to_out."),
+    ("information_transformer_layes.#.ln_1.", "blocks.#.norm1."),
+    ("information_transformer_layes.#.ln_2.", "blocks.#.norm2."),
+    ("information_transformer_layes.#.mlp.c_fc.", "blocks.#.mlp_up."),
+    ("information_transformer_layes.#.mlp.c_proj.", "blocks.#.mlp_down."),
 )
 _FUSED_QKV = re.compile(r"information_transformer_layes\.(\d+)\.attn\.in_proj_(weight|bias)")
 _RELEASED_ALIGNMENT_PREFIXES = ("condition_embedding.", "spatial_ch_projs.", "information_transformer_layes.")
@@ -129,7 +120,7 @@ def assemble_released(parts: FaithDiffParts) -> State:
     for key, tensor in parts.alignment.items():
         m = re.fullmatch(r"blocks\.(\d+)\.to_([qkv])\.(weight|bias)", key)
         if m is None:
-            state[_rename(key, _OURS_TO_RELEASED)] = tensor
+            state[_rename(key, ((ours, released) for released, ours in _LAYER_NAMES))] = tensor
         elif m[2] == "v":
             q, k = (parts.alignment.get(f"blocks.{m[1]}.to_{c}.{m[3]}", torch.zeros_like(tensor)) for c in "qk")
             state[f"information_transformer_layes.{m[1]}.attn.in_proj_{m[3]}"] = torch.cat([q, k, tensor])
@@ -149,8 +140,8 @@ def alignment_state_for(alignment: Mapping[str, torch.Tensor], mode: str, *, fol
 def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
     """Replaces W_v, b_v, W_o, b_o of every block by W_o W_v and W_o b_v + b_o.
 
-    The product is kept in fp32 whatever the file's type: rounding it to fp16 would cost more than the rest of the network's
-    rounding together, and it is 1.6 MB a block at the released size.
+    The product is kept in fp32 whatever the file's type, so that fp32 sampling from an fp16 file loses nothing (6e-7 instead of
+    7e-4); at 1.6 MB a block of the released size that costs nothing either. fp16 sampling casts it like every other weight.
     """
     state = dict(alignment)
     for key in alignment:
@@ -159,24 +150,32 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
             continue
         try:
             w_v, b_v, w_o, b_o = (state.pop(f"{m[1]}.{name}").double() for name in ("to_v.weight", "to_v.bias", "to_out.weight", "to_out.bias"))
-        except KeyError as e:
-            raise ValueError(f"expected the weights of an alignment module, got a file without its {e.args[0]}; get the file again") from None
-        state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
-        state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
+            state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
+            state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
+        except (KeyError, RuntimeError) as e:
+            lacking = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
+            raise ValueError(f"expected the weights of an alignment module, got a file without its {lacking}; get the file again") from None
     return state
 
 
-def check_state(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str) -> None:
+def check_state(
+    expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str, *, names_only: bool = False
+) -> None:
     """Compares names and shapes with what a network needs.
+
+    Args:
+        names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their format's.
 
     Raises:
         ValueError: one message that counts and names what is missing, unexpected or of another shape.
     """
     problems = []
     missing = [k for k in expected if k not in state]
-    unexpected = [k for k in state if k not in expected]
+    unexpected = [k for k in state if k not in expected and not names_only]
     reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(t.shape)}" for k, t in expected.items() if k in state and state[k].shape != t.shape
+        f"{k} {tuple(state[k].shape)} instead of {tuple(t.shape)}"
+        for k, t in expected.items()
+        if k in state and state[k].shape != t.shape and not names_only
     ]
     for names, verb in ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape")):
         if names:
@@ -247,14 +246,18 @@ def _unet_of(rest: State) -> State | None:
 def _alignment_from_released(key: str, tensor: torch.Tensor) -> State:
     m = _FUSED_QKV.fullmatch(key)
     if m is None:
-        return {_rename(key, _RELEASED_TO_OURS): tensor}
+        return {_rename(key, _LAYER_NAMES): tensor}
+    if tensor.ndim == 0 or tensor.shape[0] % 3:
+        raise ValueError(f"expected {key} to hold query, key and value, got shape {tuple(tensor.shape)}; get the file again")
     q, k, v = tensor.chunk(3)  # rows 0:D query, D:2D key, 2D:3D value (torch.nn.MultiheadAttention.in_proj_weight)
     return {f"blocks.{m[1]}.to_{c}.{m[2]}": t for c, t in zip("qkv", (q, k, v), strict=True)}
 
 
-def _rename(key: str, table: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in table:
-        renamed, n = re.subn(f"^{pattern}$", replacement, key)
-        if n:
-            return renamed
+def _rename(key: str, table: Iterable[tuple[str, str]]) -> str:
+    """The name with its layer's prefix replaced; a name that the table lacks stays, to be reported as unexpected."""
+    for prefix, replacement in table:
+        m = re.match(re.escape(prefix).replace(r"\#", r"(\d+)"), key)
+        if m is not None:
+            number = m[1] if m.groups() else ""
+            return replacement.replace("#", number) + key[m.end() :]
     return key

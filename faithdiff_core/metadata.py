@@ -62,8 +62,8 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
     if told != FORMAT:
         raise ValueError(f"expected faithdiff.format {FORMAT}, got {told!r}; this file needs a newer ComfyUI-FaithDiff, update the pack")
     size = header.get("faithdiff.target_size_px", str(RELEASED_TARGET_SIZE_PX))
-    if not size.isascii() or not size.isdigit() or int(size) < 1:
-        raise ValueError(f"expected faithdiff.target_size_px to be a positive whole number, got {size!r}; the file is damaged, get it again")
+    if not size.isascii() or not size.isdigit() or len(size) > 6 or int(size) < 1:
+        raise ValueError(f"expected faithdiff.target_size_px to be a positive whole number, got {size[:20]!r}; the file is damaged, get it again")
     return FaithDiffMetadata(
         align_attention=_one_of(header, "faithdiff.align_attention", ALIGN_ATTENTION),
         crop_units=_one_of(header, "faithdiff.crop_units", CROP_UNITS),
@@ -85,7 +85,7 @@ def _one_of(header: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> s
 def _json_object(header: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         value = json.loads(header.get(name, "{}"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"expected {name} to be a JSON object, got {header.get(name, '')[:80]!r}; the file is damaged, get it again")

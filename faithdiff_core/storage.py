@@ -15,8 +15,10 @@ def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], heade
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # as the user's umask says; the format's writer makes files that only their owner reads
         save_file({k: _own(t) for k, t in state.items()}, partial, metadata=dict(header))
-        partial.chmod(0o666 & ~_umask())  # the format's writer makes files that only their owner reads
+        partial.chmod(mode)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -26,9 +28,3 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor on a storage of its own: the format refuses views that share one."""
     tensor = tensor.detach().contiguous()
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # can only be read by setting it
-    os.umask(mask)
-    return mask

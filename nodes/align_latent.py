@@ -111,12 +111,11 @@ def _aligned(
 ) -> comfy.model_patcher.ModelPatcher:
     if strength == 0.0:
         return detach(model)
-    sampling = model.get_model_object("model_sampling")
     state = AlignmentState(
         features=features,
         strength=strength,
-        sigma_start=sampling.percent_to_sigma(start_percent),
-        sigma_end=sampling.percent_to_sigma(end_percent),
+        start_percent=start_percent,
+        end_percent=end_percent,
         mask_B1HW=None if mask is None else mask_to_cells(mask, features),
     )
     return attach(model, state)
@@ -125,6 +124,8 @@ def _aligned(
 def _start(latent: dict, start_from: str) -> dict:
     samples = latent["samples"]
     if start_from == "noise":
+        if latent.get("noise_mask") is not None:
+            raise ValueError("expected start_from lq for a latent with a noise mask, got noise, which would empty the part to be kept; use lq")
         return {**latent, "samples": torch.zeros_like(samples)}
     if not samples.any():
         logging.warning("FaithDiff: start_from is lq but the latent is empty; connect a VAE to Encode LQ Features to start from the image")

@@ -16,7 +16,7 @@ import torch
 from ..faithdiff_core.alignment import AlignmentModule
 from ..faithdiff_core.architecture import alignment_sizes, lq_encoder_sizes
 from ..faithdiff_core.checkpoint import FaithDiffParts, alignment_state_for, check_finite, check_state, split_state_dict
-from ..faithdiff_core.geometry import Size, latent_size
+from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size
 from ..faithdiff_core.lq_encoder import LQEncoder
 from ..faithdiff_core.metadata import FaithDiffMetadata
 from . import host
@@ -54,9 +54,12 @@ class FaithDiffFeatures:
 
 
 def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
-    """Raises ValueError where a latent (B, 4, H, W) is not of the features' size or batch."""
+    """Raises ValueError where a latent is not (B, 4, H, W) of the features' size and batch."""
+    if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
+        got = "several latents in one" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
+        raise ValueError(f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from Encode LQ Features")
     cells, got = latent_size(features.size_px), Size(*samples.shape[-2:])
-    if samples.ndim != 4 or got != cells:
+    if got != cells:
         raise ValueError(
             f"expected a latent of {cells} cells for features of a {features.size_px} px image, got {got}; "
             "use the latent from the same Encode LQ Features, or one of its size"
@@ -64,7 +67,7 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
     images, latents = features.features_BCHW.shape[0], samples.shape[0]
     if images not in (1, latents):
         raise ValueError(
-            f"expected features of 1 or {latents} images for a batch of {latents} latents, got {images}; "
+            f"expected features of {'1 image' if latents == 1 else f'1 or {latents} images'} for a batch of {latents} latents, got {images}; "
             "encode the same batch of images that the latent holds"
         )
 
@@ -75,6 +78,14 @@ def build_model(parts: FaithDiffParts, path: str) -> FaithDiffModel:
     Raises:
         ValueError: weights missing, of another shape, or not finite.
     """
+    encoder_sizes = lq_encoder_sizes(parts.lq_encoder, parts.metadata.config)
+    alignment_in = alignment_sizes(parts.alignment, parts.metadata.config).feature_channels
+    got = (encoder_sizes.in_channels, encoder_sizes.downscale, encoder_sizes.block_out_channels[-1])
+    if got != (3, LATENT_CELL_PX, alignment_in):
+        raise ValueError(
+            f"expected an LQ encoder from 3 channels to {alignment_in} at 1/{LATENT_CELL_PX}, as the alignment module takes them, "
+            f"got {got[0]} to {got[2]} at 1/{got[1]}; the parts are of different models, get the file again"
+        )
     encoder = _build_encoder(parts)
     encoder.cached_patcher_init = (load_encoder, (path,))
     alignment = _build_alignment(parts)

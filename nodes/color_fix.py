@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.color_fix import METHODS, fix_colors
-from ..faithdiff_core.geometry import Size, crop_to
+from ..faithdiff_core.geometry import Size, crop_to, padded_size_px
 from .types import CATEGORY
 
 
@@ -36,8 +36,11 @@ class FaithDiffColorFix(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, reference: torch.Tensor, method: str) -> io.NodeOutput:
         size, got = Size(*reference.shape[1:3]), Size(*image.shape[1:3])
-        if got.height < size.height or got.width < size.width:
-            raise ValueError(f"expected an image of at least the reference's {size} px, got {got}; connect the image that was encoded as reference")
+        if got not in (size, padded_size_px(size)):
+            raise ValueError(
+                f"expected an image of {padded_size_px(size)} px as VAE Decode gives it for a reference of {size}, got {got}; "
+                "connect the image that was encoded as reference, and enlarge after this node"
+            )
         if reference.shape[0] not in (1, image.shape[0]):
             raise ValueError(f"expected 1 reference or one for each of the {image.shape[0]} images, got {reference.shape[0]}")
         reference = reference.to(image).expand(image.shape[0], -1, -1, -1)

@@ -58,6 +58,9 @@ class FaithDiffEncodeLQ(io.ComfyNode):
 
     @classmethod
     def execute(cls, faithdiff: FaithDiffModel, image: torch.Tensor, tile_size: int, vae: comfy.sd.VAE | None = None) -> io.NodeOutput:
+        if image.ndim != 4 or image.shape[-1] < 3 or 0 in image.shape:
+            raise ValueError(f"expected an IMAGE (batch, height, width, 3 or 4 channels), got shape {tuple(image.shape)}; check what is connected")
+        _check_vae(vae)
         size_px = Size(*image.shape[1:3])
         if tile_size and max(size_px) > tile_size:
             raise ValueError(
@@ -89,10 +92,10 @@ def encode(faithdiff: FaithDiffModel, rgb_BCHW: torch.Tensor) -> torch.Tensor:
                 logging.warning("FaithDiff: LQ features overflow in %s, computing them again in fp32", dtype)
                 feature_BCHW = patcher.model(lq_BCHW.float())
         except Exception as e:
-            if not host.is_oom(e):
-                raise
-            size = f"{rgb_BCHW.shape[-1]}x{rgb_BCHW.shape[-2]}"
-            raise RuntimeError(f"out of memory while encoding a {size} px image whole; use a smaller target size or start ComfyUI with --cpu-vae") from e
+            if host.is_oom(e):  # raised on as it is: the host knows it by its type, and frees what it holds
+                size = Size(*rgb_BCHW.shape[-2:])
+                logging.error("FaithDiff: out of memory while encoding a %s px image whole; use a smaller target size or start ComfyUI with --cpu-vae", size)
+            raise
         features.append(feature_BCHW.to(mm.intermediate_device()))
         progress.update(1)
     features_BCHW = torch.cat(features)
@@ -111,6 +114,10 @@ def _start_latent(vae: comfy.sd.VAE | None, rgb_BCHW: torch.Tensor) -> torch.Ten
     if vae is None:
         cells = latent_size(Size(*rgb_BCHW.shape[-2:]))
         return torch.zeros((rgb_BCHW.shape[0], 4, *cells), device=mm.intermediate_device())
-    if vae.latent_channels != 4 or vae.downscale_ratio != LATENT_CELL_PX:
-        raise ValueError(f"expected an SDXL VAE (4 channels at 1/8), got one of {vae.latent_channels} channels at 1/{vae.downscale_ratio}")
     return vae.encode(rgb_BCHW.movedim(1, -1))
+
+
+def _check_vae(vae: comfy.sd.VAE | None) -> None:
+    if vae is not None and (vae.latent_channels != 4 or vae.downscale_ratio != LATENT_CELL_PX):
+        got = f"{vae.latent_channels} channels at 1/{vae.downscale_ratio}"
+        raise ValueError(f"expected an SDXL VAE (4 channels at 1/8), got one of {got}; take the VAE of an SDXL checkpoint")

@@ -34,6 +34,15 @@ def nano_vae_names() -> list[str]:
     return [n for n in folder_paths.get_filename_list(FOLDER) if n.endswith(NANO_VAE_SUFFIX)]
 
 
+def fingerprint(name: str) -> tuple[str, int, int]:
+    """Changes when the file does, so that the host reads it again. A missing file is the node's to report, when it runs."""
+    try:
+        stat = os.stat(weights_path(name))
+    except (ValueError, OSError):
+        return (name, 0, 0)
+    return (name, stat.st_mtime_ns, stat.st_size)
+
+
 def weights_path(name: str) -> str:
     """Full path of a name from one of the lists.
 

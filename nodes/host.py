@@ -1,4 +1,7 @@
-"""What differs between host versions, and the host's functions in the core's terms. Everything else calls the host directly."""
+"""What differs between host versions, and the host's functions in the core's terms.
+
+Everything else calls the host directly, in ways that have been the same since 0.16 (tested on 0.16.3 and 0.30.0).
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,15 @@ def archive_dtypes(module: torch.nn.Module) -> None:
     archive = getattr(mm, "archive_model_dtypes", None)
     if archive is not None:
         archive(module)
+
+
+def on_device_of(
+    patcher: comfy.model_patcher.ModelPatcher, model: comfy.model_patcher.ModelPatcher
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher, or a copy of it on the MODEL's device where a node has moved the MODEL to another one."""
+    if patcher.load_device == model.load_device or not hasattr(patcher, "deepclone_multigpu"):
+        return patcher
+    return patcher.deepclone_multigpu(new_load_device=model.load_device)
 
 
 def vae_attention() -> Attention:

@@ -53,8 +53,7 @@ class FaithDiffLoadModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str, **kwargs) -> tuple:
-        stat = os.stat(folders.weights_path(model_name))
-        return (model_name, stat.st_mtime_ns, stat.st_size)
+        return folders.fingerprint(model_name)
 
     @classmethod
     def execute(

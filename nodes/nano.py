@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import comfy.diffusers_convert
+import comfy.ldm.models.autoencoder
 import comfy.model_patcher
 import comfy.sd
 import torch
 from comfy_api.latest import io
 
+from ..faithdiff_core.checkpoint import check_finite, check_state
 from . import folders
 from .types import CATEGORY
 from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
@@ -37,14 +40,14 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
-        state, header = read_weights(folders.weights_path(vae_name))
         try:
-            config = json.loads(header["faithdiff.vae_config"])
-            vae = comfy.sd.VAE(sd=state, config={"params": _host_config(config)})
-            _set_norm_groups(vae.first_stage_model, config["norm_groups"])
-        except (KeyError, TypeError, IndexError, json.JSONDecodeError):
-            raise ValueError(f"{vae_name}: expected a nano VAE with faithdiff.vae_config in its header, got another file; use Load VAE for it") from None
-        return io.NodeOutput(vae)
+            return io.NodeOutput(load_nano_vae(*read_weights(folders.weights_path(vae_name))))
+        except ValueError as e:
+            raise ValueError(f"{vae_name}: {str(e).removeprefix(f'{vae_name}: ')}") from None
+
+    @classmethod
+    def fingerprint_inputs(cls, vae_name: str) -> tuple:
+        return folders.fingerprint(vae_name)
 
 
 class FaithDiffNoPrompt(io.ComfyNode):
@@ -64,6 +67,31 @@ class FaithDiffNoPrompt(io.ComfyNode):
         unet_config = require_sdxl(model, "model").model_config.unet_config
         pooled = torch.zeros(1, unet_config["adm_in_channels"] - SIZE_EMBEDDING_CHANNELS)
         return io.NodeOutput([[torch.zeros(1, PROMPT_TOKENS, unet_config["context_dim"]), {"pooled_output": pooled}]])
+
+
+def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> comfy.sd.VAE:
+    """A VAE from weights in diffusers' or the host's names.
+
+    Raises:
+        ValueError: no nano VAE, or one whose weights are missing, of another shape or not finite.
+    """
+    try:
+        config = json.loads(header["faithdiff.vae_config"])
+        widths, groups = config["block_out_channels"], config["norm_groups"]
+        numbers = [*widths, groups, config["layers_per_block"], config["latent_channels"]]
+        sound = all(isinstance(n, int) and n > 0 for n in numbers) and not any(w % widths[0] or w % groups for w in widths)
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+        sound = False
+    if not sound:
+        raise ValueError("expected a nano VAE with faithdiff.vae_config in its header, got another file; use Load VAE for it")
+    if any(name.startswith("decoder.up_blocks.") for name in state):
+        state = comfy.diffusers_convert.convert_vae_state_dict(state)
+    check_finite(state, "nano VAE")
+    params = _host_config(config)
+    check_state(comfy.ldm.models.autoencoder.AutoencoderKL(**params).state_dict(), state, "nano VAE")
+    vae = comfy.sd.VAE(sd=state, config={"params": params})
+    _set_norm_groups(vae.first_stage_model, groups)
+    return vae
 
 
 def _set_norm_groups(module: torch.nn.Module, groups: int) -> None:

@@ -34,10 +34,13 @@ class SizeConditioning:
         return model.embedder(torch.tensor(numbers, dtype=torch.float32)).flatten().unsqueeze(0)
 
 
+    def replace_in(self, y_BC: torch.Tensor, model: comfy.model_base.SDXL) -> torch.Tensor:
+        """`y` = (pooled text, size) with its size part replaced."""
+        embedded = self.embed(model).to(y_BC)
+        return torch.cat([y_BC[:, : -embedded.shape[1]], embedded.expand(y_BC.shape[0], -1)], dim=1)
+
+
 def with_size_conditioning(cond: dict[str, Any], size: SizeConditioning, model: comfy.model_base.SDXL) -> dict[str, Any]:
-    """A copy of a processed condition whose vector `y` = (pooled text, size) has its size part replaced."""
+    """A copy of a processed condition with its size conditioning replaced."""
     y = cond["model_conds"]["y"]
-    embedded = size.embed(model).to(y.cond)
-    pooled = y.cond[:, : -embedded.shape[1]]
-    replaced = type(y)(torch.cat([pooled, embedded.expand(pooled.shape[0], -1)], dim=1))
-    return {**cond, "model_conds": {**cond["model_conds"], "y": replaced}}
+    return {**cond, "model_conds": {**cond["model_conds"], "y": type(y)(size.replace_in(y.cond, model))}}

@@ -28,6 +28,10 @@ from .host import patcher_class
 SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each
 
 
+# Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py, SDXL.model_type).
+PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+
+
 @dataclass(frozen=True)
 class WeightDtype:
     """A choice of the `weight_dtype` list. The names are those of the host's Load Diffusion Model."""
@@ -56,25 +60,28 @@ def load_unet(
         disable_dynamic: for the host's own reloads.
 
     Raises:
-        ValueError: not an SDXL-family UNet, tensors missing, of another shape or not finite.
+        ValueError: not an SDXL-family UNet, tensors missing, of another shape (in quantised files the host's layers know) or not finite.
     """
     parameters = comfy.utils.calculate_parameters(unet)
     unet, _ = comfy.utils.convert_old_quants(unet, "", metadata={})
-    model_config = _model_config(unet, config)
-    quantised = model_config.quant_config is not None
-    if not quantised:
-        check_finite(unet, "UNet")
+    try:
+        model_config = _model_config(unet, config)
+        quantised = model_config.quant_config is not None
+        expected = _expected_state(model_config)
+    except (KeyError, IndexError, TypeError, AttributeError) as e:  # the host's detection, on a file that lacks what it counts by
+        raise ValueError(f"expected a whole SDXL-family UNet, got one whose layers do not add up ({e!r}); the file is damaged, get it again") from None
+    check_finite(unet, "UNet")
+    markers = {name: unet.pop(name) for name in PREDICTION_MARKERS if name in unet}
+    check_state(expected, unet, "UNet", names_only=quantised)
 
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
     supported = list(model_config.supported_inference_dtypes)
     dtype = choice.dtype or _default_dtype(None if quantised else comfy.utils.weight_dtype(unet), parameters, supported)
     cast = mm.unet_manual_cast(None if quantised else dtype, load_device, supported)
-    model_config.set_inference_dtype(dtype, cast, device=load_device)
+    model_config.set_inference_dtype(dtype, cast)
     model_config.optimizations["fp8"] = choice.fp8_matmul
 
-    if not quantised:
-        check_state(_expected_state(model_config), unet, "UNet")
-    model = model_config.get_model(unet, "")
+    model = model_config.get_model({**unet, **markers}, "")
     patcher = patcher_class(disable_dynamic=disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
     if quantised:
         model.load_model_weights(unet, "", assign=patcher.is_dynamic())
@@ -111,7 +118,8 @@ class _ShapeOperations(comfy.ops.disable_weight_init):
 
 def _expected_state(model_config: Any) -> dict[str, torch.Tensor]:
     """Names and shapes of the UNet's weights."""
-    return UNetModel(**model_config.unet_config, device=torch.device("meta"), operations=_ShapeOperations).state_dict()
+    config = {**model_config.unet_config, "dtype": torch.float32}
+    return UNetModel(**config, device=torch.device("meta"), operations=_ShapeOperations).state_dict()
 
 
 def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
@@ -124,7 +132,8 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
             "FaithDiff is SDXL only, choose FaithDiff.bin or a FaithDiff .safetensors"
         )
     unet_config = comfy.model_detection.detect_unet_config(unet, "")
-    published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet, "")), comfy.supported_models.SDXL)
+    _require_whole(unet_config)
+    published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet)), comfy.supported_models.SDXL)
     if not issubclass(published, comfy.supported_models.SDXL):
         raise ValueError(f"expected the UNet of an SDXL-family net, got {published.__name__}; choose FaithDiff.bin or a FaithDiff .safetensors")
     model_config = published(unet_config)
@@ -133,10 +142,25 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     return model_config
 
 
+def _require_whole(unet_config: dict[str, Any]) -> None:
+    """A file that lacks whole blocks still describes a net, only a lopsided one; no published one is.
+
+    Raises:
+        ValueError: no middle, or levels that attend on the way down but not on the way up.
+    """
+    down, up = list(unet_config["transformer_depth"]), list(unet_config["transformer_depth_output"])
+    levels = []
+    for layers in unet_config["num_res_blocks"]:
+        levels.append((any(down[:layers]), any(up[: layers + 1])))
+        down, up = down[layers:], up[layers + 1 :]
+    if unet_config["transformer_depth_middle"] == -2 or down or up or any(d != u for d, u in levels):
+        raise ValueError("expected a whole UNet, got one that lacks blocks in the middle or on one side; the file is damaged, get it again")
+
+
 def _default_dtype(stored: torch.dtype | None, parameters: int, supported: list[torch.dtype]) -> torch.dtype:
     """The host's choice, but never wider than the file: where it computes in fp32, fp16 weights are cast at use, not held twice as large."""
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
-    if stored in (torch.float16, torch.bfloat16) and dtype.itemsize > stored.itemsize:
+    if stored in (torch.float16, torch.bfloat16) and mm.unet_manual_cast(stored, mm.get_torch_device(), supported) == dtype:
         logging.debug("FaithDiff: UNet weights stay %s, computing in %s", stored, dtype)
         return stored
     return dtype

@@ -22,6 +22,8 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     name = os.path.basename(path)
     again = "get the file again"
     is_safetensors = path.lower().endswith((".safetensors", ".sft"))
+    if not is_safetensors and _looks_like_safetensors(path):
+        raise ValueError(f"{name}: expected a torch pickle, got a safetensors file under another name; rename it to end in .safetensors")
     if not is_safetensors and not _looks_like_pickle(path):
         raise ValueError(f"{name}: expected a weight file (.safetensors, or a torch pickle such as FaithDiff.bin), got something else; {again}")
     try:
@@ -38,6 +40,8 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ValueError(f"{name}: {reason}; {again}") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in state.items()):
         raise ValueError(f"{name}: expected a table of named tensors, got a pickle of {type(state).__name__} with other things in it; {again}")
+    # Quantised files: the host's older marks, and those in the header, become the ones its layers read.
+    state, _ = comfy.utils.convert_old_quants(state, "", metadata=header)
     return state, dict(header or {})
 
 
@@ -46,6 +50,11 @@ def _looks_like_pickle(path: str) -> bool:
         return True
     with open(path, "rb") as f:
         return f.read(1) == PICKLE_MARK
+
+
+def _looks_like_safetensors(path: str) -> bool:
+    with open(path, "rb") as f:
+        return f.read(9)[8:] == b"{"  # a JSON header after its length in 8 bytes
 
 
 def _wants_to_run_code(error: Exception) -> bool:

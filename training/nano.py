@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from training import manifest, runstate
 from training.bundled import bundled_stills
 from training.config import override
 from training.export import export
+from training.files import write_atomically
 from training.recipes import recipe
 from training.stages import Sources, run_stage
 from training.text_images import write_series
@@ -37,7 +39,7 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
-    data, vae, model = work / "manifest.jsonl", out / VAE_FILE, out / MODEL_FILE
+    data, vae = work / "manifest.jsonl", work / VAE_FILE
     if "prepare" in stages:
         prepare(data)
     for stage, before in (("vae", None), ("prior", None), ("align", "prior"), ("joint", "align")):
@@ -49,4 +51,9 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
             print(export(work / stage, vae, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
         last = "joint" if runstate.exists(work / "joint") else "align"
+        model = work / MODEL_FILE
         print(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
+        # Both at the end: a model beside another training's VAE would give wrong colours.
+        for file in (vae, model):
+            write_atomically(out / file.name, lambda temporary, file=file: (shutil.copyfile(file, temporary), None)[1])
+            print(out / file.name)

@@ -13,7 +13,7 @@ def nano_vae() -> TrainConfig:
     return TrainConfig(
         recipe="nano-vae",
         stage="vae",
-        steps=450,
+        steps=520,
         batch_size=8,
         crop_px=128,
         late_crop_px=256,

@@ -158,6 +158,51 @@ def test_nan_weights(tmp_path, parts, part, bad):
     assert "NaN or infinity in 1 tensors" in message_of(path)
 
 
+def test_any_one_missing_unet_tensor(parts):
+    """The host's detection counts by some of them and would raise what it likes."""
+    from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
+
+    for name in list(parts.unet)[::7]:
+        for unet in ({k: t for k, t in parts.unet.items() if k != name}, {**parts.unet, name: torch.zeros(())}):
+            with pytest.raises(ValueError, match="again|FaithDiff is SDXL only"):
+                load_unet(unet, {}, WEIGHT_DTYPES["default"])
+
+
+@pytest.mark.parametrize("gone", ["mid_block.", "down_blocks.1.attentions.", "information_transformer_layes.1."])
+def test_missing_blocks_of_a_released_file(tmp_path, parts, gone):
+    path = tmp_path / "holes.bin"
+    torch.save({k: t for k, t in assemble_released(parts).items() if not k.startswith(gone)}, path)
+    assert message_of(path).endswith("get it again")
+
+
+def test_parts_of_different_models(tmp_path, parts):
+    from comfyui_faithdiff.faithdiff_core.architecture import LQEncoderSizes
+    from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
+
+    for widths, words in (((32, 32, 64), "3 to 64 at 1/4"), ((32, 32, 64, 96), "3 to 96 at 1/8")):
+        net = LQEncoder(LQEncoderSizes(block_out_channels=widths, layers_per_block=1), operations=torch.nn, device="meta")
+        other = replace(parts, lq_encoder=tiny.random_weights(net.state_dict(), 0), metadata=replace(parts.metadata, config={}))
+        assert f"got {words}" in message_of(tiny.write_full(tmp_path / "mixed.safetensors", other))
+
+
+def test_safetensors_named_bin(tmp_path, parts):
+    path = tiny.write_full(tmp_path / "ours.safetensors", parts).rename(tmp_path / "ours.bin")
+    assert message_of(path).endswith("rename it to end in .safetensors")
+
+
+def test_images_and_latents_of_other_shapes(loaded):
+    for shape in ((1, 16, 16, 1), (0, 16, 16, 3), (1, 0, 16, 3), (16, 16, 3)):
+        with pytest.raises(ValueError, match="expected an IMAGE"):
+            encode(loaded, torch.zeros(shape))
+    features, latent = encode(loaded, IMAGE)
+    for shape in ((1, 16, 8, 12), (1, 4, 1, 8, 12)):
+        with pytest.raises(ValueError, match="expected an SDXL image latent"):
+            FaithDiffAlignLatent.execute(loaded.model, features, {"samples": torch.zeros(shape)}, 1.0, 0.0, 1.0, "lq")
+    masked = {**latent, "noise_mask": torch.ones(1, 1, 64, 96)}
+    with pytest.raises(ValueError, match="start_from lq for a latent with a noise mask"):
+        FaithDiffAlignLatent.execute(loaded.model, features, masked, 1.0, 0.0, 1.0, "noise")
+
+
 @pytest.mark.parametrize("part", ["unet", "lq_encoder", "alignment"])
 def test_missing_and_misshapen_weights(tmp_path, parts, part):
     state = dict(getattr(parts, part))
@@ -184,6 +229,8 @@ def test_another_latent_at_the_sampler(loaded):
     model, _ = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "lq").args
     with pytest.raises(ValueError, match="features of 1 or 3 images for a batch of 3 latents, got 2; encode the same batch"):
         sample(model, {"samples": torch.zeros(3, 4, 8, 12)})
+    with pytest.raises(ValueError, match="features of 1 image for a batch of 1 latents, got 2"):
+        sample(model, {"samples": torch.zeros(1, 4, 8, 12)})
 
 
 def test_features_of_another_batch(loaded):
@@ -218,8 +265,9 @@ def test_encoder_tiles_and_images_that_are_none(loaded):
 
 
 def test_color_fix_of_other_pictures():
-    with pytest.raises(ValueError, match="at least the reference's 96x64 px, got 64x64"):
-        FaithDiffColorFix.execute(tiny.image(64, 64), IMAGE, "adain")
+    for other in (tiny.image(64, 64), tiny.image(128, 192)):  # too small, and enlarged behind our back: never cropped to a corner
+        with pytest.raises(ValueError, match="expected an image of 96x64 px as VAE Decode gives it for a reference of 96x64, got"):
+            FaithDiffColorFix.execute(other, IMAGE, "adain")
     with pytest.raises(ValueError, match="1 reference or one for each of the 3 images, got 2"):
         FaithDiffColorFix.execute(torch.cat([IMAGE] * 3), torch.cat([IMAGE] * 2), "adain")
 
@@ -230,8 +278,27 @@ def test_a_model_in_the_nano_vae_list(tmp_path, parts):
     path = tiny.write_full(tmp_path / "not_a_vae.safetensors", parts)
     folders.register()
     folder_paths.add_model_folder_path(folders.FOLDER, str(path.parent))
-    with pytest.raises(ValueError, match="expected a nano VAE with faithdiff.vae_config in its header"):
+    with pytest.raises(ValueError, match="not_a_vae.safetensors: expected a nano VAE with faithdiff.vae_config in its header"):
         FaithDiffLoadNanoVAE.execute(path.name)
+
+
+@pytest.mark.parametrize("change", [{"norm_groups": 7}, {"block_out_channels": [0, 0]}, {"layers_per_block": "one"}, {"layers_per_block": 2}])
+def test_nano_vae_whose_header_is_wrong(tmp_path, change):
+    import json
+
+    from comfyui_faithdiff.nodes.nano import load_nano_vae
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    path = tiny.write_vae(tmp_path / "vae.safetensors")
+    with safe_open(path, "pt") as f:
+        config = json.loads(f.metadata()["faithdiff.vae_config"])
+    state = load_file(path)
+    with pytest.raises(ValueError, match="nano VAE"):
+        load_nano_vae(state, {"faithdiff.vae_config": json.dumps({**config, **change})})
+    for broken in (dict(list(state.items())[:-1]), {k: t * float("nan") for k, t in state.items()}):
+        with pytest.raises(ValueError, match="nano VAE, got"):
+            load_nano_vae(broken, {"faithdiff.vae_config": json.dumps(config)})
 
 
 def test_a_node_that_tiles_behind_our_back(loaded):

@@ -15,6 +15,7 @@ from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from nodes import KSampler
 from support import tiny
+from support.lora import made_up_lora
 from support.sampling import CFG, SEED, STEPS, Loaded, align, encode, noise_like, predictions, sample
 
 IMAGE = tiny.image(96, 128)
@@ -160,18 +161,6 @@ def test_masked_conds(aligned):
     parts = [predictions(model, x, 3.0, tiny.conditioning(seed), tiny.conditioning(2))[1] for seed in (1, 3)]
     torch.testing.assert_close(mixed[..., :8], parts[0][..., :8], rtol=0, atol=1e-4)
     torch.testing.assert_close(mixed[..., 8:], parts[1][..., 8:], rtol=0, atol=1e-4)
-
-
-def made_up_lora(seed=11):
-    g = torch.Generator().manual_seed(seed)
-    shapes = {"middle_block.1.proj_in": (128, 128), "input_blocks.4.1.proj_out": (128, 128)}
-    state = {}
-    for layer, (out_channels, in_channels) in shapes.items():
-        name = "lora_unet_" + layer.replace(".", "_")
-        state[f"{name}.lora_up.weight"] = torch.randn(out_channels, 4, generator=g)
-        state[f"{name}.lora_down.weight"] = torch.randn(4, in_channels, generator=g)
-        state[f"{name}.alpha"] = torch.tensor(4.0)
-    return state
 
 
 def with_lora(model):

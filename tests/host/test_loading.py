@@ -188,3 +188,60 @@ def test_loader_lists_both_folders_and_fingerprints_the_file(tmp_path, tiny_file
     assert FaithDiffLoadModel.fingerprint_inputs("in_diffusion_models.safetensors") != before
 
 
+
+
+def quantised(unet, prefix):
+    """fp8 attention weights with a scale each, and the header entry that names them."""
+    state, layers = {}, {}
+    for key, tensor in unet.items():
+        state[prefix + key] = tensor
+        if ".attn" in key and key.endswith(".weight") and tensor.ndim == 2:
+            layer, scale = prefix + key.removesuffix(".weight"), tensor.abs().max() / 448  # the largest e4m3 number
+            state[prefix + key] = (tensor / scale).to(torch.float8_e4m3fn)
+            state[f"{layer}.weight_scale"] = scale.reshape(1)
+            layers[layer] = {"format": "float8_e4m3fn"}
+    return state, layers
+
+
+@pytest.mark.parametrize("marks", ["in the header", "on the layers"])
+def test_quantised_files_are_read_as_the_host_reads_them(tmp_path, parts, marks):
+    import json
+
+    from comfyui_faithdiff.faithdiff_core.checkpoint import UNET_PREFIX, assemble_adapter
+
+    state, layers = quantised(parts.unet, UNET_PREFIX)
+    header = parts.metadata.to_header()
+    if marks == "in the header":
+        header["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
+    else:
+        for layer, options in layers.items():
+            state[f"{layer}.comfy_quant"] = torch.tensor(list(json.dumps(options).encode()), dtype=torch.uint8)
+    path = tmp_path / "quantised.safetensors"
+    write_safetensors(path, {**state, **assemble_adapter(parts)}, header)
+    coarse = picture(Loaded(*load(str(path))))
+    exact = picture(Loaded(*load(str(tiny.write_full(tmp_path / "exact.safetensors", parts)))))
+    assert 0 < (coarse - exact).norm() / exact.norm() < 0.1
+    del state[next(k for k in state if k.endswith("attn1.to_out.0.bias"))]
+    write_safetensors(path, {**state, **assemble_adapter(parts)}, header)
+    with pytest.raises(ValueError, match="1 missing"):
+        load(str(path))
+
+
+def test_prediction_markers_reach_the_host(tmp_path, parts):
+    import comfy.model_base
+
+    marked = tiny.with_unet(parts, v_pred=torch.zeros(0))
+    model, _ = load(str(tiny.write_full(tmp_path / "v.safetensors", marked)))
+    assert model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
+
+
+def test_fp32_unet_flag_is_the_hosts_to_decide(tmp_path, parts, monkeypatch):
+    """On a device that computes in fp16, `--fp32-unet` must win over the file's type. The device's answer is simulated."""
+    import comfy.model_management as mm
+    from comfyui_faithdiff.nodes.unet_loader import _default_dtype
+
+    supported = [torch.float16, torch.bfloat16, torch.float32]
+    assert _default_dtype(torch.float16, 10, supported) == torch.float16  # on the CPU: held in half, computed in fp32
+    monkeypatch.setattr(mm, "should_use_fp16", lambda *a, **k: True)
+    monkeypatch.setattr(mm.args, "fp32_unet", True)
+    assert _default_dtype(torch.float16, 10, supported) == torch.float32
