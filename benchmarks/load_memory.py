@@ -1,6 +1,7 @@
 """How much RAM loading takes, at SDXL size, with made-up weights: FaithDiff.bin and our .safetensors, fp16 and fp32.
 
-Each load runs in a process of its own, in the host's process image, CPU only. Reported per file: its size, the growth of the process's
+Each load runs in a process of its own, in the host's process image, CPU only. Reported per file: its size, the growth of the
+process's
 anonymous memory (copies) and of its whole resident memory (copies, and pages of the file that it has mapped), both at their peak.
 
     COMFYUI_PATH=... python benchmarks/load_memory.py [--dtype fp16 fp32] [--out FILE.json]
@@ -98,7 +99,9 @@ def main() -> None:
                 path = Path(folder) / f"FaithDiff{suffix}"
                 subprocess.run([sys.executable, __file__, "--write", str(path), dtype], check=True)  # its memory must not count
                 size = path.stat().st_size
-                out = subprocess.run([sys.executable, __file__, "--child", str(path)], check=True, stdout=subprocess.PIPE, text=True).stdout
+                out = subprocess.run(
+                    [sys.executable, __file__, "--child", str(path)], check=True, stdout=subprocess.PIPE, text=True
+                ).stdout
                 row = {"file": f"{dtype} {suffix}", "file_bytes": size, **json.loads(out.splitlines()[-1])}
                 row["copies_per_file_size"] = round(row["RssAnon"] / size, 3)
                 row["resident_per_file_size"] = round(row["VmRSS"] / size, 3)

@@ -87,12 +87,16 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
             layers_per_block=_count(state, "down_blocks.0.resnets.{}."),
         )
     except (KeyError, IndexError) as e:
-        raise ValueError(f"expected the weights of an LQ encoder, got a file without a usable {_lacking(e)}; get the file again") from None
+        raise ValueError(
+            f"expected the weights of an LQ encoder, got a file without a usable {_lacking(e)}; get the file again"
+        ) from None
     if not sizes.block_out_channels:
         raise ValueError("expected the weights of an LQ encoder, got a file without its down_blocks; get the file again")
     sizes = _with_config(sizes, config.get("lq_encoder", {}), "lq_encoder")
     if any(width % sizes.norm_groups for width in sizes.block_out_channels):
-        raise ValueError(f"expected norm_groups to divide the encoder's widths {sizes.block_out_channels}, got {sizes.norm_groups}")
+        raise ValueError(
+            f"expected norm_groups to divide the encoder's widths {sizes.block_out_channels}, got {sizes.norm_groups}"
+        )
     return sizes
 
 
@@ -106,7 +110,9 @@ def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
             mlp_channels=state["blocks.0.mlp_up.weight"].shape[0],
         )
     except (KeyError, IndexError) as e:
-        raise ValueError(f"expected the weights of an alignment module, got a file without a usable {_lacking(e)}; get the file again") from None
+        raise ValueError(
+            f"expected the weights of an alignment module, got a file without a usable {_lacking(e)}; get the file again"
+        ) from None
     # A file that does not say how many blocks it has is the release or like it: a missing second block is damage, not a design.
     told = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
     sizes = _with_config(sizes, told, "alignment")
@@ -119,7 +125,9 @@ def unet_sizes(state: State, config: Mapping[str, Any]) -> UNetSizes:
     """Sizes from UNet weights in LDM names without prefix. Raises ValueError where it is no such UNet."""
     first = state.get("input_blocks.0.0.weight")
     if first is None or first.ndim != 4:
-        raise ValueError("expected the weights of an SDXL-family UNet, got a file without a usable input_blocks.0.0.weight; get the file again")
+        raise ValueError(
+            "expected the weights of an SDXL-family UNet, got a file without a usable input_blocks.0.0.weight; get the file again"
+        )
     out = state.get("out.2.weight")
     label = state.get("label_emb.0.0.weight")
     context = next((t for key, t in state.items() if key.endswith("attn2.to_k.weight")), None)
@@ -156,7 +164,9 @@ def _with_config(sizes: Any, fields: Mapping[str, Any], section: str) -> Any:
         told = tuple(told) if isinstance(told, list) else told
         if name in _NOT_IN_WEIGHTS:
             if not isinstance(told, int) or told < 1:
-                raise ValueError(f"expected a whole number for {name} in faithdiff.config, got {told!r}; the file is damaged, get it again")
+                raise ValueError(
+                    f"expected a whole number for {name} in faithdiff.config, got {told!r}; the file is damaged, get it again"
+                )
             sizes = replace(sizes, **{name: told})
         elif told != getattr(sizes, name):
             raise ValueError(

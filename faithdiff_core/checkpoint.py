@@ -90,19 +90,25 @@ def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str
         raise ValueError(describe_foreign(state))
     for part, name in ((encoder, "LQ encoder"), (alignment, "alignment module")):
         if not part:
-            raise ValueError(f"expected LQ encoder and alignment module in the file, got none of the {name}'s weights; get the file again")
+            raise ValueError(
+                f"expected LQ encoder and alignment module in the file, got none of the {name}'s weights; get the file again"
+            )
     return FaithDiffParts(unet=_unet_of(rest), lq_encoder=encoder, alignment=alignment, metadata=metadata)
 
 
 def assemble_adapter(parts: FaithDiffParts) -> State:
     """Our adapter layout: LQ encoder and alignment module."""
-    return {ENCODER_PREFIX + k: t for k, t in parts.lq_encoder.items()} | {ALIGNMENT_PREFIX + k: t for k, t in parts.alignment.items()}
+    return {ENCODER_PREFIX + k: t for k, t in parts.lq_encoder.items()} | {
+        ALIGNMENT_PREFIX + k: t for k, t in parts.alignment.items()
+    }
 
 
 def assemble_full(parts: FaithDiffParts) -> State:
     """Our full layout. Raises ValueError where the parts have no UNet."""
     if parts.unet is None:
-        raise ValueError("expected a UNet for the full layout, got an adapter; write the adapter layout or start from a full file")
+        raise ValueError(
+            "expected a UNet for the full layout, got an adapter; write the adapter layout or start from a full file"
+        )
     return {UNET_PREFIX + k: t for k, t in parts.unet.items()} | assemble_adapter(parts)
 
 
@@ -149,12 +155,16 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
         if m is None:
             continue
         try:
-            w_v, b_v, w_o, b_o = (state.pop(f"{m[1]}.{name}").double() for name in ("to_v.weight", "to_v.bias", "to_out.weight", "to_out.bias"))
+            w_v, b_v, w_o, b_o = (
+                state.pop(f"{m[1]}.{name}").double() for name in ("to_v.weight", "to_v.bias", "to_out.weight", "to_out.bias")
+            )
             state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
             state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
         except (KeyError, RuntimeError) as e:
             lacking = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
-            raise ValueError(f"expected the weights of an alignment module, got a file without its {lacking}; get the file again") from None
+            raise ValueError(
+                f"expected the weights of an alignment module, got a file without its {lacking}; get the file again"
+            ) from None
     return state
 
 
@@ -164,7 +174,8 @@ def check_state(
     """Compares names and shapes with what a network needs.
 
     Args:
-        names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their format's.
+        names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their
+        format's.
 
     Raises:
         ValueError: one message that counts and names what is missing, unexpected or of another shape.
@@ -181,7 +192,10 @@ def check_state(
         if names:
             problems.append(f"{len(names)} {verb} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
     if problems:
-        raise ValueError(f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a FaithDiff file, get it again")
+        raise ValueError(
+            f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a "
+            f"FaithDiff file, get it again"
+        )
 
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:

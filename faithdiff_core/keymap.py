@@ -125,8 +125,12 @@ def _ldm_blocks(keys: list[str]) -> list[Block]:
     blocks.append(("middle_block.2.", "mid_block.resnets.1.", "resnet"))
     i = j = 0
     for n in _indices(keys, r"output_blocks\.(\d+)\."):
-        upsamplers = [p for p in (f"output_blocks.{n}.1.conv.", f"output_blocks.{n}.2.conv.") if any(key.startswith(p) for key in keys)]
-        blocks.extend((p, f"up_blocks.{i}.upsamplers.0.conv.", "same") for p in upsamplers)  # before .1., which they may begin with
+        upsamplers = [
+            p for p in (f"output_blocks.{n}.1.conv.", f"output_blocks.{n}.2.conv.") if any(key.startswith(p) for key in keys)
+        ]
+        blocks.extend(
+            (p, f"up_blocks.{i}.upsamplers.0.conv.", "same") for p in upsamplers
+        )  # before .1., which they may begin with
         blocks.append((f"output_blocks.{n}.0.", f"up_blocks.{i}.resnets.{j}.", "resnet"))
         blocks.append((f"output_blocks.{n}.1.", f"up_blocks.{i}.attentions.{j}.", "same"))
         j += 1

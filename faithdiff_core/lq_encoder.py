@@ -51,10 +51,21 @@ class Downsampler(nn.Module):
 class DownBlock(nn.Module):
     """One resolution level: residual blocks, then a halving except on the last level."""
 
-    def __init__(self, in_channels: int, out_channels: int, layers: int, norm_groups: int, downsample: bool, operations: Any, **factory: Any):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        layers: int,
+        norm_groups: int,
+        downsample: bool,
+        operations: Any,
+        **factory: Any,
+    ):
         super().__init__()
         widths = [in_channels] + [out_channels] * layers
-        self.resnets = nn.ModuleList(ResnetBlock(a, b, norm_groups, operations, **factory) for a, b in zip(widths, widths[1:], strict=False))
+        self.resnets = nn.ModuleList(
+            ResnetBlock(a, b, norm_groups, operations, **factory) for a, b in zip(widths, widths[1:], strict=False)
+        )
         self.downsamplers = nn.ModuleList([Downsampler(out_channels, operations, **factory)]) if downsample else None
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -118,7 +129,13 @@ class LQEncoder(nn.Module):
         self.conv_in = operations.Conv2d(sizes.in_channels, widths[0], 3, padding=1, **factory)
         self.down_blocks = nn.ModuleList(
             DownBlock(
-                widths[max(i - 1, 0)], width, sizes.layers_per_block, sizes.norm_groups, i < len(widths) - 1, operations, **factory
+                widths[max(i - 1, 0)],
+                width,
+                sizes.layers_per_block,
+                sizes.norm_groups,
+                i < len(widths) - 1,
+                operations,
+                **factory,
             )
             for i, width in enumerate(widths)
         )

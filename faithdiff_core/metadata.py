@@ -60,10 +60,15 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
     header = header or {}
     told = header.get("faithdiff.format", FORMAT)
     if told != FORMAT:
-        raise ValueError(f"expected faithdiff.format {FORMAT}, got {told!r}; this file needs a newer ComfyUI-FaithDiff, update the pack")
+        raise ValueError(
+            f"expected faithdiff.format {FORMAT}, got {told!r}; this file needs a newer ComfyUI-FaithDiff, update the pack"
+        )
     size = header.get("faithdiff.target_size_px", str(RELEASED_TARGET_SIZE_PX))
     if not size.isascii() or not size.isdigit() or len(size) > 6 or int(size) < 1:
-        raise ValueError(f"expected faithdiff.target_size_px to be a positive whole number, got {size[:20]!r}; the file is damaged, get it again")
+        raise ValueError(
+            f"expected faithdiff.target_size_px to be a positive whole number, got {size[:20]!r}; the file is damaged, "
+            f"get it again"
+        )
     return FaithDiffMetadata(
         align_attention=_one_of(header, "faithdiff.align_attention", ALIGN_ATTENTION),
         crop_units=_one_of(header, "faithdiff.crop_units", CROP_UNITS),
@@ -78,7 +83,9 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
 def _one_of(header: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
     value = header.get(name, allowed[0])
     if value not in allowed:
-        raise ValueError(f"expected {name} to be one of {', '.join(allowed)}, got {value!r}; update the pack or get the file again")
+        raise ValueError(
+            f"expected {name} to be one of {', '.join(allowed)}, got {value!r}; update the pack or get the file again"
+        )
     return value
 
 
@@ -88,8 +95,12 @@ def _json_object(header: Mapping[str, str], name: str) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise ValueError(f"expected {name} to be a JSON object, got {header.get(name, '')[:80]!r}; the file is damaged, get it again")
+        raise ValueError(
+            f"expected {name} to be a JSON object, got {header.get(name, '')[:80]!r}; the file is damaged, get it again"
+        )
     for section, fields in value.items():
         if name == "faithdiff.config" and not isinstance(fields, dict):
-            raise ValueError(f"expected {name} {section!r} to be a JSON object, got {fields!r}; the file is damaged, get it again")
+            raise ValueError(
+                f"expected {name} {section!r} to be a JSON object, got {fields!r}; the file is damaged, get it again"
+            )
     return value

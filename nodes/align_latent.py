@@ -21,7 +21,8 @@ class FaithDiffAlignLatent(io.ComfyNode):
             node_id="FaithDiffAlignLatent",
             display_name="Align Latent",
             category=CATEGORY,
-            description="Ties the MODEL to the encoded image. The result is an ordinary SDXL MODEL: any sampler, LoRA or ControlNet works with it.",
+            description="Ties the MODEL to the encoded image. The result is an ordinary SDXL MODEL: any sampler, LoRA or "
+            "ControlNet works with it.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load FaithDiff Model."),
                 FaithDiffFeaturesType.Input("features", tooltip="From Encode LQ Features."),
@@ -50,18 +51,21 @@ class FaithDiffAlignLatent(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Part of the denoising at which alignment ends; 1 is the end. Below 1 the last steps invent more detail.",
+                    tooltip="Part of the denoising at which alignment ends; 1 is the end. Below 1 the last steps invent "
+                    "more detail.",
                 ),
                 io.Combo.Input(
                     "start_from",
                     options=["lq", "noise"],
                     default="lq",
-                    tooltip="lq starts from the degraded image plus full noise, as the release does; noise starts from noise alone.",
+                    tooltip="lq starts from the degraded image plus full noise, as the release does; noise starts from "
+                    "noise alone.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Alignment strength over the image: white follows the degraded image, black leaves the base model free.",
+                    tooltip="Alignment strength over the image: white follows the degraded image, black leaves the base "
+                    "model free.",
                 ),
             ],
             outputs=[
@@ -85,9 +89,7 @@ class FaithDiffAlignLatent(io.ComfyNode):
         _check(model, features, latent["samples"])
         if start_percent > end_percent:
             raise ValueError(f"expected start_percent <= end_percent, got {start_percent} and {end_percent}")
-        return io.NodeOutput(
-            _aligned(model, features, strength, start_percent, end_percent, mask), _start(latent, start_from)
-        )
+        return io.NodeOutput(_aligned(model, features, strength, start_percent, end_percent, mask), _start(latent, start_from))
 
 
 def _check(model: comfy.model_patcher.ModelPatcher, features: FaithDiffFeatures, samples: torch.Tensor) -> None:
@@ -95,7 +97,8 @@ def _check(model: comfy.model_patcher.ModelPatcher, features: FaithDiffFeatures,
     width = features.model.alignment.model.sizes.model_channels
     if model_channels(model) != width:
         raise ValueError(
-            f"expected a MODEL of width {width}, which these features' alignment module was made for, got {model_channels(model)}; "
+            f"expected a MODEL of width {width}, which these features' alignment module was made for, got "
+            f"{model_channels(model)}; "
             "take MODEL and faithdiff from the same Load FaithDiff Model"
         )
     check_size(features, samples)
@@ -125,8 +128,12 @@ def _start(latent: dict, start_from: str) -> dict:
     samples = latent["samples"]
     if start_from == "noise":
         if latent.get("noise_mask") is not None:
-            raise ValueError("expected start_from lq for a latent with a noise mask, got noise, which would empty the part to be kept; use lq")
+            raise ValueError(
+                "expected start_from lq for a latent with a noise mask, got noise, which would empty the part to be kept; use lq"
+            )
         return {**latent, "samples": torch.zeros_like(samples)}
     if not samples.any():
-        logging.warning("FaithDiff: start_from is lq but the latent is empty; connect a VAE to Encode LQ Features to start from the image")
+        logging.warning(
+            "FaithDiff: start_from is lq but the latent is empty; connect a VAE to Encode LQ Features to start from the image"
+        )
     return dict(latent)

@@ -2,10 +2,12 @@
 
 Two keyed wrappers and one additional model ride on the MODEL, so that clones, LoRA, ControlNet and other packs' patches compose:
 
-* SAMPLER_SAMPLE, once per run: gives every prompt a map of *cells*, int32 (B, 3, H, W): which image, row and column of the features
+* SAMPLER_SAMPLE, once per run: gives every prompt a map of *cells*, int32 (B, 3, H, W): which image, row and column of the
+features
   belongs to each latent cell. Whoever cuts conditions into areas, tiles or batches cuts the map with them, and integers are never
   rounded to half precision. Also writes SDXL's size conditioning, and opens the run's cache.
-* APPLY_MODEL, once per UNet call: reads the map back, looks the alignment module up for the device at hand, and puts a patch before
+* APPLY_MODEL, once per UNet call: reads the map back, looks the alignment module up for the device at hand, and puts a patch
+before
   all others at ("input", 0), right after the UNet's first convolution and before the skip is stored (official
   unet_2d_condition_vae_extension.py:571-579). The patch is there at every step, acting or not: a compiled UNet must see the same
   options throughout a run.
@@ -104,8 +106,12 @@ def mask_to_cells(mask: torch.Tensor, features: FaithDiffFeatures) -> torch.Tens
     if mask_B1HW.shape[0] not in (1, images):
         raise ValueError(f"expected 1 mask or one for each of the {images} images, got {mask_B1HW.shape[0]}")
     padded = [side * LATENT_CELL_PX for side in latent_size(features.size_px)]
-    mask_B1HW = F.interpolate(mask_B1HW, size=tuple(features.size_px), mode="bilinear")  # a mask drawn at another size is stretched
-    mask_B1HW = F.pad(mask_B1HW, (0, padded[1] - features.size_px.width, 0, padded[0] - features.size_px.height), mode="replicate")
+    mask_B1HW = F.interpolate(
+        mask_B1HW, size=tuple(features.size_px), mode="bilinear"
+    )  # a mask drawn at another size is stretched
+    mask_B1HW = F.pad(
+        mask_B1HW, (0, padded[1] - features.size_px.width, 0, padded[0] - features.size_px.height), mode="replicate"
+    )
     return F.avg_pool2d(mask_B1HW, LATENT_CELL_PX).clamp(0.0, 1.0)
 
 
@@ -118,7 +124,8 @@ def sampler_sample(executor, guider, sigmas, extra_args, callback, noise, *args,
     for name, conds in guider.conds.items():
         guider.conds[name] = [with_size_conditioning(_with(c, extra_conds), size, guider.inner_model) for c in conds]
     sampling = guider.inner_model.model_sampling  # asked now: a node behind Align Latent may have replaced it
-    run = AlignmentRun(state, *(float(sampling.percent_to_sigma(p)) for p in (state.start_percent, state.end_percent)))
+    start, end = (float(sampling.percent_to_sigma(percent)) for percent in (state.start_percent, state.end_percent))
+    run = AlignmentRun(state, start, end)
     return executor(guider, sigmas, _with_run(extra_args, run), callback, noise, *args, **kwargs)
 
 
@@ -203,8 +210,10 @@ def _boxes(cells_B3HW: torch.Tensor, x_BCHW: torch.Tensor) -> list[tuple[int, Bo
     boxes_B3HW = corners_B3[:, :, None, None] + torch.cat(offsets).unsqueeze(0)
     if cells_B3HW.shape[0] != x_BCHW.shape[0] or not torch.equal(cells_B3HW, boxes_B3HW):
         raise ValueError(
-            f"expected LQ features for a latent of {x_BCHW.shape[0]} x {size} cells, got {cells_B3HW.shape[0]} x {Size(*cells_B3HW.shape[-2:])}; "
-            "another node tiles or scales the latent in a way that FaithDiff cannot follow: bypass it, or use FaithDiff Sampler's tiles"
+            f"expected LQ features for a latent of {x_BCHW.shape[0]} x {size} cells, got {cells_B3HW.shape[0]} x "
+            f"{Size(*cells_B3HW.shape[-2:])}; "
+            "another node tiles or scales the latent in a way that FaithDiff cannot follow: bypass it, or use FaithDiff "
+            "Sampler's tiles"
         )
     return [(image, Box(top, left, *size)) for image, top, left in corners_B3.tolist()]
 

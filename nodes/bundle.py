@@ -57,7 +57,9 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
     """Raises ValueError where a latent is not (B, 4, H, W) of the features' size and batch."""
     if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
         got = "several latents in one" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
-        raise ValueError(f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from Encode LQ Features")
+        raise ValueError(
+            f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from Encode LQ Features"
+        )
     cells, got = latent_size(features.size_px), Size(*samples.shape[-2:])
     if got != cells:
         raise ValueError(
@@ -67,7 +69,8 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
     images, latents = features.features_BCHW.shape[0], samples.shape[0]
     if images not in (1, latents):
         raise ValueError(
-            f"expected features of {'1 image' if latents == 1 else f'1 or {latents} images'} for a batch of {latents} latents, got {images}; "
+            f"expected features of {'1 image' if latents == 1 else f'1 or {latents} images'} for a batch of {latents} "
+            f"latents, got {images}; "
             "encode the same batch of images that the latent holds"
         )
 
@@ -83,7 +86,8 @@ def build_model(parts: FaithDiffParts, path: str) -> FaithDiffModel:
     got = (encoder_sizes.in_channels, encoder_sizes.downscale, encoder_sizes.block_out_channels[-1])
     if got != (3, LATENT_CELL_PX, alignment_in):
         raise ValueError(
-            f"expected an LQ encoder from 3 channels to {alignment_in} at 1/{LATENT_CELL_PX}, as the alignment module takes them, "
+            f"expected an LQ encoder from 3 channels to {alignment_in} at 1/{LATENT_CELL_PX}, as the alignment module "
+            f"takes them, "
             f"got {got[0]} to {got[2]} at 1/{got[1]}; the parts are of different models, get the file again"
         )
     encoder = _build_encoder(parts)

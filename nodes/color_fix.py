@@ -21,12 +21,15 @@ class FaithDiffColorFix(io.ComfyNode):
             search_aliases=["color match", "colour fix", "wavelet", "adain"],
             inputs=[
                 io.Image.Input("image", tooltip="The restored image, from VAE Decode."),
-                io.Image.Input("reference", tooltip="The degraded image at the target size, the same that Encode LQ Features was given."),
+                io.Image.Input(
+                    "reference", tooltip="The degraded image at the target size, the same that Encode LQ Features was given."
+                ),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default="adain",
-                    tooltip="adain matches each channel's mean and contrast (the release's default); wavelet takes all coarse colour from the "
+                    tooltip="adain matches each channel's mean and contrast (the release's default); wavelet takes all "
+                    "coarse colour from the "
                     "reference; none only crops and restores alpha.",
                 ),
             ],
@@ -46,7 +49,8 @@ class FaithDiffColorFix(io.ComfyNode):
         reference = reference.to(image).expand(image.shape[0], -1, -1, -1)
         rgb_BCHW = crop_to(image[..., :3].movedim(-1, 1), size)
         fixed = [  # one at a time: a batch of frames needs no more memory than a frame
-            fix_colors(one, ref, method) for one, ref in zip(rgb_BCHW.split(1), reference[..., :3].movedim(-1, 1).split(1), strict=True)
+            fix_colors(one, ref, method)
+            for one, ref in zip(rgb_BCHW.split(1), reference[..., :3].movedim(-1, 1).split(1), strict=True)
         ]
         result = torch.cat(fixed).movedim(1, -1)
         return io.NodeOutput(torch.cat([result, reference[..., 3:]], dim=-1))

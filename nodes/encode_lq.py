@@ -15,7 +15,8 @@ from . import host
 from .bundle import FaithDiffFeatures, FaithDiffModel
 from .types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
 
-# Bytes per pixel and byte of type at the encoder's peak, measured by the host for the same network (H comfy/sd.py, memory_used_encode).
+# Bytes per pixel and byte of type at the encoder's peak, measured by the host for the same network (H comfy/sd.py,
+# memory_used_encode).
 ENCODER_BYTES_PER_PX = 1767
 RELEASED_ENCODER_WIDTH = 128  # the width that figure is for
 
@@ -27,18 +28,21 @@ class FaithDiffEncodeLQ(io.ComfyNode):
             node_id="FaithDiffEncodeLQ",
             display_name="Encode LQ Features",
             category=CATEGORY,
-            description="Reads a degraded image into FaithDiff features. Enlarge the image to the size you want first; any size will do.",
+            description="Reads a degraded image into FaithDiff features. Enlarge the image to the size you want first; "
+            "any size will do.",
             inputs=[
                 FaithDiffModelType.Input("faithdiff", tooltip="From Load FaithDiff Model."),
                 io.Image.Input(
                     "image",
-                    tooltip="The degraded image, already at the target size (enlarge it with Lanczos or an upscale model). Alpha is left out; "
+                    tooltip="The degraded image, already at the target size (enlarge it with Lanczos or an upscale "
+                    "model). Alpha is left out; "
                     "FaithDiff Color Fix puts it back.",
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="SDXL VAE. With it the latent output is the image itself, which the released weights start from; without, it is empty.",
+                    tooltip="SDXL VAE. With it the latent output is the image itself, which the released weights start "
+                    "from; without, it is empty.",
                 ),
                 io.Int.Input(
                     "tile_size",
@@ -52,14 +56,21 @@ class FaithDiffEncodeLQ(io.ComfyNode):
             ],
             outputs=[
                 FaithDiffFeaturesType.Output(display_name="features", tooltip="For Align Latent."),
-                io.Latent.Output(tooltip="The image as latent (or an empty one of the right size without a VAE), for Align Latent."),
+                io.Latent.Output(
+                    tooltip="The image as latent (or an empty one of the right size without a VAE), for Align Latent."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, faithdiff: FaithDiffModel, image: torch.Tensor, tile_size: int, vae: comfy.sd.VAE | None = None) -> io.NodeOutput:
+    def execute(
+        cls, faithdiff: FaithDiffModel, image: torch.Tensor, tile_size: int, vae: comfy.sd.VAE | None = None
+    ) -> io.NodeOutput:
         if image.ndim != 4 or image.shape[-1] < 3 or 0 in image.shape:
-            raise ValueError(f"expected an IMAGE (batch, height, width, 3 or 4 channels), got shape {tuple(image.shape)}; check what is connected")
+            raise ValueError(
+                f"expected an IMAGE (batch, height, width, 3 or 4 channels), got shape {tuple(image.shape)}; check what "
+                f"is connected"
+            )
         _check_vae(vae)
         size_px = Size(*image.shape[1:3])
         if tile_size and max(size_px) > tile_size:
@@ -94,13 +105,19 @@ def encode(faithdiff: FaithDiffModel, rgb_BCHW: torch.Tensor) -> torch.Tensor:
         except Exception as e:
             if host.is_oom(e):  # raised on as it is: the host knows it by its type, and frees what it holds
                 size = Size(*rgb_BCHW.shape[-2:])
-                logging.error("FaithDiff: out of memory while encoding a %s px image whole; use a smaller target size or start ComfyUI with --cpu-vae", size)
+                logging.error(
+                    "FaithDiff: out of memory while encoding a %s px image whole; use a smaller target size or start "
+                    "ComfyUI with --cpu-vae",
+                    size,
+                )
             raise
         features.append(feature_BCHW.to(mm.intermediate_device()))
         progress.update(1)
     features_BCHW = torch.cat(features)
     if not torch.isfinite(features_BCHW).all():
-        raise ValueError("expected an image of finite values in [0, 1], got LQ features with NaN or infinity; check the image input")
+        raise ValueError(
+            "expected an image of finite values in [0, 1], got LQ features with NaN or infinity; check the image input"
+        )
     return features_BCHW
 
 

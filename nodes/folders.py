@@ -1,4 +1,5 @@
-"""Where weight files are looked for: `models/faithdiff`, `models/diffusion_models`, and the nano model that comes with the pack."""
+"""Where weight files are looked for: `models/faithdiff`, `models/diffusion_models`, and the nano model that comes with the
+pack."""
 
 from __future__ import annotations
 
@@ -55,6 +56,7 @@ def weights_path(name: str) -> str:
         if path is not None:
             return path
     raise ValueError(
-        f"expected the file {name!r} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from {RELEASED_URL}) "
+        f"expected the file {name!r} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
+        f"{RELEASED_URL}) "
         f"or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh the page"
     )

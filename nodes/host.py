@@ -53,7 +53,9 @@ def vae_attention() -> Attention:
 
     def attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor, num_heads: int) -> torch.Tensor:
         assert num_heads == 1, "the host's VAE attention has one head"
-        q, k, v = (t.transpose(1, 2).unsqueeze(-1).contiguous() for t in (q_BNC, k_BNC, v_BNC))  # (B, C, N, 1), as the host wants it
+        q, k, v = (
+            t.transpose(1, 2).unsqueeze(-1).contiguous() for t in (q_BNC, k_BNC, v_BNC)
+        )  # (B, C, N, 1), as the host wants it
         return host_attention(q, k, v).squeeze(-1).transpose(1, 2)
 
     return attention

@@ -23,13 +23,15 @@ class FaithDiffLoadModel(io.ComfyNode):
             node_id="FaithDiffLoadModel",
             display_name="Load FaithDiff Model",
             category=CATEGORY,
-            description="Loads FaithDiff weights: the released FaithDiff.bin, or a .safetensors of ours (full, or an adapter for an SDXL base).",
+            description="Loads FaithDiff weights: the released FaithDiff.bin, or a .safetensors of ours (full, or an "
+            "adapter for an SDXL base).",
             search_aliases=["faithdiff", "super resolution", "restore", "upscale", "image restoration"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=folders.model_names(),
-                    tooltip="A file in models/faithdiff or models/diffusion_models. FaithDiff.bin brings its own fine-tuned SDXL UNet, so no "
+                    tooltip="A file in models/faithdiff or models/diffusion_models. FaithDiff.bin brings its own "
+                    "fine-tuned SDXL UNet, so no "
                     "checkpoint is needed for it; VAE and text encoders come from any SDXL checkpoint.",
                 ),
                 io.Combo.Input(
@@ -37,7 +39,8 @@ class FaithDiffLoadModel(io.ComfyNode):
                     options=list(WEIGHT_DTYPES),
                     default="default",
                     advanced=True,
-                    tooltip="Type to hold the UNet in. fp8 halves its memory at a small loss; LQ encoder and alignment module are never held in fp8.",
+                    tooltip="Type to hold the UNet in. fp8 halves its memory at a small loss; LQ encoder and alignment "
+                    "module are never held in fp8.",
                 ),
                 io.Model.Input(
                     "base_model",
@@ -47,7 +50,9 @@ class FaithDiffLoadModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(tooltip="The SDXL UNet. Connect it to Align Latent; LoRA and other patches may go between."),
-                FaithDiffModelType.Output(display_name="faithdiff", tooltip="LQ encoder and alignment module, for Encode LQ Features."),
+                FaithDiffModelType.Output(
+                    display_name="faithdiff", tooltip="LQ encoder and alignment module, for Encode LQ Features."
+                ),
             ],
         )
 
@@ -85,7 +90,9 @@ def load(
             model.cached_patcher_init = (reload_unet, (path, weight_dtype))
         width = bundle.alignment.model.sizes.model_channels
         if model_channels(model) != width:
-            raise ValueError(f"expected a UNet of width {width}, which the alignment module was made for, got {model_channels(model)}")
+            raise ValueError(
+                f"expected a UNet of width {width}, which the alignment module was made for, got {model_channels(model)}"
+            )
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from None
     return model, bundle
@@ -102,7 +109,8 @@ def _base(base_model: comfy.model_patcher.ModelPatcher | None, wanted: str) -> c
     if base_model is None:
         named = f" ({wanted})" if wanted else ""
         raise ValueError(
-            f"expected a base_model for this adapter file, which carries no UNet, got none; connect the MODEL of an SDXL checkpoint{named} "
+            f"expected a base_model for this adapter file, which carries no UNet, got none; connect the MODEL of an SDXL "
+            f"checkpoint{named} "
             "to base_model, or choose a full file such as FaithDiff.bin"
         )
     require_sdxl(base_model, "base_model")

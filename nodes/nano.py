@@ -32,7 +32,8 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
                 io.Combo.Input(
                     "vae_name",
                     options=folders.nano_vae_names(),
-                    tooltip="A nano VAE in models/faithdiff (its name ends in vae.safetensors), or the one that comes with the pack.",
+                    tooltip="A nano VAE in models/faithdiff (its name ends in vae.safetensors), or the one that comes "
+                    "with the pack.",
                 )
             ],
             outputs=[io.Vae.Output(tooltip="A VAE for the nano model only.")],
@@ -57,7 +58,8 @@ class FaithDiffNoPrompt(io.ComfyNode):
             node_id="FaithDiffNoPrompt",
             display_name="No Prompt",
             category=f"{CATEGORY}/nano",
-            description="An all-zero prompt of the width that the MODEL expects, so that no text encoder is needed. The nano model is trained with it.",
+            description="An all-zero prompt of the width that the MODEL expects, so that no text encoder is needed. The "
+            "nano model is trained with it.",
             inputs=[io.Model.Input("model", tooltip="The SDXL-family MODEL that the conditioning is for.")],
             outputs=[io.Conditioning.Output(tooltip="For both positive and negative.")],
         )
@@ -90,12 +92,14 @@ def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> com
     params = _host_config(config)
     check_state(comfy.ldm.models.autoencoder.AutoencoderKL(**params).state_dict(), state, "nano VAE")
     vae = comfy.sd.VAE(sd=state, config={"params": params})
+    assert vae.first_stage_model is not None, "made by the config above"
     _set_norm_groups(vae.first_stage_model, groups)
     return vae
 
 
 def _set_norm_groups(module: torch.nn.Module, groups: int) -> None:
-    """The host's VAE class has 32 groups whatever the width; at 32 channels that would be instance norm, which loses brightness."""
+    """The host's VAE class has 32 groups whatever the width; at 32 channels that would be instance norm, which loses
+    brightness."""
     for norm in module.modules():
         if isinstance(norm, torch.nn.GroupNorm):
             norm.num_groups = groups

@@ -19,7 +19,8 @@ class FaithDiffSampler(io.ComfyNode):
             node_id="FaithDiffSampler",
             display_name="FaithDiff Sampler",
             category=CATEGORY,
-            description="Denoises with the release's settings. For an image that fits in one tile it gives exactly what KSampler gives.",
+            description="Denoises with the release's settings. For an image that fits in one tile it gives exactly what "
+            "KSampler gives.",
             search_aliases=["ksampler", "faithdiff", "tiled sampler"],
             inputs=[
                 io.Model.Input("model", tooltip="From Align Latent."),
@@ -39,7 +40,8 @@ class FaithDiffSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How strongly the prompt guides; the release uses 5. Lower keeps closer to the image; 1 takes half the time.",
+                    tooltip="How strongly the prompt guides; the release uses 5. Lower keeps closer to the image; 1 takes "
+                    "half the time.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -126,6 +128,7 @@ def _require_one_tile(samples: torch.Tensor, tile_size: int) -> None:
     size_px = Size(*(side * LATENT_CELL_PX for side in samples.shape[-2:]))
     if tile_size and max(size_px) > tile_size:
         raise ValueError(
-            f"expected an image of at most {tile_size}x{tile_size} px (one tile), got {size_px}; this version samples one tile only: "
+            f"expected an image of at most {tile_size}x{tile_size} px (one tile), got {size_px}; this version samples one "
+            f"tile only: "
             f"set tile_size to 0 or to {max(size_px)} to sample the image whole, if your memory allows, or make the image smaller"
         )

@@ -24,7 +24,8 @@ class SizeConditioning:
 
     @classmethod
     def untiled(cls, features: FaithDiffFeatures) -> SizeConditioning:
-        """For an image in one piece. The original size is that of the padded image, as in the release (official test.py:126-130)."""
+        """For an image in one piece. The original size is that of the padded image, as in the release (official
+        test.py:126-130)."""
         target = features.model.metadata.target_size_px
         return cls(original_px=padded_size_px(features.size_px), crop_top_left=(0, 0), target_px=Size(target, target))
 
@@ -32,7 +33,6 @@ class SizeConditioning:
         """(1, 6 * 256) by the model's own timestep embedder."""
         numbers = (*self.original_px, *self.crop_top_left, *self.target_px)
         return model.embedder(torch.tensor(numbers, dtype=torch.float32)).flatten().unsqueeze(0)
-
 
     def replace_in(self, y_BC: torch.Tensor, model: comfy.model_base.SDXL) -> torch.Tensor:
         """`y` = (pooled text, size) with its size part replaced."""

@@ -1,7 +1,9 @@
 """UNet weights in LDM names to a host MODEL.
 
-The host's own `load_diffusion_model_state_dict` is not called, for three reasons: it knows no net of other than published sizes, it
-copies every tensor (twice the file in RAM), and it only warns of missing ones. What it decides (types, operations, memory) is asked
+The host's own `load_diffusion_model_state_dict` is not called, for three reasons: it knows no net of other than published
+sizes, it
+copies every tensor (twice the file in RAM), and it only warns of missing ones. What it decides (types, operations, memory)
+is asked
 of the same host functions here.
 """
 
@@ -28,7 +30,8 @@ from .host import patcher_class
 SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each
 
 
-# Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py, SDXL.model_type).
+# Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,
+# SDXL.model_type).
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
@@ -60,7 +63,8 @@ def load_unet(
         disable_dynamic: for the host's own reloads.
 
     Raises:
-        ValueError: not an SDXL-family UNet, tensors missing, of another shape (in quantised files the host's layers know) or not finite.
+        ValueError: not an SDXL-family UNet, tensors missing, of another shape (in quantised files the host's layers know) or
+        not finite.
     """
     parameters = comfy.utils.calculate_parameters(unet)
     unet, _ = comfy.utils.convert_old_quants(unet, "", metadata={})
@@ -69,7 +73,9 @@ def load_unet(
         quantised = model_config.quant_config is not None
         expected = _expected_state(model_config)
     except (KeyError, IndexError, TypeError, AttributeError) as e:  # the host's detection, on a file that lacks what it counts by
-        raise ValueError(f"expected a whole SDXL-family UNet, got one whose layers do not add up ({e!r}); the file is damaged, get it again") from None
+        raise ValueError(
+            f"expected a whole SDXL-family UNet, got one whose layers do not add up ({e!r}); the file is damaged, get it again"
+        ) from None
     check_finite(unet, "UNet")
     markers = {name: unet.pop(name) for name in PREDICTION_MARKERS if name in unet}
     check_state(expected, unet, "UNet", names_only=quantised)
@@ -100,7 +106,9 @@ def require_sdxl(model: comfy.model_patcher.ModelPatcher, what: str) -> comfy.mo
         ValueError: it is not; `what` names the input.
     """
     if not isinstance(model.model, comfy.model_base.SDXL):
-        raise ValueError(f"expected an SDXL MODEL as {what}, got {type(model.model).__name__}; load an SDXL checkpoint or FaithDiff.bin")
+        raise ValueError(
+            f"expected an SDXL MODEL as {what}, got {type(model.model).__name__}; load an SDXL checkpoint or FaithDiff.bin"
+        )
     return model.model
 
 
@@ -135,10 +143,13 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     _require_whole(unet_config)
     published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet)), comfy.supported_models.SDXL)
     if not issubclass(published, comfy.supported_models.SDXL):
-        raise ValueError(f"expected the UNet of an SDXL-family net, got {published.__name__}; choose FaithDiff.bin or a FaithDiff .safetensors")
+        raise ValueError(
+            f"expected the UNet of an SDXL-family net, got {published.__name__}; choose FaithDiff.bin or a FaithDiff .safetensors"
+        )
     model_config = published(unet_config)
     model_config.unet_config["num_head_channels"] = sizes.num_head_channels
-    model_config.quant_config = comfy.utils.detect_layer_quantization(unet, "")
+    quant_config: Any = comfy.utils.detect_layer_quantization(unet, "")
+    model_config.quant_config = quant_config
     return model_config
 
 
@@ -154,11 +165,14 @@ def _require_whole(unet_config: dict[str, Any]) -> None:
         levels.append((any(down[:layers]), any(up[: layers + 1])))
         down, up = down[layers:], up[layers + 1 :]
     if unet_config["transformer_depth_middle"] == -2 or down or up or any(d != u for d, u in levels):
-        raise ValueError("expected a whole UNet, got one that lacks blocks in the middle or on one side; the file is damaged, get it again")
+        raise ValueError(
+            "expected a whole UNet, got one that lacks blocks in the middle or on one side; the file is damaged, get it again"
+        )
 
 
 def _default_dtype(stored: torch.dtype | None, parameters: int, supported: list[torch.dtype]) -> torch.dtype:
-    """The host's choice, but never wider than the file: where it computes in fp32, fp16 weights are cast at use, not held twice as large."""
+    """The host's choice, but never wider than the file: where it computes in fp32, fp16 weights are cast at use, not held
+    twice as large."""
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     if stored in (torch.float16, torch.bfloat16) and mm.unet_manual_cast(stored, mm.get_torch_device(), supported) == dtype:
         logging.debug("FaithDiff: UNet weights stay %s, computing in %s", stored, dtype)

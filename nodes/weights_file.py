@@ -23,9 +23,13 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     again = "get the file again"
     is_safetensors = path.lower().endswith((".safetensors", ".sft"))
     if not is_safetensors and _looks_like_safetensors(path):
-        raise ValueError(f"{name}: expected a torch pickle, got a safetensors file under another name; rename it to end in .safetensors")
+        raise ValueError(
+            f"{name}: expected a torch pickle, got a safetensors file under another name; rename it to end in .safetensors"
+        )
     if not is_safetensors and not _looks_like_pickle(path):
-        raise ValueError(f"{name}: expected a weight file (.safetensors, or a torch pickle such as FaithDiff.bin), got something else; {again}")
+        raise ValueError(
+            f"{name}: expected a weight file (.safetensors, or a torch pickle such as FaithDiff.bin), got something else; {again}"
+        )
     try:
         state, header = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except MemoryError:
@@ -39,7 +43,9 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             reason = f"expected a whole torch pickle of weights, got one that cannot be read ({_first_line(e)})"
         raise ValueError(f"{name}: {reason}; {again}") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in state.items()):
-        raise ValueError(f"{name}: expected a table of named tensors, got a pickle of {type(state).__name__} with other things in it; {again}")
+        raise ValueError(
+            f"{name}: expected a table of named tensors, got a pickle of {type(state).__name__} with other things in it; {again}"
+        )
     # Quantised files: the host's older marks, and those in the header, become the ones its layers read.
     state, _ = comfy.utils.convert_old_quants(state, "", metadata=header)
     return state, dict(header or {})

@@ -13,7 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from support import by_rule, tiny
 
-SSD_1B = {**by_rule.VEGA_UNET, "transformer_layers_per_block": [[0, 0], [2, 2], [4, 4]], "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1]}
+SSD_1B = {
+    **by_rule.VEGA_UNET,
+    "transformer_layers_per_block": [[0, 0], [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}
 NANO = {
     **by_rule.VEGA_UNET,
     "block_out_channels": (64, 128, 192),
@@ -61,7 +65,9 @@ def test_sizes_are_read_from_the_released_shapes():
     sizes = unet_sizes(parts.unet, {})
     assert (sizes.model_channels, sizes.context_channels, sizes.adm_channels) == (320, 2048, 2816)
     assert parts.metadata == FaithDiffMetadata()
-    assert len(parts.lq_encoder) == 102 and sum(t.numel() for t in parts.lq_encoder.values()) == 34_125_696  # faithful to the release
+    assert (
+        len(parts.lq_encoder) == 102 and sum(t.numel() for t in parts.lq_encoder.values()) == 34_125_696
+    )  # faithful to the release
 
 
 def equal(a, b):
@@ -82,14 +88,24 @@ def test_adapter_has_no_unet(parts):
 
 def test_released_names_without_queries_get_zeros(parts):
     lean = {k: t for k, t in parts.alignment.items() if ".to_q." not in k and ".to_k." not in k}
-    state = ck.assemble_released(ck.FaithDiffParts(unet=None, lq_encoder=parts.lq_encoder, alignment=lean, metadata=parts.metadata))
+    state = ck.assemble_released(
+        ck.FaithDiffParts(unet=None, lq_encoder=parts.lq_encoder, alignment=lean, metadata=parts.metadata)
+    )
     width = tiny.ALIGNMENT.token_channels
     fused = state["information_transformer_layes.0.attn.in_proj_weight"]
-    assert fused.shape == (3 * width, width) and not fused[: 2 * width].any() and torch.equal(fused[2 * width :], lean["blocks.0.to_v.weight"])
+    assert (
+        fused.shape == (3 * width, width)
+        and not fused[: 2 * width].any()
+        and torch.equal(fused[2 * width :], lean["blocks.0.to_v.weight"])
+    )
 
 
 def test_other_models_of_a_checkpoint_are_left_out(parts):
-    state = {**ck.assemble_full(parts), "first_stage_model.encoder.conv_in.weight": torch.zeros(1), "conditioner.embedders.0.x": torch.zeros(1)}
+    state = {
+        **ck.assemble_full(parts),
+        "first_stage_model.encoder.conv_in.weight": torch.zeros(1),
+        "conditioner.embedders.0.x": torch.zeros(1),
+    }
     assert equal(ck.split_state_dict(state).unet, parts.unet)
 
 
@@ -128,7 +144,10 @@ def test_config_that_contradicts_the_weights_is_refused(parts):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.label_emb.0.0.weight"], "plain SDXL checkpoint.*base_model"),
+        (
+            ["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.label_emb.0.0.weight"],
+            "plain SDXL checkpoint.*base_model",
+        ),
         (["down_blocks.0.x", "add_embedding.linear_1.weight"], "plain SDXL"),
         (["model.diffusion_model.input_blocks.0.0.weight"], "SD 1.5"),
         (["some.lora_up.weight"], "holds something else .some.lora_up.weight"),
@@ -153,7 +172,9 @@ def test_check_state_counts_what_is_wrong(parts):
     got = {k: t for k, t in expected.items() if k != "conv_in.bias"}
     got["conv_in.weight"] = torch.zeros(3)
     got["stranger"] = torch.zeros(1)
-    with pytest.raises(ValueError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(stranger\); 1 of another shape \(conv_in.weight \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(stranger\); 1 of another shape \(conv_in.weight \(3,\)"
+    ):
         ck.check_state(expected, got, "LQ encoder")
 
 
@@ -178,7 +199,9 @@ def test_writing_is_all_or_nothing(tmp_path, parts, monkeypatch):
     assert path.stat().st_mode == (tmp_path / "any").stat().st_mode  # readable by whom the user's umask says
     (tmp_path / "any").unlink()
     before = path.read_bytes()
-    monkeypatch.setattr("comfyui_faithdiff.faithdiff_core.storage.os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(
+        "comfyui_faithdiff.faithdiff_core.storage.os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
     with pytest.raises(OSError, match="No space"):
         write_safetensors(path, {"a": torch.zeros(1)}, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

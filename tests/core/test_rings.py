@@ -47,7 +47,9 @@ def test_pack_imports_only_what_its_ring_may(ring):
             if level == 0:
                 assert is_stdlib(top) or top in ALLOWED[ring], f"{path}: {ring} must not import {module}"
             elif level > depth:
-                assert ring == "nodes" and level == depth + 1 and top == "faithdiff_core", f"{path}: {ring} reaches for {'.' * level}{module}"
+                assert ring == "nodes" and level == depth + 1 and top == "faithdiff_core", (
+                    f"{path}: {ring} reaches for {'.' * level}{module}"
+                )
 
 
 def test_training_never_sees_nodes_or_host():
@@ -66,7 +68,17 @@ def test_root_init_only_names_things():
 
 
 def test_nodes_leave_devices_and_gradients_to_the_host():
-    forbidden = (".cuda(", 'to("cuda', "torch.autocast", "torch.no_grad", "torch.load(", "empty_cache(", "nn.Linear(", "nn.Conv2d(", "eval(")
+    forbidden = (
+        ".cuda(",
+        'to("cuda',
+        "torch.autocast",
+        "torch.no_grad",
+        "torch.load(",
+        "empty_cache(",
+        "nn.Linear(",
+        "nn.Conv2d(",
+        "eval(",
+    )
     for ring in ALLOWED:
         for path in sources(ring):
             text = path.read_text(encoding="utf-8").replace(".eval(", "")

@@ -49,12 +49,17 @@ def sd15():
 
 
 def test_missing_file():
-    with pytest.raises(ValueError, match=r"'gone.safetensors' in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin \(from https"):
+    with pytest.raises(
+        ValueError,
+        match=r"'gone.safetensors' in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin \(from https",
+    ):
         folders.weights_path("gone.safetensors")
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a.safetensors", "a.ckpt"])
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>\n<html>not found</html>\n" * 40, b"\x00" * 64], ids=["empty", "html", "zeros"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html>\n<html>not found</html>\n" * 40, b"\x00" * 64], ids=["empty", "html", "zeros"]
+)
 def test_renamed_text_and_empty_files(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
@@ -119,7 +124,9 @@ def test_plain_sdxl_checkpoint(tmp_path, parts):
 
 
 def test_adapter_without_base_model(tmp_path, parts):
-    path = tiny.write_adapter(tmp_path / "adapter.safetensors", replace(parts, metadata=replace(parts.metadata, base_model="RealVisXL_V4.0")))
+    path = tiny.write_adapter(
+        tmp_path / "adapter.safetensors", replace(parts, metadata=replace(parts.metadata, base_model="RealVisXL_V4.0"))
+    )
     assert "carries no UNet, got none; connect the MODEL of an SDXL checkpoint (RealVisXL_V4.0) to base_model" in message_of(path)
 
 
@@ -134,7 +141,9 @@ def sd15_model():
 
 def test_base_model_that_is_not_sdxl(tmp_path, parts, loaded):
     path = tiny.write_adapter(tmp_path / "adapter.safetensors", parts)
-    assert "expected an SDXL MODEL as base_model, got BaseModel; load an SDXL checkpoint" in message_of(path, base_model=sd15_model())
+    assert "expected an SDXL MODEL as base_model, got BaseModel; load an SDXL checkpoint" in message_of(
+        path, base_model=sd15_model()
+    )
     features, latent = encode(loaded, IMAGE)
     with pytest.raises(ValueError, match="expected an SDXL MODEL as model, got BaseModel"):
         FaithDiffAlignLatent.execute(sd15_model(), features, latent, 1.0, 0.0, 1.0, "lq")
@@ -142,7 +151,9 @@ def test_base_model_that_is_not_sdxl(tmp_path, parts, loaded):
 
 def test_base_model_of_another_width(tmp_path, parts, loaded):
     wide = {**tiny.UNET_CONFIG, "model_channels": 96, "channel_mult": [1, 2, 2], "num_head_channels": 32}
-    other = replace(parts, unet=tiny.unet_state(wide), metadata=replace(parts.metadata, config={"unet": {"num_head_channels": 32}}))
+    other = replace(
+        parts, unet=tiny.unet_state(wide), metadata=replace(parts.metadata, config={"unet": {"num_head_channels": 32}})
+    )
     path = tiny.write_full(tmp_path / "wide.safetensors", other)
     assert "expected a UNet of width 64, which the alignment module was made for, got 96" in message_of(path)
 
@@ -266,7 +277,9 @@ def test_encoder_tiles_and_images_that_are_none(loaded):
 
 def test_color_fix_of_other_pictures():
     for other in (tiny.image(64, 64), tiny.image(128, 192)):  # too small, and enlarged behind our back: never cropped to a corner
-        with pytest.raises(ValueError, match="expected an image of 96x64 px as VAE Decode gives it for a reference of 96x64, got"):
+        with pytest.raises(
+            ValueError, match="expected an image of 96x64 px as VAE Decode gives it for a reference of 96x64, got"
+        ):
             FaithDiffColorFix.execute(other, IMAGE, "adain")
     with pytest.raises(ValueError, match="1 reference or one for each of the 3 images, got 2"):
         FaithDiffColorFix.execute(torch.cat([IMAGE] * 3), torch.cat([IMAGE] * 2), "adain")
@@ -282,7 +295,9 @@ def test_a_model_in_the_nano_vae_list(tmp_path, parts):
         FaithDiffLoadNanoVAE.execute(path.name)
 
 
-@pytest.mark.parametrize("change", [{"norm_groups": 7}, {"block_out_channels": [0, 0]}, {"layers_per_block": "one"}, {"layers_per_block": 2}])
+@pytest.mark.parametrize(
+    "change", [{"norm_groups": 7}, {"block_out_channels": [0, 0]}, {"layers_per_block": "one"}, {"layers_per_block": 2}]
+)
 def test_nano_vae_whose_header_is_wrong(tmp_path, change):
     import json
 

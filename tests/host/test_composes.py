@@ -37,8 +37,10 @@ def node_result(node_output):
 
 def faithdiff_sampler(model, latent, **changes):
     options = {
-        "seed": SEED, "steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "ddim_uniform", "positive": tiny.conditioning(1),
-        "negative": tiny.conditioning(2), "latent_image": latent, "denoise": 1.0, "tile_size": 1024, "tile_overlap": 0.5, "tile_batch": 0,
+        "seed": SEED, "steps": STEPS, "cfg": CFG, "sampler_name": "euler", "scheduler": "ddim_uniform", "positive":
+        tiny.conditioning(1),
+        "negative": tiny.conditioning(2), "latent_image": latent, "denoise": 1.0, "tile_size": 1024, "tile_overlap": 0.5,
+        "tile_batch": 0,
     }  # fmt: skip
     return node_result(FaithDiffSampler.execute(model, **{**options, **changes}).args)
 
@@ -51,7 +53,10 @@ def test_alignment_changes_the_picture(loaded, aligned):
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde", "uni_pc"])
 def test_strength_0_is_the_unpatched_model_bit_for_bit(loaded, sampler):
     model, latent = align(loaded, IMAGE, strength=0.0)
-    results = [KSampler().sample(m, SEED, STEPS, CFG, sampler, "normal", tiny.conditioning(1), tiny.conditioning(2), latent) for m in (model, loaded.model)]
+    results = [
+        KSampler().sample(m, SEED, STEPS, CFG, sampler, "normal", tiny.conditioning(1), tiny.conditioning(2), latent)
+        for m in (model, loaded.model)
+    ]
     assert torch.equal(*(node_result(r) for r in results))
 
 
@@ -66,14 +71,18 @@ def test_strength_0_removes_an_earlier_alignment(loaded, aligned):
 def test_faithdiff_sampler_is_ksampler_bit_for_bit(aligned, sampler, denoise, tile_size):
     model, latent = aligned
     ours = faithdiff_sampler(model, latent, sampler_name=sampler, denoise=denoise, tile_size=tile_size)
-    hosts = KSampler().sample(model, SEED, STEPS, CFG, sampler, "ddim_uniform", tiny.conditioning(1), tiny.conditioning(2), latent, denoise=denoise)
+    hosts = KSampler().sample(
+        model, SEED, STEPS, CFG, sampler, "ddim_uniform", tiny.conditioning(1), tiny.conditioning(2), latent, denoise=denoise
+    )
     assert torch.equal(ours, node_result(hosts))
 
 
 def test_sampler_custom_gives_the_same(aligned):
     model, latent = aligned
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "ddim_uniform", STEPS)
-    custom = SamplerCustom.execute(model, True, SEED, CFG, tiny.conditioning(1), tiny.conditioning(2), comfy.samplers.sampler_object("euler"), sigmas, latent)
+    custom = SamplerCustom.execute(
+        model, True, SEED, CFG, tiny.conditioning(1), tiny.conditioning(2), comfy.samplers.sampler_object("euler"), sigmas, latent
+    )
     assert torch.equal(node_result(custom.args), sample(model, latent))
 
 
@@ -111,7 +120,9 @@ def test_prompts_of_77_and_154_tokens_together(aligned):
     long = tiny.conditioning(2, tokens=154)
     x, sigma = noise_like(latent), 3.0
     uncond, cond = predictions(model, x, sigma, tiny.conditioning(1), long)
-    torch.testing.assert_close(predictions(model, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[1], cond, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        predictions(model, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[1], cond, rtol=0, atol=1e-4
+    )
     torch.testing.assert_close(predictions(model, x, sigma, long, long)[1], uncond, rtol=0, atol=1e-4)
 
 
@@ -127,7 +138,9 @@ def changed(features, box):
 
     other = features.features_BCHW.clone()
     top, left, height, width = box
-    other[:, :, top : top + height, left : left + width] += torch.randn(1, other.shape[1], height, width, generator=torch.Generator().manual_seed(5))
+    other[:, :, top : top + height, left : left + width] += torch.randn(
+        1, other.shape[1], height, width, generator=torch.Generator().manual_seed(5)
+    )
     return replace(features, features_BCHW=other)
 
 
@@ -168,10 +181,16 @@ def with_lora(model):
 
 
 def made_up_controlnet():
-    config = {k: v for k, v in tiny.UNET_CONFIG.items() if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention", "use_temporal_resblock")}
+    config = {
+        k: v
+        for k, v in tiny.UNET_CONFIG.items()
+        if k not in ("out_channels", "transformer_depth_output", "use_temporal_attention", "use_temporal_resblock")
+    }
     net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.manual_cast, device=torch.device("cpu"))
     net.load_state_dict(tiny.random_weights(net.state_dict(), 21))
-    return comfy.controlnet.ControlNet(net.eval().requires_grad_(False), load_device=mm.get_torch_device(), manual_cast_dtype=None)
+    return comfy.controlnet.ControlNet(
+        net.eval().requires_grad_(False), load_device=mm.get_torch_device(), manual_cast_dtype=None
+    )
 
 
 def with_control(prompt, seed=0):
@@ -191,9 +210,15 @@ def test_lora_and_controlnet_in_the_same_run(loaded, aligned):
     model, latent = with_lora(aligned[0]), aligned[1]
     positive = with_control(tiny.conditioning(1))
     result = sample(model, latent, positive=positive)
-    for fewer in (sample(model, latent), sample(aligned[0], latent, positive=positive), sample(with_lora(loaded.model), latent, positive=positive)):
+    for fewer in (
+        sample(model, latent),
+        sample(aligned[0], latent, positive=positive),
+        sample(with_lora(loaded.model), latent, positive=positive),
+    ):
         assert (result - fewer).abs().max() > 0.01  # each of the three is in the picture
-    assert torch.equal(sample(loaded.model, latent), sample(load(str_path(loaded), "default")[0], latent))  # and none stays behind
+    assert torch.equal(
+        sample(loaded.model, latent), sample(load(str_path(loaded), "default")[0], latent)
+    )  # and none stays behind
 
 
 def str_path(loaded: Loaded) -> str:
@@ -243,7 +268,13 @@ def seen_sigmas(loaded, start, end, strength=1.0, steps=10):
     sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:-1]
     full, _ = align(loaded, IMAGE, strength=strength)
     x = noise_like(latent)
-    acted = [torch.equal(predictions(model, x, s, tiny.conditioning(1), tiny.conditioning(2))[1], predictions(full, x, s, tiny.conditioning(1), tiny.conditioning(2))[1]) for s in sigmas]
+    acted = [
+        torch.equal(
+            predictions(model, x, s, tiny.conditioning(1), tiny.conditioning(2))[1],
+            predictions(full, x, s, tiny.conditioning(1), tiny.conditioning(2))[1],
+        )
+        for s in sigmas
+    ]
     return sigmas, acted, sampling
 
 

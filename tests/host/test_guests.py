@@ -9,8 +9,8 @@ import pytest
 import torch
 from comfy_extras import nodes_freelunch, nodes_model_advanced, nodes_pag, nodes_sag
 from comfy_extras.nodes_custom_sampler import Guider_Basic, Guider_DualCFG
-from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from comfy_extras.nodes_perpneg import Guider_PerpNeg, PerpNeg
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from support import tiny
 from support.lora import made_up_lora
 from support.sampling import STEPS, align, noise_like, predictions, sample
@@ -25,7 +25,9 @@ def aligned(loaded):
 
 def guided(guider, model, latent):
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "ddim_uniform", STEPS)
-    return guider.sample(noise_like(latent), latent["samples"], comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=7)
+    return guider.sample(
+        noise_like(latent), latent["samples"], comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=7
+    )
 
 
 def test_basic_guider_is_cfg_1(aligned):
@@ -108,8 +110,12 @@ def test_lora_hook_on_one_prompt(loaded, aligned):
     x, sigma = noise_like(latent), 3.0
     uncond, cond = predictions(model, x, sigma, hooked, tiny.conditioning(2))
     with_lora = comfy.sd.load_lora_for_models(model, None, made_up_lora(), 0.5, 0.0)[0]
-    torch.testing.assert_close(cond, predictions(with_lora, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[1], rtol=0, atol=1e-4)
-    torch.testing.assert_close(uncond, predictions(model, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        cond, predictions(with_lora, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[1], rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(
+        uncond, predictions(model, x, sigma, tiny.conditioning(1), tiny.conditioning(2))[0], rtol=0, atol=1e-4
+    )
 
 
 def test_a_wandering_tiler_does_not_fill_the_memory(loaded, aligned):

@@ -29,7 +29,9 @@ def picture(loaded):
 
 
 def halved(parts):
-    return replace(parts, **{name: {k: t.half() for k, t in getattr(parts, name).items()} for name in ("unet", "lq_encoder", "alignment")})
+    return replace(
+        parts, **{name: {k: t.half() for k, t in getattr(parts, name).items()} for name in ("unet", "lq_encoder", "alignment")}
+    )
 
 
 def as_released_bin(parts, path: Path) -> Path:
@@ -67,7 +69,9 @@ def test_modes_differ(tmp_path, parts):
 
 def test_half_precision_files_are_held_in_half_and_give_their_own_numbers(tmp_path, parts):
     half = halved(parts)
-    rounded = replace(half, **{n: {k: t.float() for k, t in getattr(half, n).items()} for n in ("unet", "lq_encoder", "alignment")})
+    rounded = replace(
+        half, **{n: {k: t.float() for k, t in getattr(half, n).items()} for n in ("unet", "lq_encoder", "alignment")}
+    )
     a = Loaded(*load(str(tiny.write_full(tmp_path / "half.safetensors", half))))
     b = Loaded(*load(str(tiny.write_full(tmp_path / "rounded.safetensors", rounded))))
     assert {p.dtype for p in a.model.model.diffusion_model.parameters()} == {torch.float16}
@@ -93,7 +97,8 @@ def test_fp8_adapter_weights_are_widened(tmp_path, parts):
 
 
 def test_hosts_own_loader_finds_the_unet(tmp_path, parts):
-    """Our full layout in the host's Load Diffusion Model; the host knows published sizes only, so the widths are Vega's on meta."""
+    """Our full layout in the host's Load Diffusion Model; the host knows published sizes only, so the widths are Vega's on
+    meta."""
     import comfy.model_detection
     from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, split_state_dict
     from support import by_rule
@@ -186,8 +191,6 @@ def test_loader_lists_both_folders_and_fingerprints_the_file(tmp_path, tiny_file
     before = FaithDiffLoadModel.fingerprint_inputs("in_diffusion_models.safetensors")
     (tmp_path / "in_diffusion_models.safetensors").write_bytes(b"x")
     assert FaithDiffLoadModel.fingerprint_inputs("in_diffusion_models.safetensors") != before
-
-
 
 
 def quantised(unet, prefix):

@@ -73,7 +73,11 @@ def test_the_alignment_is_seen_in_these_numbers(official_loaded, official):
 
 def test_spatial_mode_against_torch_attention(released_file):
     """The released sizes with the header's word `spatial`, in the host, against torch.nn.MultiheadAttention(batch_first=True)."""
-    extras = {k: t for k, t in torch.load(released_file, weights_only=True, mmap=True).items() if not k.startswith(("down_", "up_", "mid_"))}
+    extras = {
+        k: t
+        for k, t in torch.load(released_file, weights_only=True, mmap=True).items()
+        if not k.startswith(("down_", "up_", "mid_"))
+    }
     extras = {k: t for k, t in extras.items() if k.startswith(("denoise_encoder.", "condition_", "information_", "spatial_"))}
     parts = split_state_dict(extras, {"faithdiff.align_attention": "spatial"})
     from comfyui_faithdiff.nodes.bundle import build_model
@@ -86,4 +90,6 @@ def test_spatial_mode_against_torch_attention(released_file):
     with torch.no_grad():
         embedded = module.embed(features)
         stored = {k: t.float() for k, t in alignment_state_for(parts.alignment, "spatial", folded=False).items()}
-        torch.testing.assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=True, sizes=module.sizes), rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(
+            module(h, embedded), reference(stored, h, embedded, batch_first=True, sizes=module.sizes), rtol=1e-4, atol=2e-5
+        )

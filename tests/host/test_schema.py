@@ -16,14 +16,15 @@ CONTRACT = {
         ["MODEL", "LATENT"],
     ),
     "FaithDiffSampler": (
-        ["model", "seed", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative", "latent_image", "denoise", "tile_size",
-         "tile_overlap", "tile_batch"],
+        ["model", "seed", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative", "latent_image", "denoise",
+         "tile_size", "tile_overlap", "tile_batch"],
         ["LATENT"],
     ),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
 }  # fmt: skip
 DEFAULTS = {
-    "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024, "tile_overlap": 0.5,
+    "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,
+    "tile_overlap": 0.5,
     "tile_batch": 0, "seed": 0,
 }  # fmt: skip
 

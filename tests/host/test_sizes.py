@@ -46,7 +46,9 @@ def test_output_is_as_large_as_the_input(loaded, vae, height, width):
 
 
 def test_forty_sizes():
-    assert len(SIZES) == 40 and min(map(min, SIZES)) <= 9 and {h % 8 for h, _ in SIZES} == {w % 8 for _, w in SIZES} == set(range(8))
+    assert (
+        len(SIZES) == 40 and min(map(min, SIZES)) <= 9 and {h % 8 for h, _ in SIZES} == {w % 8 for _, w in SIZES} == set(range(8))
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 3])

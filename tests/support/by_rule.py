@@ -1,7 +1,8 @@
 """Weights and inputs that anyone can make again from their names, as those of tests/data/official_vega.npz were made.
 
 The file holds outputs of the official UNet class (JyChen9811/FaithDiff at f11af6c), run in fp32 on a CPU, at the size of
-Segmind-Vega: `feat` (1, 512, 12, 16), the LQ encoder's features of `image`, and `eps_999`, `eps_500`, `eps_21` (2, 4, 12, 16), the
+Segmind-Vega: `feat` (1, 512, 12, 16), the LQ encoder's features of `image`, and `eps_999`, `eps_500`, `eps_21` (2, 4, 12,
+16), the
 network's output at those timesteps for the rows (unconditional, conditional).
 """
 

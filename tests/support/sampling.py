@@ -73,5 +73,7 @@ def predictions(model, x, sigma, positive, negative):
     model.set_model_sampler_cfg_function(keep)
     sampler = comfy.samplers.KSAMPLER(once)
     zeros = torch.zeros_like(x)
-    comfy.sample.sample_custom(model, zeros, CFG, sampler, torch.tensor([float(sigma), 0.0]), positive, negative, zeros, disable_pbar=True)
+    comfy.sample.sample_custom(
+        model, zeros, CFG, sampler, torch.tensor([float(sigma), 0.0]), positive, negative, zeros, disable_pbar=True
+    )
     return (seen["x"] - seen["u"]) / sigma, (seen["x"] - seen["c"]) / sigma

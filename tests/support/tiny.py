@@ -59,7 +59,9 @@ def unet_state(config: dict | None = None, seed: int = 0) -> dict[str, torch.Ten
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    net = UNetModel(**(config or UNET_CONFIG), dtype=torch.float32, device=torch.device("meta"), operations=comfy.ops.disable_weight_init)
+    net = UNetModel(
+        **(config or UNET_CONFIG), dtype=torch.float32, device=torch.device("meta"), operations=comfy.ops.disable_weight_init
+    )
     return random_weights(net.state_dict(), seed)
 
 
