@@ -22,11 +22,13 @@ help:
 demo:
 	@$(PYTHON) tools/demo.py $(if $(PORT),--port $(PORT))
 
-# Two processes: what needs the host, and training, which must never see it. Both run, whatever the first one says.
+# Three processes: what needs the host, the same in the oldest host that the pack promises, and training, which must never see one.
+# All run, whatever the first one says.
 test:
 	@$(TEST_ENV) > /dev/null
 	@failed=0; \
 	$(TEST_ENV) --run -m pytest tests/core tests/host tests/server || failed=1; \
+	$(TEST_ENV) --oldest-host --run -m pytest tests/core tests/host --ignore tests/host/test_official.py || failed=1; \
 	$(TEST_ENV) --no-host --run -m pytest tests/training || failed=1; \
 	exit $$failed
 

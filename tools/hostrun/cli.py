@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 
-from .environment import PROFILES, Environment, ensure
+from .environment import PROFILES, Environment, ensure, ensure_oldest
 from .errors import run_command
 from .paths import TOOLS
 
@@ -32,6 +32,9 @@ def environment_command(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--with", dest="profile", choices=PROFILES, default="demo", help="what has to be installed (default: %(default)s)"
     )
+    parser.add_argument(
+        "--oldest-host", action="store_true", help="use the oldest ComfyUI that the pack promises to run in, not the current one"
+    )
     parser.add_argument("--no-host", action="store_true", help="run without COMFYUI_PATH")
     parser.add_argument(
         "--run", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="run the environment's Python with these arguments"
@@ -39,7 +42,7 @@ def environment_command(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     def act() -> int:
-        found = ensure(options.profile)
+        found = ensure_oldest() if options.oldest_host else ensure(options.profile)
         if options.run is not None:
             return replace_process(found, options.run, with_host=not options.no_host)
         print(json.dumps({"python": str(found.python), "comfyui": str(found.host), "own_python": found.own_python}, indent=2))

