@@ -72,6 +72,13 @@ def _model_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--base-model", default="", help="goes into the file's header")
     verb.set_defaults(run=commands.export)
 
+    verb = verbs.add_parser("convert", help="FaithDiff.bin to .safetensors and back, between layouts and types")
+    verb.add_argument("source", type=Path, metavar="FILE", help="FaithDiff.bin, or a FaithDiff .safetensors")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors or .bin to write")
+    verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")
+    verb.add_argument("--dtype", choices=("keep", "fp16", "bf16", "fp32"), default="keep")
+    verb.set_defaults(run=commands.convert)
+
     verb = verbs.add_parser("restore", help="run a full export through the trainer's own sampler, to check it")
     verb.add_argument("source", type=Path, metavar="IN", help="LQ picture or folder")
     verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")

@@ -67,6 +67,13 @@ def export(arguments: argparse.Namespace) -> None:
     print(line)
 
 
+def convert(arguments: argparse.Namespace) -> None:
+    """`convert`: one file layout to another."""
+    from training.convert import convert as run
+
+    print(run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype))
+
+
 def restore(arguments: argparse.Namespace) -> None:
     """`restore`: run an export through the trainer's own sampler."""
     from training.exported import load_exported, read_parts, spec_of

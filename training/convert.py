@@ -1,0 +1,112 @@
+"""One file layout to another: the official `FaithDiff.bin` to a safe, memory-mapped .safetensors, and back.
+
+Needs torch and safetensors only. The input is mapped, so memory stays at about one tensor.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from faithdiff_core.checkpoint import (
+    FaithDiffParts,
+    assemble_adapter,
+    assemble_full,
+    assemble_released,
+    check_finite,
+    split_state_dict,
+)
+from faithdiff_core.metadata import FaithDiffMetadata
+from faithdiff_core.storage import write_safetensors
+
+LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
+DTYPES = {"keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def convert(source: Path, out: Path, *, layout: str | None, dtype: str) -> str:
+    """Writes `source` as `out` (atomically) and returns one line that says what was written.
+
+    Args:
+        layout: "full", "adapter" or "released"; None takes "released" for a .bin and "full" (or "adapter", where there is no
+            UNet) for a .safetensors.
+        dtype: "keep", "fp16", "bf16" or "fp32".
+
+    Raises:
+        ValueError: not a FaithDiff file, weights that are not finite (also after narrowing), an output that would lose the
+            file's metadata, or an output name of another kind.
+    """
+    if out.suffix not in (".safetensors", ".bin"):
+        raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
+    parts = read(source)
+    if out.suffix == ".bin":
+        _require_released_metadata(parts.metadata)
+        if layout not in (None, "released"):
+            raise ValueError(f"expected the released layout for a .bin, got {layout}, leave --layout out or write a .safetensors")
+    chosen = layout or ("released" if out.suffix == ".bin" else "adapter" if parts.unet is None else "full")
+    wanted = DTYPES[dtype]
+    if wanted is not None:
+        parts = _cast(parts, wanted)
+    for part, what in ((parts.unet or {}, "UNet"), (parts.lq_encoder, "LQ encoder"), (parts.alignment, "alignment module")):
+        check_finite(part, what)
+    state = LAYOUTS[chosen](parts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".bin":
+        _save_pickle(out, state)
+    else:
+        write_safetensors(out, state, parts.metadata.to_header())
+    return f"{out}: {chosen} layout, {len(state)} tensors, {out.stat().st_size / 1e6:.1f} MB, {parts.metadata.align_attention}"
+
+
+def read(source: Path) -> FaithDiffParts:
+    """A FaithDiff file of any layout, its tensors mapped. No code in a pickle is ever run."""
+    if not source.is_file():
+        raise ValueError(f"expected a FaithDiff file, got {source}, which does not exist, check the path")
+    try:
+        if source.suffix in (".safetensors", ".sft"):
+            with safe_open(source, framework="pt") as file:
+                header = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
+        else:
+            header = {}
+            state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
+            state = state.get("state_dict", state) if isinstance(state, dict) else state
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"expected a table of named tensors, got other things in {source}, get it again")
+    return split_state_dict(state, header)
+
+
+def _cast(parts: FaithDiffParts, dtype: torch.dtype) -> FaithDiffParts:
+    def cast(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.to(dtype) for name, value in state.items()}
+
+    unet = None if parts.unet is None else cast(parts.unet)
+    return replace(parts, unet=unet, lq_encoder=cast(parts.lq_encoder), alignment=cast(parts.alignment))
+
+
+def _require_released_metadata(metadata: FaithDiffMetadata) -> None:
+    """A pickle has no header, and without one a file is read as the release."""
+    plain = FaithDiffMetadata()
+    for name in ("align_attention", "crop_units", "target_size_px"):
+        told, read_as = getattr(metadata, name), getattr(plain, name)
+        if told != read_as:
+            raise ValueError(f"expected {name} = {read_as} for a .bin, which cannot say otherwise, got {told}, use .safetensors")
+
+
+def _save_pickle(out: Path, state: dict[str, torch.Tensor]) -> None:
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        torch.save(state, partial)
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
