@@ -27,6 +27,7 @@ _RESNET = (
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
 )
+Block = tuple[str, str, str]  # (prefix in the source names, prefix in the target names, "resnet" | "same")
 _RESNET_TO_LDM = {d: ldm for ldm, d in _RESNET}
 _RESNET_TO_DIFFUSERS = dict(_RESNET)
 
@@ -38,29 +39,22 @@ def is_diffusers_unet(keys: Iterable[str]) -> bool:
 def diffusers_to_ldm(keys: Iterable[str]) -> dict[str, str]:
     """{diffusers name: LDM name} for the names that have one; the caller deals with the rest."""
     keys = list(keys)
-    blocks = _diffusers_blocks(keys)
-    renamed = {}
-    for key in keys:
-        for prefix, target, kind in blocks:
-            if key.startswith(prefix):
-                rest = key[len(prefix) :]
-                inner = _rename_resnet(rest, _RESNET_TO_LDM) if kind == "resnet" else rest
-                if inner is not None:
-                    renamed[key] = target + inner
-                break
-    return renamed
+    return _renamed(keys, _diffusers_blocks(keys), _RESNET_TO_LDM)
 
 
 def ldm_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
     """{LDM name: diffusers name} for the names that have one."""
     keys = list(keys)
+    return _renamed(keys, _ldm_blocks(keys), _RESNET_TO_DIFFUSERS)
+
+
+def _renamed(keys: list[str], blocks: list[Block], resnet_layers: dict[str, str]) -> dict[str, str]:
     renamed = {}
-    blocks = _ldm_blocks(keys)
     for key in keys:
         for prefix, target, kind in blocks:
             if key.startswith(prefix):
                 rest = key[len(prefix) :]
-                inner = _rename_resnet(rest, _RESNET_TO_DIFFUSERS) if kind == "resnet" else rest
+                inner = _rename_resnet(rest, resnet_layers) if kind == "resnet" else rest
                 if inner is not None:
                     renamed[key] = target + inner
                 break
@@ -75,9 +69,6 @@ def _rename_resnet(rest: str, table: dict[str, str]) -> str | None:
 def _indices(keys: Iterable[str], pattern: str) -> list[int]:
     """Sorted distinct values of the pattern's one group over the keys that match it."""
     return sorted({int(m[1]) for key in keys if (m := re.match(pattern, key))})
-
-
-Block = tuple[str, str, str]  # (prefix in the source names, prefix in the target names, "resnet" | "same")
 
 
 def _diffusers_blocks(keys: list[str]) -> list[Block]:
