@@ -69,7 +69,7 @@ def nano_joint() -> TrainConfig:
     return TrainConfig(
         recipe="nano-joint",
         stage="joint",
-        steps=600,
+        steps=1100,
         batch_size=4,
         latent_crops=1024,
         lr=5e-4,
