@@ -93,3 +93,39 @@ def test_spatial_mode_against_torch_attention(released_file):
         torch.testing.assert_close(
             module(h, embedded), reference(stored, h, embedded, batch_first=True, sizes=module.sizes), rtol=1e-4, atol=2e-5
         )
+
+
+def test_spatial_predictions_against_diffusers(released_file, tmp_path):
+    """The whole network in spatial mode, against diffusers' own UNet with torch's attention hooked in after conv_in."""
+    from core.test_alignment import reference
+    from diffusers import UNet2DConditionModel
+
+    state = torch.load(released_file, weights_only=True)
+    path = tmp_path / "spatial.safetensors"
+    write_safetensors(path, state, {"faithdiff.align_attention": "spatial"})
+    spatial = Loaded(*load(str(path)))
+    parts = split_state_dict(state)
+    image_BHWC, x = by_rule.image_by_rule().movedim(1, -1), by_rule.input_by_rule("x", 1, 4, 12, 16)
+    context, pooled = by_rule.input_by_rule("ctx", 2, 77, 2048), by_rule.input_by_rule("pooled", 2, 1280)
+    features, _ = encode(spatial, image_BHWC)
+
+    unet = UNet2DConditionModel(**by_rule.VEGA_UNET)
+    unet.load_state_dict({k: state[k].float() for k in unet.state_dict()})
+    stored = {k: t.float() for k, t in parts.alignment.items()}
+    module = spatial.faithdiff.alignment.model
+
+    def add_alignment(_module, _inputs, h):
+        embedded = module.embed(features.features_BCHW).expand(h.shape[0], -1, -1, -1)
+        return h + reference(stored, h, embedded, batch_first=True, sizes=module.sizes)
+
+    unet.conv_in.register_forward_hook(add_alignment)
+    sizes = torch.tensor([[96.0, 128.0, 0.0, 0.0, 1024.0, 1024.0]] * 2)
+    with torch.no_grad():
+        added = {"text_embeds": pooled, "time_ids": sizes}
+        expected = unet(x.expand(2, -1, -1, -1), torch.tensor(500), context, added_cond_kwargs=added).sample
+
+    model, _ = align(spatial, image_BHWC)
+    negative, positive = ([[context[i : i + 1], {"pooled_output": pooled[i : i + 1]}]] for i in range(2))
+    sigma = model.get_model_object("model_sampling").sigmas[500]
+    rows = torch.cat(predictions(model, x, sigma, positive, negative))
+    assert (rows - expected).abs().max() < PREDICTION_TOLERANCE
