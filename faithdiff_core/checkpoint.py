@@ -168,55 +168,6 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
     return state
 
 
-def check_state(
-    expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], what: str, *, names_only: bool = False
-) -> None:
-    """Compares names and shapes with what a network needs.
-
-    Args:
-        names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their
-        format's.
-
-    Raises:
-        ValueError: one message that counts and names what is missing, unexpected or of another shape.
-    """
-    problems = []
-    missing = [k for k in expected if k not in state]
-    unexpected = [k for k in state if k not in expected and not names_only]
-    reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(t.shape)}"
-        for k, t in expected.items()
-        if k in state and state[k].shape != t.shape and not names_only
-    ]
-    for names, verb in ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape")):
-        if names:
-            problems.append(f"{len(names)} {verb} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
-    if problems:
-        raise ValueError(
-            f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a "
-            f"FaithDiff file, get it again"
-        )
-
-
-def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
-    """Raises ValueError naming the first tensors that hold NaN or infinity."""
-    bad = [k for k, t in state.items() if not _is_finite(t)]
-    if bad:
-        raise ValueError(
-            f"expected finite weights in the {what}, got NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}); "
-            "the file is damaged or its training diverged, get it again"
-        )
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    if not tensor.is_floating_point() or tensor.numel() == 0:
-        return True
-    if tensor.element_size() == 1:  # fp8 has no reductions; half holds all its values
-        tensor = tensor.half()
-    low, high = torch.aminmax(tensor)  # NaN wins in both; one pass, no mask of the tensor's size
-    return bool(torch.isfinite(low) & torch.isfinite(high))
-
-
 def describe_foreign(keys: Iterable[str]) -> str:
     """Why a file with neither LQ encoder nor alignment module is not a FaithDiff file, and what to do."""
     keys = set(keys)

@@ -15,7 +15,8 @@ import torch
 
 from ..faithdiff_core.alignment import AlignmentModule
 from ..faithdiff_core.architecture import alignment_sizes, lq_encoder_sizes
-from ..faithdiff_core.checkpoint import FaithDiffParts, alignment_state_for, check_finite, check_state, split_state_dict
+from ..faithdiff_core.checkpoint import FaithDiffParts, alignment_state_for, split_state_dict
+from ..faithdiff_core.checks import check_finite, check_state
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size
 from ..faithdiff_core.lq_encoder import LQEncoder
 from ..faithdiff_core.metadata import FaithDiffMetadata

@@ -11,7 +11,7 @@ import comfy.sd
 import torch
 from comfy_api.latest import io
 
-from ..faithdiff_core.checkpoint import check_finite, check_state
+from ..faithdiff_core.checks import check_finite, check_state
 from . import folders
 from .types import CATEGORY
 from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl

@@ -24,7 +24,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..faithdiff_core.architecture import unet_sizes
-from ..faithdiff_core.checkpoint import check_finite, check_state
+from ..faithdiff_core.checks import check_finite, check_state
 from .host import patcher_class
 
 SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each

@@ -19,9 +19,9 @@ from faithdiff_core.checkpoint import (
     assemble_adapter,
     assemble_full,
     assemble_released,
-    check_finite,
     split_state_dict,
 )
+from faithdiff_core.checks import check_finite
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
 

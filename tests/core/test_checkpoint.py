@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core import checkpoint as ck
+from comfyui_faithdiff.faithdiff_core import checks
 from comfyui_faithdiff.faithdiff_core.architecture import alignment_sizes, lq_encoder_sizes, unet_sizes
 from comfyui_faithdiff.faithdiff_core.keymap import diffusers_to_ldm, ldm_to_diffusers
 from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata, parse_metadata
@@ -175,16 +176,16 @@ def test_check_state_counts_what_is_wrong(parts):
     with pytest.raises(
         ValueError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(stranger\); 1 of another shape \(conv_in.weight \(3,\)"
     ):
-        ck.check_state(expected, got, "LQ encoder")
+        checks.check_state(expected, got, "LQ encoder")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_check_finite(bad, dtype):
     good = {"a": torch.full((3,), 60000.0).to(dtype), "b": torch.zeros(0, dtype=dtype), "n": torch.arange(3)}
-    ck.check_finite(good, "UNet")
+    checks.check_finite(good, "UNet")
     with pytest.raises(ValueError, match="1 tensors .a."):
-        ck.check_finite({**good, "a": torch.tensor([1.0, bad]).to(dtype)}, "UNet")
+        checks.check_finite({**good, "a": torch.tensor([1.0, bad]).to(dtype)}, "UNet")
 
 
 def test_writing_is_all_or_nothing(tmp_path, parts, monkeypatch):
