@@ -1,8 +1,8 @@
 """How much RAM loading takes, at SDXL size, with made-up weights: FaithDiff.bin and our .safetensors, fp16 and fp32.
 
 Each load runs in a process of its own, in the host's process image, CPU only. Reported per file: its size, the growth of the
-process's
-anonymous memory (copies) and of its whole resident memory (copies, and pages of the file that it has mapped), both at their peak.
+process's anonymous memory (copies) and of its whole resident memory (copies, and pages of the file that it has mapped), both
+at their peak.
 
     COMFYUI_PATH=... python benchmarks/load_memory.py [--dtype fp16 fp32] [--out FILE.json]
 """

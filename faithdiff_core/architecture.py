@@ -170,7 +170,7 @@ def _with_config(sizes: Any, fields: Mapping[str, Any], section: str) -> Any:
             sizes = replace(sizes, **{name: told})
         elif told != getattr(sizes, name):
             raise ValueError(
-                f"expected {section}.{name} = {told} as faithdiff.config says, got {getattr(sizes, name)} from the weights; "
-                "the file is damaged, get it again"
+                f"expected {section}.{name} = {told} as faithdiff.config says, got {getattr(sizes, name)} from the "
+                "weights; the file is damaged, get it again"
             )
     return sizes

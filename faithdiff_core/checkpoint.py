@@ -202,8 +202,8 @@ def _unet_of(rest: State) -> State | None:
         unet, unknown = {}, list(rest)
     if unknown:
         raise ValueError(
-            f"expected UNet, LQ encoder and alignment module, got {len(unknown)} further tensors ({', '.join(unknown[:3])}); "
-            "the file is damaged or not a FaithDiff file, get it again"
+            f"expected UNet, LQ encoder and alignment module, got {len(unknown)} further tensors "
+            f"({', '.join(unknown[:3])}); the file is damaged or not a FaithDiff file, get it again"
         )
     return unet
 

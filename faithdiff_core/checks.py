@@ -33,7 +33,7 @@ def check_state(
     if problems:
         raise ValueError(
             f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a "
-            f"FaithDiff file, get it again"
+            "FaithDiff file, get it again"
         )
 
 

@@ -67,7 +67,7 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
     if not size.isascii() or not size.isdigit() or len(size) > 6 or int(size) < 1:
         raise ValueError(
             f"expected faithdiff.target_size_px to be a positive whole number, got {size[:20]!r}; the file is damaged, "
-            f"get it again"
+            "get it again"
         )
     return FaithDiffMetadata(
         align_attention=_one_of(header, "faithdiff.align_attention", ALIGN_ATTENTION),

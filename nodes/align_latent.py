@@ -98,8 +98,7 @@ def _check(model: comfy.model_patcher.ModelPatcher, features: FaithDiffFeatures,
     if model_channels(model) != width:
         raise ValueError(
             f"expected a MODEL of width {width}, which these features' alignment module was made for, got "
-            f"{model_channels(model)}; "
-            "take MODEL and faithdiff from the same Load FaithDiff Model"
+            f"{model_channels(model)}; take MODEL and faithdiff from the same Load FaithDiff Model"
         )
     check_size(features, samples)
 

@@ -211,9 +211,8 @@ def _boxes(cells_B3HW: torch.Tensor, x_BCHW: torch.Tensor) -> list[tuple[int, Bo
     if cells_B3HW.shape[0] != x_BCHW.shape[0] or not torch.equal(cells_B3HW, boxes_B3HW):
         raise ValueError(
             f"expected LQ features for a latent of {x_BCHW.shape[0]} x {size} cells, got {cells_B3HW.shape[0]} x "
-            f"{Size(*cells_B3HW.shape[-2:])}; "
-            "another node tiles or scales the latent in a way that FaithDiff cannot follow: bypass it, or use FaithDiff "
-            "Sampler's tiles"
+            f"{Size(*cells_B3HW.shape[-2:])}; another node tiles or scales the latent in a way that FaithDiff cannot "
+            "follow: bypass it, or use FaithDiff Sampler's tiles"
         )
     return [(image, Box(top, left, *size)) for image, top, left in corners_B3.tolist()]
 

@@ -64,15 +64,14 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
     cells, got = latent_size(features.size_px), Size(*samples.shape[-2:])
     if got != cells:
         raise ValueError(
-            f"expected a latent of {cells} cells for features of a {features.size_px} px image, got {got}; "
-            "use the latent from the same Encode LQ Features, or one of its size"
+            f"expected a latent of {cells} cells for features of a {features.size_px} px image, got {got}; use the latent "
+            "from the same Encode LQ Features, or one of its size"
         )
     images, latents = features.features_BCHW.shape[0], samples.shape[0]
     if images not in (1, latents):
         raise ValueError(
             f"expected features of {'1 image' if latents == 1 else f'1 or {latents} images'} for a batch of {latents} "
-            f"latents, got {images}; "
-            "encode the same batch of images that the latent holds"
+            f"latents, got {images}; encode the same batch of images that the latent holds"
         )
 
 
@@ -88,8 +87,7 @@ def build_model(parts: FaithDiffParts, path: str) -> FaithDiffModel:
     if got != (3, LATENT_CELL_PX, alignment_in):
         raise ValueError(
             f"expected an LQ encoder from 3 channels to {alignment_in} at 1/{LATENT_CELL_PX}, as the alignment module "
-            f"takes them, "
-            f"got {got[0]} to {got[2]} at 1/{got[1]}; the parts are of different models, get the file again"
+            f"takes them, got {got[0]} to {got[2]} at 1/{got[1]}; the parts are of different models, get the file again"
         )
     encoder = _build_encoder(parts)
     encoder.cached_patcher_init = (load_encoder, (path,))

@@ -29,8 +29,7 @@ class FaithDiffColorFix(io.ComfyNode):
                     options=list(METHODS),
                     default="adain",
                     tooltip="adain matches each channel's mean and contrast (the release's default); wavelet takes all "
-                    "coarse colour from the "
-                    "reference; none only crops and restores alpha.",
+                    "coarse colour from the reference; none only crops and restores alpha.",
                 ),
             ],
             outputs=[io.Image.Output(tooltip="The finished image, exactly of the reference's size.")],
@@ -41,8 +40,8 @@ class FaithDiffColorFix(io.ComfyNode):
         size, got = Size(*reference.shape[1:3]), Size(*image.shape[1:3])
         if got not in (size, padded_size_px(size)):
             raise ValueError(
-                f"expected an image of {padded_size_px(size)} px as VAE Decode gives it for a reference of {size}, got {got}; "
-                "connect the image that was encoded as reference, and enlarge after this node"
+                f"expected an image of {padded_size_px(size)} px as VAE Decode gives it for a reference of {size}, got "
+                f"{got}; connect the image that was encoded as reference, and enlarge after this node"
             )
         if reference.shape[0] not in (1, image.shape[0]):
             raise ValueError(f"expected 1 reference or one for each of the {image.shape[0]} images, got {reference.shape[0]}")

@@ -35,8 +35,7 @@ class FaithDiffEncodeLQ(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="The degraded image, already at the target size (enlarge it with Lanczos or an upscale "
-                    "model). Alpha is left out; "
-                    "FaithDiff Color Fix puts it back.",
+                    "model). Alpha is left out; FaithDiff Color Fix puts it back.",
                 ),
                 io.Vae.Input(
                     "vae",
@@ -69,14 +68,14 @@ class FaithDiffEncodeLQ(io.ComfyNode):
         if image.ndim != 4 or image.shape[-1] < 3 or 0 in image.shape:
             raise ValueError(
                 f"expected an IMAGE (batch, height, width, 3 or 4 channels), got shape {tuple(image.shape)}; check what "
-                f"is connected"
+                "is connected"
             )
         _check_vae(vae)
         size_px = Size(*image.shape[1:3])
         if tile_size and max(size_px) > tile_size:
             raise ValueError(
-                f"expected tile_size 0 or at least {max(size_px)} for an image of {size_px} px, got {tile_size}; "
-                "encoding in tiles is not in this version, and naive tiles would change colours and edges"
+                f"expected tile_size 0 or at least {max(size_px)} for an image of {size_px} px, got {tile_size}; encoding "
+                "in tiles is not in this version, and naive tiles would change colours and edges"
             )
         rgb_BCHW = pad_to_latent_cells(image[..., :3].movedim(-1, 1))
         features = FaithDiffFeatures(encode(faithdiff, rgb_BCHW), size_px, faithdiff)

@@ -57,6 +57,6 @@ def weights_path(name: str) -> str:
             return path
     raise ValueError(
         f"expected the file {name!r} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
-        f"{RELEASED_URL}) "
-        f"or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh the page"
+        f"{RELEASED_URL}) or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh "
+        "the page"
     )

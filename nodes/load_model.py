@@ -31,8 +31,8 @@ class FaithDiffLoadModel(io.ComfyNode):
                     "model_name",
                     options=folders.model_names(),
                     tooltip="A file in models/faithdiff or models/diffusion_models. FaithDiff.bin brings its own "
-                    "fine-tuned SDXL UNet, so no "
-                    "checkpoint is needed for it; VAE and text encoders come from any SDXL checkpoint.",
+                    "fine-tuned SDXL UNet, so no checkpoint is needed for it; VAE and text encoders come from any SDXL "
+                    "checkpoint.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -109,9 +109,8 @@ def _base(base_model: comfy.model_patcher.ModelPatcher | None, wanted: str) -> c
     if base_model is None:
         named = f" ({wanted})" if wanted else ""
         raise ValueError(
-            f"expected a base_model for this adapter file, which carries no UNet, got none; connect the MODEL of an SDXL "
-            f"checkpoint{named} "
-            "to base_model, or choose a full file such as FaithDiff.bin"
+            "expected a base_model for this adapter file, which carries no UNet, got none; connect the MODEL of an SDXL "
+            f"checkpoint{named} to base_model, or choose a full file such as FaithDiff.bin"
         )
     require_sdxl(base_model, "base_model")
     return base_model.clone()

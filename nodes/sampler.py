@@ -40,8 +40,8 @@ class FaithDiffSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How strongly the prompt guides; the release uses 5. Lower keeps closer to the image; 1 takes "
-                    "half the time.",
+                    tooltip="How strongly the prompt guides; the release uses 5. Lower keeps closer to the image; 1 "
+                    "takes half the time.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -129,6 +129,6 @@ def _require_one_tile(samples: torch.Tensor, tile_size: int) -> None:
     if tile_size and max(size_px) > tile_size:
         raise ValueError(
             f"expected an image of at most {tile_size}x{tile_size} px (one tile), got {size_px}; this version samples one "
-            f"tile only: "
-            f"set tile_size to 0 or to {max(size_px)} to sample the image whole, if your memory allows, or make the image smaller"
+            f"tile only: set tile_size to 0 or to {max(size_px)} to sample the image whole, if your memory allows, or "
+            "make the image smaller"
         )

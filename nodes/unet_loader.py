@@ -1,10 +1,8 @@
 """UNet weights in LDM names to a host MODEL.
 
 The host's own `load_diffusion_model_state_dict` is not called, for three reasons: it knows no net of other than published
-sizes, it
-copies every tensor (twice the file in RAM), and it only warns of missing ones. What it decides (types, operations, memory)
-is asked
-of the same host functions here.
+sizes, it copies every tensor (twice the file in RAM), and it only warns of missing ones. What it decides (types, operations,
+memory) is asked of the same host functions here.
 """
 
 from __future__ import annotations

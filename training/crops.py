@@ -1,8 +1,7 @@
 """Training crops and SDXL's size conditioning, in one place.
 
 A crop is taken from the source picture scaled down by a factor drawn per sample; "original size" is the scaled picture's, "crop"
-the crop's
-origin in it, both in px, as SDXL means them."""
+the crop's origin in it, both in px, as SDXL means them."""
 
 from __future__ import annotations
 

@@ -20,8 +20,7 @@ from training.seeds import generator_for
 
 class LatentBank:
     """posterior_NCHW: float16 (N, 8, S/8, S/8), mean and log variance of crop i, in the VAE's own units; place_N4: int64 (N, 4),
-    the
-    scaled source's H, W and the crop's top, left, px."""
+    the scaled source's H, W and the crop's top, left, px."""
 
     def __init__(self, config: TrainConfig, store: ImageStore, posterior_NCHW: torch.Tensor, place_N4: torch.Tensor) -> None:
         self.config = config

@@ -64,8 +64,8 @@ def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffModel
     held = from_json(state["config"])
     if held.stage != wanted or held.network != config.network:
         raise ValueError(
-            f"expected --init with a run of stage {wanted} and network {config.network}, "
-            f"got stage {held.stage} and network {held.network} in {sources.init}, choose another run"
+            f"expected --init with a run of stage {wanted} and network {config.network}, got stage {held.stage} and "
+            f"network {held.network} in {sources.init}, choose another run"
         )
     weights = averaged_weights(state)
     if config.stage == "align":

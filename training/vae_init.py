@@ -1,9 +1,8 @@
 """A starting point for the small autoencoder that passes the colours of 8 x 8 px cells through from the first step.
 
 From a random start it spends all four latent channels on brightness and stays grey for hundreds of steps. Here the residual
-stream carries
-R, G and B through identity weights, the residual branches start at zero, and the two output layers are fitted by least
-squares."""
+stream carries R, G and B through identity weights, the residual branches start at zero, and the two output layers are fitted
+by least squares."""
 
 from __future__ import annotations
 

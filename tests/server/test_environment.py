@@ -108,8 +108,8 @@ def test_no_disk_is_one_line_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(100 * GIB, 95 * GIB, 5 * GIB))
     assert run_command(lambda: 0 if environment.ensure("demo") else 1) == 2
     assert capsys.readouterr().err == (
-        f"error: expected 9.0 GB free for the environment in {nowhere}, got 5.0 GB; "
-        "free some space, or set FAITHDIFF_CACHE to a folder on another disk\n"
+        f"error: expected 9.0 GB free for the environment in {nowhere}, got 5.0 GB; free some space, or set "
+        "FAITHDIFF_CACHE to a folder on another disk\n"
     )
     assert not list(nowhere.glob("env-*"))
 
@@ -133,8 +133,8 @@ def test_comfyui_path_that_is_none_is_one_line(tmp_path: Path) -> None:
     result = _run([sys.executable, str(paths.TOOLS / "environment.py")], os.environ | {"COMFYUI_PATH": str(tmp_path)}, tmp_path)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: expected a ComfyUI checkout (main.py, nodes.py, comfy/) in COMFYUI_PATH, "
-        f"got {tmp_path}; set it right or unset it\n"
+        f"error: expected a ComfyUI checkout (main.py, nodes.py, comfy/) in COMFYUI_PATH, got {tmp_path}; set it right or "
+        "unset it\n"
     )
 
 
@@ -161,14 +161,14 @@ def test_python_without_the_hosts_requirements_is_named(tmp_path: Path, monkeypa
     [
         ("Collecting torch\nERROR: Could not install packages: [Errno 28] No space left on device\n", "no disk space left"),
         (
-            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(refused)': /simple/torch/\n"
-            "ERROR: Could not find a version that satisfies the requirement torch==2.11.0 (from versions: none)\n"
-            "ERROR: No matching distribution found for torch==2.11.0\n",
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError(refused)': "
+            "/simple/torch/\nERROR: Could not find a version that satisfies the requirement torch==2.11.0 (from "
+            "versions: none)\nERROR: No matching distribution found for torch==2.11.0\n",
             "no network: pip cannot reach its package index",
         ),
         (
-            "ERROR: Could not find a version that satisfies the requirement torch==2.11.0 (from versions: 2.2.2)\n"
-            "ERROR: No matching distribution found for torch==2.11.0\n",
+            "ERROR: Could not find a version that satisfies the requirement torch==2.11.0 (from versions: 2.2.2)\nERROR: "
+            "No matching distribution found for torch==2.11.0\n",
             "pip failed: No matching distribution found for torch==2.11.0",
         ),
         ("", "pip failed: (pip printed nothing)"),

@@ -2,8 +2,7 @@
 
 The file holds outputs of the official UNet class (JyChen9811/FaithDiff at f11af6c), run in fp32 on a CPU, at the size of
 Segmind-Vega: `feat` (1, 512, 12, 16), the LQ encoder's features of `image`, and `eps_999`, `eps_500`, `eps_21` (2, 4, 12,
-16), the
-network's output at those timesteps for the rows (unconditional, conditional).
+16), the network's output at those timesteps for the rows (unconditional, conditional).
 """
 
 from __future__ import annotations

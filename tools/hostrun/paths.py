@@ -54,8 +54,8 @@ def require_free_space(folder: Path, needed_bytes: int, purpose: str, advice: st
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < needed_bytes:
         raise SetupError(
-            f"expected {_shown(needed_bytes)} free for {purpose} in {folder}, got {_shown(free_bytes)}; "
-            f"free some space, or {advice}"
+            f"expected {_shown(needed_bytes)} free for {purpose} in {folder}, got {_shown(free_bytes)}; free some space, "
+            f"or {advice}"
         )
 
 
