@@ -106,8 +106,9 @@ def load_alignment(path: str, disable_dynamic: bool = False) -> comfy.model_patc
 
 def _build_encoder(parts: FaithDiffParts, *, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     sizes = lq_encoder_sizes(parts.lq_encoder, parts.metadata.config)
+    attention = host.vae_attention()
     return _build(
-        lambda operations, **factory: LQEncoder(sizes, operations=operations, attention=host.vae_attention(), **factory),
+        lambda operations, **factory: LQEncoder(sizes, operations=operations, attention=attention, **factory),
         parts.lq_encoder,
         "LQ encoder",
         (mm.vae_device(), mm.vae_offload_device()),

@@ -41,10 +41,11 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:
+        state, header = read_weights(folders.weights_path(vae_name))
         try:
-            return io.NodeOutput(load_nano_vae(*read_weights(folders.weights_path(vae_name))))
+            return io.NodeOutput(load_nano_vae(state, header))
         except ValueError as e:
-            raise ValueError(f"{vae_name}: {str(e).removeprefix(f'{vae_name}: ')}") from None
+            raise ValueError(f"{vae_name}: {e}") from None
 
     @classmethod
     def fingerprint_inputs(cls, vae_name: str) -> tuple:

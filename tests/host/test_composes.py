@@ -11,6 +11,7 @@ import comfy.sd
 import pytest
 import torch
 from comfy_extras.nodes_custom_sampler import SamplerCustom
+from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from nodes import KSampler
@@ -98,8 +99,6 @@ def test_batch_of_three_is_three_single_runs(loaded, images):
     features, _ = encode(loaded, batch)
     latent = {"samples": torch.randn(3, 4, 12, 16, generator=torch.Generator().manual_seed(3))}
     noise = noise_like(latent)
-    from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-
     model, _ = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "lq").args
     together = sample(model, latent, noise=noise)
     for i in range(3):
@@ -145,8 +144,6 @@ def changed(features, box):
 
 
 def test_area_conds_see_the_features_of_their_area(loaded):
-    from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-
     features, latent = encode(loaded, IMAGE)
     area = (8, 8, 4, 8)  # height, width, top, left in cells
     positive = tiny.conditioning(1, area=area) + tiny.conditioning(3)
@@ -256,13 +253,15 @@ def test_size_conditioning_is_not_left_to_the_prompt(aligned):
 
 
 def test_latent_start(loaded):
-    model, latent = align(loaded, IMAGE, start_from="noise")
-    assert not latent["samples"].any()
-    assert align(loaded, IMAGE, start_from="lq")[1]["samples"].any()
+    features, _ = encode(loaded, IMAGE)
+    given = {"samples": torch.randn(1, 4, 12, 16, generator=torch.Generator().manual_seed(3)), "batch_index": [5]}
+    for start_from, expected in (("lq", given["samples"]), ("noise", torch.zeros(1, 4, 12, 16))):
+        _, latent = FaithDiffAlignLatent.execute(loaded.model, features, given, 1.0, 0.0, 1.0, start_from).args
+        assert torch.equal(latent["samples"], expected) and latent["batch_index"] == [5]
 
 
 def seen_sigmas(loaded, start, end, strength=1.0, steps=10):
-    """Sigmas at which the alignment acted: those where the prediction is not the plain one with the same size conditioning."""
+    """All sigmas of a run, and for each whether the prediction is the fully aligned one."""
     model, latent = align(loaded, IMAGE, start_percent=start, end_percent=end, strength=strength)
     sampling = model.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "ddim_uniform", steps)[:-1]
@@ -297,8 +296,8 @@ def test_outside_its_range_only_the_base_model_acts(loaded):
         assert torch.equal(ours, plain)
 
 
-def first_features(model, loaded, latent, mask=None, **kwargs):
-    """The UNet's first features after alignment, minus the same without, for one call."""
+def first_features(model, latent):
+    """The UNet's first features after alignment, for one call."""
     seen = []
 
     def look(h, transformer_options):
@@ -317,20 +316,20 @@ def test_mask_acts_only_where_it_is(loaded):
     mask[:, 64:] = 1.0
     masked, latent = align(loaded, IMAGE, mask=mask)
     full, _ = align(loaded, IMAGE)
-    base = first_features(loaded.model, loaded, latent)
+    base = first_features(loaded.model, latent)
     left, right = (..., slice(None, 8)), (..., slice(8, None))
-    with_mask, without = first_features(masked, loaded, latent), first_features(full, loaded, latent)
+    with_mask, without = first_features(masked, latent), first_features(full, latent)
     assert torch.equal(with_mask[left], base[left])
     assert torch.equal(with_mask[right], without[right])
     assert not torch.equal(without[left], base[left])
     half, _ = align(loaded, IMAGE, mask=torch.full((1, 48, 64), 0.5))  # of another size: stretched
-    torch.testing.assert_close(first_features(half, loaded, latent) - base, 0.5 * (without - base), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first_features(half, latent) - base, 0.5 * (without - base), rtol=1e-4, atol=1e-5)
 
 
 def test_strength_scales_what_is_added(loaded):
     latent = plain_latent(loaded)
-    base, full = (first_features(m, loaded, latent) for m in (loaded.model, align(loaded, IMAGE)[0]))
-    half = first_features(align(loaded, IMAGE, strength=0.5)[0], loaded, latent)
+    base, full = (first_features(m, latent) for m in (loaded.model, align(loaded, IMAGE)[0]))
+    half = first_features(align(loaded, IMAGE, strength=0.5)[0], latent)
     torch.testing.assert_close(half - base, 0.5 * (full - base), rtol=1e-4, atol=1e-5)
 
 
@@ -340,8 +339,6 @@ def test_context_windows_of_a_batch_follow(loaded):
 
     frames = torch.cat([tiny.image(64, 64, seed=i) for i in range(4)])
     features, latent = encode(loaded, frames)
-    from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-
     model, latent = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "lq").args
     windowed = model.clone()
     windowed.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(

@@ -139,11 +139,11 @@ def test_pickle_is_not_copied(tmp_path, parts, monkeypatch):
     """The tensors that the reader returned are the network's own."""
     from comfyui_faithdiff.nodes import load_model
 
-    seen = {}
+    seen = set()
 
     def read(path):
         state, header = read_weights(path)
-        seen.update({t.data_ptr() for t in state.values()} and {t.data_ptr(): k for k, t in state.items()})
+        seen.update(t.data_ptr() for t in state.values())
         return state, header
 
     read_weights = load_model.read_weights
