@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .architecture import LQEncoderSizes
-from .attention import Attention, torch_attention
+from .attention import Attention, attend_in_chunks, torch_attention
 
 NORM_EPS = 1e-6  # official unet_2d_condition_vae_extension.py:91,103 (resnet_eps)
 
@@ -33,8 +33,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x_BCHW)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x_BCHW if self.conv_shortcut is None else self.conv_shortcut(x_BCHW))
+        return self.add_skip(self.conv2(F.silu(self.norm2(h))), x_BCHW)
+
+    def add_skip(self, h_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return h_BCHW + (x_BCHW if self.conv_shortcut is None else self.conv_shortcut(x_BCHW))
 
 
 class Downsampler(nn.Module):
@@ -90,7 +92,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         tokens_BNC = self.group_norm(x_BCHW).flatten(2).transpose(1, 2)
-        out_BNC = self.attention(self.to_q(tokens_BNC), self.to_k(tokens_BNC), self.to_v(tokens_BNC), 1)
+        out_BNC = attend_in_chunks(self.attention, self.to_q(tokens_BNC), self.to_k(tokens_BNC), self.to_v(tokens_BNC))
         return x_BCHW + self.to_out[0](out_BNC).transpose(1, 2).reshape(x_BCHW.shape)
 
 

@@ -8,6 +8,7 @@ from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
 from .sampler import FaithDiffSampler
+from .tile_model import FaithDiffTileModel
 
 __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 
@@ -19,6 +20,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffEncodeLQ,
             FaithDiffAlignLatent,
             FaithDiffSampler,
+            FaithDiffTileModel,
             FaithDiffColorFix,
             FaithDiffLoadNanoVAE,
             FaithDiffNoPrompt,

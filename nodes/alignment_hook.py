@@ -3,76 +3,32 @@
 Two keyed wrappers and one additional model ride on the MODEL, so that clones, LoRA, ControlNet and other packs' patches compose:
 
 * SAMPLER_SAMPLE, once per run: gives every prompt a map of *cells*, int32 (B, 3, H, W): which image, row and column of the
-features
-  belongs to each latent cell. Whoever cuts conditions into areas, tiles or batches cuts the map with them, and integers are never
-  rounded to half precision. Also writes SDXL's size conditioning, and opens the run's cache.
+  features belongs to each latent cell. Whoever cuts conditions into areas, tiles or batches cuts the map with them, and integers
+  are never rounded to half precision. Also writes SDXL's size conditioning, and opens the run's cache.
 * APPLY_MODEL, once per UNet call: reads the map back, looks the alignment module up for the device at hand, and puts a patch
-before
-  all others at ("input", 0), right after the UNet's first convolution and before the skip is stored (official
-  unet_2d_condition_vae_extension.py:571-579). The patch is there at every step, acting or not: a compiled UNet must see the same
-  options throughout a run.
-
-The features' embedding does not depend on the timestep: it is made once per image and cut, and lives as long as the run.
+  (`alignment_patch.py`) before all others at ("input", 0), right after the UNet's first convolution and before the skip is
+  stored (official unet_2d_condition_vae_extension.py:571-579). The patch is there at every step, acting or not: a compiled UNet
+  must see the same options throughout a run.
 
 Shapes: B batch, C channels, H and W latent size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.conds
-import comfy.model_management as mm
+import comfy.model_base
 import comfy.model_patcher
 import torch
 import torch.nn.functional as F
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, get_all_wrappers
 
-from ..faithdiff_core.alignment import AlignmentModule
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size, latent_size
+from .alignment_patch import KEY, AlignmentRun, AlignmentState, Embeddings, alignment_patch
 from .bundle import FaithDiffFeatures, check_size
 from .host import on_device_of
 from .size_conditioning import SizeConditioning, with_size_conditioning
-
-KEY = "faithdiff"
-
-# Tiles at half overlap cover every cell four times; a tiler that moves its tiles at every step must not fill the memory.
-MAX_COVER = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentState:
-    """What Align Latent was asked for; never changed afterwards.
-
-    Attributes:
-        features: of the image to restore.
-        strength: factor on what the module adds.
-        start_percent, end_percent: part of the denoising in which alignment acts.
-        mask_B1HW: factor per latent cell in [0, 1], or None for 1 everywhere.
-    """
-
-    features: FaithDiffFeatures
-    strength: float
-    start_percent: float
-    end_percent: float
-    mask_B1HW: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class AlignmentRun:
-    """One sampling run.
-
-    Attributes:
-        state: what was asked for.
-        sigma_start, sigma_end: alignment acts while sigma_end <= sigma <= sigma_start.
-        embedded: the embeddings made so far, by (device, type, image, box), oldest first.
-    """
-
-    state: AlignmentState
-    sigma_start: float
-    sigma_end: float
-    embedded: dict[tuple, torch.Tensor] = field(default_factory=dict)
 
 
 def attach(model: comfy.model_patcher.ModelPatcher, state: AlignmentState) -> comfy.model_patcher.ModelPatcher:
@@ -115,17 +71,23 @@ def mask_to_cells(mask: torch.Tensor, features: FaithDiffFeatures) -> torch.Tens
     return F.avg_pool2d(mask_B1HW, LATENT_CELL_PX).clamp(0.0, 1.0)
 
 
+def aligned(conds: list[dict[str, Any]], features: FaithDiffFeatures, model: comfy.model_base.SDXL) -> list[dict[str, Any]]:
+    """Copies of processed conditions with the map of cells and the size conditioning of the whole image."""
+    cells = comfy.conds.CONDNoiseShape(_cells(features))
+    size = SizeConditioning.untiled(features)
+    with_cells = [{**cond, "model_conds": {**cond["model_conds"], KEY: cells}} for cond in conds]
+    return [with_size_conditioning(cond, size, model) for cond in with_cells]
+
+
 def sampler_sample(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
-    """SAMPLER_SAMPLE wrapper; conditions are already processed in `guider.conds`."""
+    """SAMPLER_SAMPLE wrapper."""
     state: AlignmentState = guider.model_patcher.get_attachment(KEY)
     check_size(state.features, noise)
-    extra_conds = {KEY: comfy.conds.CONDNoiseShape(_cells(state.features))}
-    size = SizeConditioning.untiled(state.features)
     for name, conds in guider.conds.items():
-        guider.conds[name] = [with_size_conditioning(_with(c, extra_conds), size, guider.inner_model) for c in conds]
+        guider.conds[name] = aligned(conds, state.features, guider.inner_model)
     sampling = guider.inner_model.model_sampling  # asked now: a node behind Align Latent may have replaced it
     start, end = (float(sampling.percent_to_sigma(percent)) for percent in (state.start_percent, state.end_percent))
-    run = AlignmentRun(state, start, end)
+    run = AlignmentRun(state, start, end, Embeddings(state.features.features_BCHW))
     return executor(guider, sigmas, _with_run(extra_args, run), callback, noise, *args, **kwargs)
 
 
@@ -139,55 +101,32 @@ def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
             cells_B3HW = _whole_image_cells(run.state.features, x)
             kwargs["y"] = SizeConditioning.untiled(run.state.features).replace_in(kwargs["y"], model)
         module = model.current_patcher.get_additional_models_with_key(KEY)[0].model
+        rows = _boxes(cells_B3HW, x)
+        comes_from_x = c_concat is None and _only_x_enters(control, transformer_options)
+        prompts = _repeats(x, rows, len(transformer_options.get("cond_or_uncond", (0,)))) if comes_from_x else 1
         patches = {**transformer_options.get("patches", {})}
-        patches["input_block_patch"] = [_patch(module, run, _boxes(cells_B3HW, x)), *patches.get("input_block_patch", [])]
+        patch = alignment_patch(module, run, rows, prompts)
+        patches["input_block_patch"] = [patch, *patches.get("input_block_patch", [])]
         transformer_options = {**transformer_options, "patches": patches}
     return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
 
-def _patch(module: AlignmentModule, run: AlignmentRun, rows: list[tuple[int, Box]]):
-    """The input_block_patch of one UNet call; `rows` says which part of which image each batch row is."""
-
-    @torch.compiler.disable  # a few small layers once per call; compiled with the UNet they would be compiled anew for every run
-    def align(h_BCHW: torch.Tensor, transformer_options: dict[str, Any]) -> torch.Tensor:
-        if transformer_options["block"] != ("input", 0) or not _is_active(run, transformer_options):
-            return h_BCHW
-        embedded_BCHW = torch.cat([_embedded(module, run, image, box, h_BCHW) for image, box in rows])
-        delta_BCHW = module(h_BCHW, embedded_BCHW)
-        if run.state.strength != 1.0:
-            delta_BCHW = delta_BCHW * run.state.strength
-        if run.state.mask_B1HW is not None:
-            delta_BCHW = delta_BCHW * torch.cat([_cut(run.state.mask_B1HW, image, box) for image, box in rows]).to(delta_BCHW)
-        return h_BCHW + delta_BCHW
-
-    return align
+def _only_x_enters(control: dict[str, list] | None, transformer_options: dict[str, Any]) -> bool:
+    """Whether the UNet's first features are made of nothing but the latent. A T2I-Adapter may add to them before us (the host
+    takes the last of the list first), and other nodes' wrappers around the network may change its input."""
+    added = (control or {}).get("input") or [None]
+    return added[-1] is None and not get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
 
 
-def _embedded(module: AlignmentModule, run: AlignmentRun, image: int, box: Box, like: torch.Tensor) -> torch.Tensor:
-    """The embedding of one part of one image, (1, model_channels, H, W). Cut first: the release normalises per tile."""
-    key = (like.device, like.dtype, image, box)
-    if key not in run.embedded:
-        part_BCHW = _cut(run.state.features.features_BCHW, image, box)
-        embedded_BCHW = module.embed(mm.cast_to_device(part_BCHW, like.device, like.dtype))
-        _make_room(run, embedded_BCHW)
-        run.embedded[key] = embedded_BCHW
-    return run.embedded[key]
-
-
-def _make_room(run: AlignmentRun, embedded_BCHW: torch.Tensor) -> None:
-    """Drops the oldest embeddings when those kept would cover the images more than MAX_COVER times."""
-    features_BCHW = run.state.features.features_BCHW
-    images, _, height, width = features_BCHW.shape
-    limit = MAX_COVER * images * height * width
-    cells = embedded_BCHW.shape[-2] * embedded_BCHW.shape[-1]
-    while run.embedded and cells + sum(e.shape[-2] * e.shape[-1] for e in run.embedded.values()) > limit:
-        del run.embedded[next(iter(run.embedded))]
-
-
-def _cut(map_BCHW: torch.Tensor, image: int, box: Box) -> torch.Tensor:
-    """One image's part of a map; a map of one image serves every image."""
-    row = image if map_BCHW.shape[0] > 1 else 0
-    return map_BCHW[row : row + 1, :, box.top : box.top + box.height, box.left : box.left + box.width]
+def _repeats(x_BCHW: torch.Tensor, rows: list[tuple[int, Box]], prompts: int) -> int:
+    """`prompts`, where each prompt's rows are the same parts of the same latent, else 1. The host stacks the batch once per
+    prompt; the comparison (4 channels, 0.01 % of the UNet's work) is for nodes that change it on the way."""
+    if len(rows) % prompts:
+        return 1
+    first = len(rows) // prompts
+    same_parts = all(rows[i : i + first] == rows[:first] for i in range(first, len(rows), first))
+    same = same_parts and all(torch.equal(chunk, x_BCHW[:first]) for chunk in x_BCHW.split(first)[1:])
+    return prompts if same else 1
 
 
 def _cells(features: FaithDiffFeatures) -> torch.Tensor:
@@ -209,28 +148,23 @@ def _boxes(cells_B3HW: torch.Tensor, x_BCHW: torch.Tensor) -> list[tuple[int, Bo
     offsets = torch.meshgrid(*(torch.arange(n, dtype=cells_B3HW.dtype) for n in (1, *size)), indexing="ij")
     boxes_B3HW = corners_B3[:, :, None, None] + torch.cat(offsets).unsqueeze(0)
     if cells_B3HW.shape[0] != x_BCHW.shape[0] or not torch.equal(cells_B3HW, boxes_B3HW):
-        raise ValueError(
-            f"expected LQ features for a latent of {x_BCHW.shape[0]} x {size} cells, got {cells_B3HW.shape[0]} x "
-            f"{Size(*cells_B3HW.shape[-2:])}; another node tiles or scales the latent in a way that FaithDiff cannot "
-            "follow: bypass it, or use FaithDiff Sampler's tiles"
-        )
+        raise ValueError(cut_apart(x_BCHW, cells_B3HW))
     return [(image, Box(top, left, *size)) for image, top, left in corners_B3.tolist()]
+
+
+def cut_apart(x_BCHW: torch.Tensor, cells_B3HW: torch.Tensor) -> str:
+    """The message for a latent that was cut or scaled without the map beside it."""
+    wanted, got = (Size(*map_BCHW.shape[-2:]) for map_BCHW in (x_BCHW, cells_B3HW))
+    return (
+        f"expected LQ features for a latent of {x_BCHW.shape[0]} x {wanted} cells, got {cells_B3HW.shape[0]} x {got}; another "
+        "node tiles or scales the latent in a way that FaithDiff cannot follow: bypass it, or use FaithDiff Sampler's tiles"
+    )
 
 
 def _whole_image_cells(features: FaithDiffFeatures, x_BCHW: torch.Tensor) -> torch.Tensor:
     """The map for a call that brought none: the rows are whole images, in order."""
     cells_B3HW = _cells(features)
     return cells_B3HW.repeat(-(-x_BCHW.shape[0] // cells_B3HW.shape[0]), 1, 1, 1)[: x_BCHW.shape[0]]
-
-
-def _is_active(run: AlignmentRun, transformer_options: dict[str, Any]) -> bool:
-    if run.state.start_percent == 0.0 and run.state.end_percent == 1.0:
-        return True  # without asking the device for its sigma
-    return run.sigma_end <= float(transformer_options["sigmas"][0]) <= run.sigma_start
-
-
-def _with(cond: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    return {**cond, "model_conds": {**cond["model_conds"], **extra}}
 
 
 def _with_run(extra_args: dict[str, Any], run: AlignmentRun) -> dict[str, Any]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-
 import comfy.model_management as mm
 import comfy.sd
 import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells
-from . import host
+from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells, padded_size_px
 from .bundle import FaithDiffFeatures, FaithDiffModel
+from .encode_tiled import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
 from .types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
 
-# Bytes per pixel and byte of type at the encoder's peak, measured by the host for the same network (H comfy/sd.py,
-# memory_used_encode).
-ENCODER_BYTES_PER_PX = 1767
-RELEASED_ENCODER_WIDTH = 128  # the width that figure is for
+PROGRESS_PER_IMAGE = 1000
 
 
 class FaithDiffEncodeLQ(io.ComfyNode):
@@ -50,7 +45,8 @@ class FaithDiffEncodeLQ(io.ComfyNode):
                     max=16384,
                     step=64,
                     advanced=True,
-                    tooltip="Pixels per tile; 0 encodes the whole image, which is exact. Tiled encoding is not in this version.",
+                    tooltip="Pixels per tile; 0 encodes the whole image while it fits in memory, and in tiles otherwise. The "
+                    "features are the same; smaller tiles need less memory and take longer.",
                 ),
             ],
             outputs=[
@@ -72,65 +68,65 @@ class FaithDiffEncodeLQ(io.ComfyNode):
             )
         _check_vae(vae)
         size_px = Size(*image.shape[1:3])
-        if tile_size and max(size_px) > tile_size:
-            raise ValueError(
-                f"expected tile_size 0 or at least {max(size_px)} for an image of {size_px} px, got {tile_size}; encoding "
-                "in tiles is not in this version, and naive tiles would change colours and edges"
-            )
-        rgb_BCHW = pad_to_latent_cells(image[..., :3].movedim(-1, 1))
-        features = FaithDiffFeatures(encode(faithdiff, rgb_BCHW), size_px, faithdiff)
-        return io.NodeOutput(features, {"samples": _start_latent(vae, rgb_BCHW)})
+        features = FaithDiffFeatures(encode(faithdiff, image, tile_size), size_px, faithdiff)
+        return io.NodeOutput(features, {"samples": _start_latents(vae, image)})
 
 
-def encode(faithdiff: FaithDiffModel, rgb_BCHW: torch.Tensor) -> torch.Tensor:
-    """LQ features (B, feature_channels, H/8, W/8) of images (B, 3, H, W) in [0, 1] whose sides are multiples of 8.
+def encode(faithdiff: FaithDiffModel, image_BHWC: torch.Tensor, tile_size: int) -> torch.Tensor:
+    """LQ features (B, feature_channels, H/8, W/8) on the host's intermediate device of an IMAGE in [0, 1].
 
-    One image at a time in the device's memory; a result that is not finite in half precision is computed again in fp32.
+    One image at a time: a batch takes the memory of one image and of its features.
     """
-    patcher = faithdiff.encoder
-    device = patcher.load_device
-    dtype = mm.vae_dtype(device, [torch.float16, torch.bfloat16])  # the release runs it in fp16 (official load_additional_layers)
-    _load(patcher, rgb_BCHW, dtype)
-    progress = comfy.utils.ProgressBar(rgb_BCHW.shape[0])
-    features = []
-    for image_BCHW in rgb_BCHW.split(1):
-        mm.throw_exception_if_processing_interrupted()
-        lq_BCHW = (image_BCHW * 2.0 - 1.0).to(device)
-        try:
-            feature_BCHW = patcher.model(lq_BCHW.to(dtype))
-            if dtype != torch.float32 and not torch.isfinite(feature_BCHW).all():
-                logging.warning("FaithDiff: LQ features overflow in %s, computing them again in fp32", dtype)
-                feature_BCHW = patcher.model(lq_BCHW.float())
-        except Exception as e:
-            if host.is_oom(e):  # raised on as it is: the host knows it by its type, and frees what it holds
-                size = Size(*rgb_BCHW.shape[-2:])
-                logging.error(
-                    "FaithDiff: out of memory while encoding a %s px image whole; use a smaller target size or start "
-                    "ComfyUI with --cpu-vae",
-                    size,
-                )
-            raise
-        features.append(feature_BCHW.to(mm.intermediate_device()))
-        progress.update(1)
-    features_BCHW = torch.cat(features)
-    if not torch.isfinite(features_BCHW).all():
-        raise ValueError(
-            "expected an image of finite values in [0, 1], got LQ features with NaN or infinity; check the image input"
-        )
+    images = image_BHWC.shape[0]
+    encoder = ImageEncoder(faithdiff.encoder, padded_size_px(Size(*image_BHWC.shape[1:3])), tile_size)
+    bar = comfy.utils.ProgressBar(images * PROGRESS_PER_IMAGE)
+    features_BCHW: torch.Tensor | None = None
+    for i in range(images):
+
+        def progress(done_frac: float, first: int = i) -> None:
+            mm.throw_exception_if_processing_interrupted()
+            bar.update_absolute(int((first + done_frac) * PROGRESS_PER_IMAGE))
+
+        features_1CHW = encoder.encode(_padded(image_BHWC, i), progress)
+        features_BCHW = features_1CHW if images == 1 else _put(features_BCHW, i, features_1CHW, images)
+    bar.update_absolute(images * PROGRESS_PER_IMAGE)
+    assert features_BCHW is not None, "there is at least one image"
     return features_BCHW
 
 
-def _load(patcher, rgb_BCHW: torch.Tensor, dtype: torch.dtype) -> None:
-    width_frac = patcher.model.sizes.block_out_channels[0] / RELEASED_ENCODER_WIDTH
-    pixels = rgb_BCHW.shape[-2] * rgb_BCHW.shape[-1]
-    mm.load_models_gpu([patcher], memory_required=ENCODER_BYTES_PER_PX * width_frac * pixels * dtype.itemsize)
+def _padded(image_BHWC: torch.Tensor, i: int) -> torch.Tensor:
+    """Image i without alpha, padded to whole cells, (1, 3, H, W); never the whole batch, which would be a copy of it."""
+    return pad_to_latent_cells(image_BHWC[i : i + 1, ..., :3].movedim(-1, 1))
 
 
-def _start_latent(vae: comfy.sd.VAE | None, rgb_BCHW: torch.Tensor) -> torch.Tensor:
+def _put(features_BCHW: torch.Tensor | None, i: int, features_1CHW: torch.Tensor, images: int) -> torch.Tensor:
+    """Image i's features in the room for all."""
+    if features_BCHW is None:
+        features_BCHW = features_1CHW.new_empty((images, *features_1CHW.shape[1:]))
+    if features_1CHW.dtype == torch.float32:
+        features_BCHW = features_BCHW.float()  # an image that overflowed in half precision among others that did not
+    features_BCHW[i : i + 1] = features_1CHW
+    return features_BCHW
+
+
+def _start_latents(vae: comfy.sd.VAE | None, image_BHWC: torch.Tensor) -> torch.Tensor:
     if vae is None:
-        cells = latent_size(Size(*rgb_BCHW.shape[-2:]))
-        return torch.zeros((rgb_BCHW.shape[0], 4, *cells), device=mm.intermediate_device())
-    return vae.encode(rgb_BCHW.movedim(1, -1))
+        cells = latent_size(Size(*image_BHWC.shape[1:3]))
+        return torch.zeros((image_BHWC.shape[0], 4, *cells), device=mm.intermediate_device())
+    return torch.cat([_start_latent(vae, _padded(image_BHWC, i).movedim(1, -1)) for i in range(image_BHWC.shape[0])])
+
+
+def _start_latent(vae: comfy.sd.VAE, image_1HWC: torch.Tensor) -> torch.Tensor:
+    """The host's latent; in its own tiles where the image cannot fit. Where it may, the host tries, and then tiles by itself."""
+    _, height, width, _ = image_1HWC.shape
+    needed_bytes = vae.memory_used_encode((1, 3, height, width), vae.vae_dtype)
+    room_bytes = mm.get_total_memory(vae.device)
+    if mm.is_device_cpu(vae.device):  # where no error comes when memory ends, and the attention's scores are held whole
+        positions = height * width // LATENT_CELL_PX**2
+        needed_bytes *= CPU_BYTES_PER_PX / DEVICE_BYTES_PER_PX
+        needed_bytes += 2.5 * positions**2 * torch.float32.itemsize  # H diffusionmodules/model.py, slice_attention
+        room_bytes = mm.get_free_memory(vae.device)
+    return vae.encode(image_1HWC) if needed_bytes <= room_bytes else vae.encode_tiled(image_1HWC)
 
 
 def _check_vae(vae: comfy.sd.VAE | None) -> None:

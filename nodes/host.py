@@ -12,7 +12,7 @@ import comfy.model_patcher
 import comfy.ops
 import torch
 
-from ..faithdiff_core.attention import Attention
+from ..faithdiff_core.attention import Attention, matmul_attention, torch_attention
 
 # Layers that hold their weights as the file has them and cast them to the activations' type at each use.
 OPERATIONS = comfy.ops.manual_cast
@@ -48,11 +48,19 @@ def on_device_of(
 
 
 def vae_attention() -> Attention:
-    """The attention that the host chose for VAEs: exact, with slices where memory is short. One head only."""
+    """The attention that the host chose for VAEs, for any number of queries and one head.
+
+    Its split attention, to which the others fall back, takes as many queries as keys only, and an odd number of them it does not
+    split. What calls this splits the queries, so plain attention does in its place.
+    """
+    if not (mm.xformers_enabled_vae() or mm.pytorch_attention_enabled_vae()):
+        return torch_attention if mm.vae_device().type == "cpu" else matmul_attention
     host_attention = comfy.ldm.modules.diffusionmodules.model.vae_attention()
 
     def attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor, num_heads: int) -> torch.Tensor:
         assert num_heads == 1, "the host's VAE attention has one head"
+        if q_BNC.shape != k_BNC.shape:
+            return torch_attention(q_BNC, k_BNC, v_BNC, 1)
         q, k, v = (
             t.transpose(1, 2).unsqueeze(-1).contiguous() for t in (q_BNC, k_BNC, v_BNC)
         )  # (B, C, N, 1), as the host wants it

@@ -1,4 +1,4 @@
-"""FaithDiff Sampler: the host's KSampler with the release's defaults, and (to come) tiles."""
+"""FaithDiff Sampler: the host's KSampler with the release's defaults, in tiles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import torch
 from comfy_api.latest import io
 from nodes import common_ksampler  # the host's
 
-from ..faithdiff_core.geometry import LATENT_CELL_PX, Size
+from .tile_model import tile_inputs
+from .tiles import with_tiles
+from .tiles_precision import NOT_FINITE
+from .tiles_run import TileSettings
 from .types import CATEGORY
+
+NOISE_MODES = ("per image", "shared")
 
 
 class FaithDiffSampler(io.ComfyNode):
@@ -19,8 +24,8 @@ class FaithDiffSampler(io.ComfyNode):
             node_id="FaithDiffSampler",
             display_name="FaithDiff Sampler",
             category=CATEGORY,
-            description="Denoises with the release's settings. For an image that fits in one tile it gives exactly what "
-            "KSampler gives.",
+            description="Denoises with the release's settings, images of any size in overlapping tiles. For an image that "
+            "fits in one tile it gives exactly what KSampler gives.",
             search_aliases=["ksampler", "faithdiff", "tiled sampler"],
             inputs=[
                 io.Model.Input("model", tooltip="From Align Latent."),
@@ -66,30 +71,15 @@ class FaithDiffSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="Below 1 keeps more of the latent that it starts from, in fewer steps.",
                 ),
-                io.Int.Input(
-                    "tile_size",
-                    default=1024,
-                    min=0,
-                    max=16384,
-                    step=64,
-                    tooltip="Pixels per tile; 0 samples the whole image at once. This version samples one tile only.",
-                ),
-                io.Float.Input(
-                    "tile_overlap",
-                    default=0.5,
-                    min=0.0,
-                    max=0.95,
-                    step=0.05,
+                *tile_inputs(),
+                io.Combo.Input(
+                    "noise_mode",
+                    options=list(NOISE_MODES),
+                    default=NOISE_MODES[0],
+                    optional=True,
                     advanced=True,
-                    tooltip="Part of a tile that it shares with the next one.",
-                ),
-                io.Int.Input(
-                    "tile_batch",
-                    default=0,
-                    min=0,
-                    max=64,
-                    advanced=True,
-                    tooltip="Tiles per UNet call; 0 takes as many as fit. The picture does not depend on it.",
+                    tooltip="Starting noise of a batch: one for each image, or the same for all, which flickers less between "
+                    "the frames of a video.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The restored latent, for VAE Decode.")],
@@ -111,24 +101,23 @@ class FaithDiffSampler(io.ComfyNode):
         tile_size: int,
         tile_overlap: float,
         tile_batch: int,
+        noise_mode: str = NOISE_MODES[0],
     ) -> io.NodeOutput:
-        _require_one_tile(latent_image["samples"], tile_size)
+        settings = TileSettings(tile_size_px=tile_size, tile_overlap_frac=tile_overlap, tile_batch=tile_batch)
+        latent = _sharing_noise(latent_image) if noise_mode == "shared" else latent_image
         (result,) = common_ksampler(
-            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise
-        )
+            with_tiles(model, settings),
+            seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise,
+        )  # fmt: skip
         if not torch.isfinite(result["samples"]).all():
-            raise ValueError(
-                "expected a finite latent from the sampler, got NaN or infinity; lower cfg or strength, another sampler, "
-                "or start ComfyUI with --force-fp32"
-            )
+            raise ValueError(NOT_FINITE)
+        if latent is not latent_image:
+            result = {k: v for k, v in result.items() if k != "batch_index"}
+            result.update((k, v) for k, v in latent_image.items() if k == "batch_index")
         return io.NodeOutput(result)
 
 
-def _require_one_tile(samples: torch.Tensor, tile_size: int) -> None:
-    size_px = Size(*(side * LATENT_CELL_PX for side in samples.shape[-2:]))
-    if tile_size and max(size_px) > tile_size:
-        raise ValueError(
-            f"expected an image of at most {tile_size}x{tile_size} px (one tile), got {size_px}; this version samples one "
-            f"tile only: set tile_size to 0 or to {max(size_px)} to sample the image whole, if your memory allows, or "
-            "make the image smaller"
-        )
+def _sharing_noise(latent: dict) -> dict:
+    """The latent with the same number in its batch for every image, by which the host chooses their noise."""
+    images = latent["samples"].shape[0]
+    return {**latent, "batch_index": [latent.get("batch_index", [0])[0]] * images}

@@ -18,7 +18,6 @@ from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
 from comfyui_faithdiff.nodes import folders
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
-from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
 from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.nano import FaithDiffLoadNanoVAE
 from support import tiny
@@ -268,9 +267,7 @@ def test_percent_the_wrong_way_round(loaded):
         FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.8, 0.2, "lq")
 
 
-def test_encoder_tiles_and_images_that_are_none(loaded):
-    with pytest.raises(ValueError, match="tile_size 0 or at least 96 for an image of 96x64 px, got 64"):
-        FaithDiffEncodeLQ.execute(loaded.faithdiff, IMAGE, 64)
+def test_images_that_are_none(loaded):
     with pytest.raises(ValueError, match="finite values"):
         encode(loaded, torch.full((1, 16, 16, 3), float("nan")))
 

@@ -20,7 +20,7 @@ from support.lora import made_up_lora
 from support.sampling import CFG, SEED, STEPS, Loaded, align, encode, noise_like, predictions, sample
 
 IMAGE = tiny.image(96, 128)
-BATCH_TOLERANCE = 2e-4  # other kernels for other batch sizes
+BATCH_TOLERANCE = 5e-4  # other kernels for other batch sizes; about 2e-5 of the largest values
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +85,6 @@ def test_sampler_custom_gives_the_same(aligned):
         model, True, SEED, CFG, tiny.conditioning(1), tiny.conditioning(2), comfy.samplers.sampler_object("euler"), sigmas, latent
     )
     assert torch.equal(node_result(custom.args), sample(model, latent))
-
-
-def test_a_larger_image_than_the_tile_is_refused(loaded):
-    model, latent = align(loaded, tiny.image(96, 256))
-    with pytest.raises(ValueError, match="at most 128x128 px .one tile., got 256x96.*tile_size to 0 or to 256"):
-        faithdiff_sampler(model, latent, tile_size=128)
 
 
 @pytest.mark.parametrize("images", [3, 1])

@@ -118,15 +118,17 @@ def test_lora_hook_on_one_prompt(loaded, aligned):
     )
 
 
-def test_a_wandering_tiler_does_not_fill_the_memory(loaded, aligned):
+def test_a_wandering_tiler_does_not_fill_the_memory(loaded, monkeypatch):
     from comfyui_faithdiff.faithdiff_core.geometry import Box
-    from comfyui_faithdiff.nodes import alignment_hook
+    from comfyui_faithdiff.nodes import alignment_patch
 
-    state = aligned[0].get_attachment(alignment_hook.KEY)
-    run = alignment_hook.AlignmentRun(state, 99.0, 0.0)
+    tile_bytes = 64 * 8 * 8 * 4
+    monkeypatch.setattr(alignment_patch, "MOST_EMBEDDINGS_BYTES", 10 * tile_bytes)
+    embeddings = alignment_patch.Embeddings(torch.randn(1, 64, 12, 16))
     module, like = loaded.faithdiff.alignment.model, torch.zeros(1, 64, 8, 8)
     for i in range(40):
-        embedded = alignment_hook._embedded(module, run, 0, Box(i % 4, i % 7, 8, 8), like)
-        assert embedded.shape == (1, 64, 8, 8)
-    kept = sum(e.shape[-2] * e.shape[-1] for e in run.embedded.values())
-    assert 0 < kept <= alignment_hook.MAX_COVER * 12 * 16
+        assert embeddings.part(module, 0, Box(i % 4, i % 7, 8, 8), like).shape == (1, 64, 8, 8)
+    assert sum(kept.nbytes for kept in embeddings._kept.values()) == 10 * tile_bytes
+    embeddings.clear()
+    embeddings.part(module, 0, Box(0, 0, 8, 8), like)
+    assert not embeddings._kept  # out of memory: nothing more is kept in this run

@@ -17,15 +17,15 @@ CONTRACT = {
     ),
     "FaithDiffSampler": (
         ["model", "seed", "steps", "cfg", "sampler_name", "scheduler", "positive", "negative", "latent_image", "denoise",
-         "tile_size", "tile_overlap", "tile_batch"],
+         "tile_size", "tile_overlap", "tile_batch", "noise_mode"],
         ["LATENT"],
     ),
+    "FaithDiffTileModel": (["model", "tile_size", "tile_overlap", "tile_batch"], ["MODEL"]),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,
-    "tile_overlap": 0.5,
-    "tile_batch": 0, "seed": 0,
+    "tile_overlap": 0.5, "tile_batch": 0, "seed": 0, "noise_mode": "per image",
 }  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def test_contract(nodes, node_id):
 def test_defaults_are_the_releases(nodes):
     inputs = {i.id: i for i in nodes["FaithDiffSampler"].define_schema().inputs}
     assert {name: inputs[name].default for name in DEFAULTS} == DEFAULTS
+    tiles = {i.id: i.default for i in nodes["FaithDiffTileModel"].define_schema().inputs if i.id != "model"}
+    assert tiles == {name: DEFAULTS[name] for name in ("tile_size", "tile_overlap", "tile_batch")}
     assert {i.id: i.default for i in nodes["FaithDiffColorFix"].define_schema().inputs if i.id == "method"} == {"method": "adain"}
     align = {i.id: i for i in nodes["FaithDiffAlignLatent"].define_schema().inputs}
     assert [align[n].default for n in ("strength", "start_percent", "end_percent", "start_from")] == [1.0, 0.0, 1.0, "lq"]
