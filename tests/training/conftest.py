@@ -17,6 +17,7 @@ from training_support import picture  # noqa: E402
 from training import manifest  # noqa: E402
 from training.config import TrainConfig, override  # noqa: E402
 from training.images import write_png  # noqa: E402
+from training.prepare import build  # noqa: E402
 from training.recipes import recipe  # noqa: E402
 
 QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1"]
@@ -34,7 +35,7 @@ def pictures_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(pictures_dir: Path) -> Path:
     """A manifest of the six pictures, all to train."""
-    records, skipped = manifest.build(
+    records, skipped = build(
         [(path.stem, path) for path in sorted(pictures_dir.glob("*.png"))], val_frac=0.0, min_side_px=32
     )
     assert not skipped
