@@ -3,8 +3,8 @@
 The trainer's own loop runs three optimiser steps, twice, each time in a process of its own:
 * allocator: the largest sum of bytes that torch's allocator had given out, from the profiler's record of every allocation;
 * resident: growth of the process's resident memory at its peak (VmHWM, reset before), over what it was with everything imported
-  and one small step done. Includes the libraries' own buffers, but not what the C library would keep of freed memory: it is told to
-  give blocks of 64 kB and more back at once.
+  and one small step done. Includes the libraries' own buffers, but not what the C library would keep of freed memory: it is told
+  to give blocks of 64 kB and more back at once.
 
     python benchmarks/train_memory.py [--set network=vega --set stage=align ...] [--out FILE.json]
 """
@@ -29,9 +29,10 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from training import loop, memory  # noqa: E402
-from training.config import TrainConfig, override  # noqa: E402
+from training.config import TrainConfig  # noqa: E402
 from training.diffusion_task import DiffusionTask  # noqa: E402
 from training.model import build_model  # noqa: E402
+from training.settings_text import override  # noqa: E402
 
 STEPS = 3
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -1,7 +1,7 @@
 """The rows of the paper's Tables 5 and 6 as runs, so that each claim can be tried at any size.
 
-A row is one or two runs after the common start. The alignment module trains in every run, so that rows differ in the parts they are
-named for only. Settings are those of the nano model, small enough for a CPU; `--set network=sdxl ...` makes them larger."""
+A row is one or two runs after the common start. The alignment module trains in every run, so that rows differ in the parts they
+are named for only. Settings are those of the nano model, small enough for a CPU; `--set network=sdxl ...` makes them larger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from training.config import TrainConfig
 
-STAGE1_STEPS, STAGE2_STEPS = 100, 300
+STAGE1_STEPS, STAGE2_STEPS = 100, 240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Row:
 def align() -> TrainConfig:
     """The study's stage 1, common to most rows."""
     return TrainConfig(
-        recipe="study-align", stage="align", steps=STAGE1_STEPS, batch_size=8, crop_px=128, latent_crops=2048, target_size_px=128, lr=1e-3,
-        warmup_steps=20, adam_beta2=0.99, ema_decay=0.99, save_every=100, degradation="heavy",
+        recipe="study-align", stage="align", steps=STAGE1_STEPS, batch_size=4, crop_px=128, latent_crops=2048, target_size_px=128,
+        lr=1e-3, warmup_steps=20, adam_beta2=0.99, ema_decay=0.99, save_every=100, degradation="heavy",
     )  # fmt: skip
 
 
@@ -54,7 +54,9 @@ def rows() -> dict[str, Row]:
             runs=(replace(align(), lq_features="last"), replace(joint(), lq_features="last")),
             from_stage1=False,
         ),
-        "encoder-only": Row(table="6", says="LQ encoder fine-tuned, UNet frozen", runs=(replace(joint(), trains="lq_encoder,alignment"),)),
+        "encoder-only": Row(
+            table="6", says="LQ encoder fine-tuned, UNet frozen", runs=(replace(joint(), trains="lq_encoder,alignment"),)
+        ),
         "unet-only": Row(table="6", says="UNet fine-tuned, LQ encoder frozen", runs=(replace(joint(), trains="alignment,unet"),)),
         "separate": Row(
             table="6",

@@ -12,7 +12,8 @@ from training.data_commands import add_data_verbs
 TRAIN_HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
 
-    accelerate launch --num_processes 4 -m training train stage2 --data manifest.jsonl --base sdxl/ --init runs/stage1 --out runs/stage2
+    accelerate launch --num_processes 4 -m training train stage2 --data manifest.jsonl --base sdxl/ --init runs/stage1 --out
+    runs/stage2
 
 The batch is that of the recipe, shared by the processes: no number of them changes the result's recipe, learning rate or draws.
 """
@@ -33,13 +34,17 @@ def _train_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("recipes", help="list the recipes")
     verb.set_defaults(run=commands.recipes)
 
-    verb = verbs.add_parser("train", help="run one recipe", description=TRAIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verb = verbs.add_parser(
+        "train", help="run one recipe", description=TRAIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verb.add_argument("recipe", help="a name that `recipes` lists, or a .json file of settings (a run's config.json is one)")
     _source_arguments(verb)
     verb.add_argument("--out", type=Path, required=True, help="run folder")
     verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of the recipe")
     verb.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start where there is none")
-    verb.add_argument("--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop"
+    )
     verb.set_defaults(run=commands.train)
 
     verb = verbs.add_parser("ablate", help="train the rows of the paper's Tables 5 and 6 and compare them")
@@ -62,7 +67,9 @@ def _train_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def _source_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data", type=Path, required=True, help="manifest from prepare")
-    verb.add_argument("--base", type=Path, help="SDXL checkpoint, or a diffusers folder of one: UNet, VAE and text encoders to start from")
+    verb.add_argument(
+        "--base", type=Path, help="SDXL checkpoint, or a diffusers folder of one: UNet, VAE and text encoders to start from"
+    )
     verb.add_argument("--init", type=Path, help="run folder to start from, or a FaithDiff file (FaithDiff.bin, .safetensors)")
     verb.add_argument("--vae", type=Path, help="VAE to use in place of the base's")
     verb.add_argument("--text", type=Path, help="diffusers folder with the two text encoders, where --base has none")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from training.config import override
 from training.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
 from training.recipes import recipe
+from training.settings_text import override
 from training.sources import Sources
 
 
@@ -24,9 +24,7 @@ def recipes(_arguments: argparse.Namespace) -> None:
 
 def sources_of(arguments: argparse.Namespace) -> Sources:
     """The files a run starts from, as named on the command line."""
-    return Sources(
-        data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text
-    )
+    return Sources(data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text)
 
 
 def train(arguments: argparse.Namespace) -> None:

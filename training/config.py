@@ -1,15 +1,12 @@
 """One strict schema for every run. A recipe is a function (recipes.py) or a JSON file of these settings; `--set key=value`
-replaces fields of it.
+replaces fields of it (settings_text.py).
 
-"Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws are
-counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
+"Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
+are counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 PARTS_OF_STAGE = {
     "vae": ("vae",),
@@ -17,7 +14,8 @@ PARTS_OF_STAGE = {
     "align": ("alignment",),
     "joint": ("lq_encoder", "alignment", "unet"),
 }
-"""What each stage trains: the VAE (nano only), the UNet on clean latents (nano only), the paper's stage 1, the paper's stage 2."""
+"""What each stage trains: the VAE (nano only), the UNet on clean latents (nano only), the paper's stage 1, the paper's stage
+2."""
 
 CHOICES = {
     "stage": tuple(PARTS_OF_STAGE),
@@ -41,15 +39,15 @@ class TrainConfig:
     stage: str
     """A key of PARTS_OF_STAGE."""
     trains: str = ""
-    """Parts that train, separated by commas, of unet, lq_encoder and alignment; empty = the stage's own (the paper's Table 6 trains
-    others)."""
+    """Parts that train, separated by commas, of unet, lq_encoder and alignment; empty = the stage's own (the paper's Table 6
+    trains others)."""
     network: str = "nano"
     """Name of the widths, see networks.NETWORKS."""
     alignment_mode: str = "pointwise"
     """"pointwise" or "spatial", see faithdiff_core.alignment."""
     alignment_layers: int = -1
-    """Transformer blocks of the alignment module; -1 = the network's own (2), 0 = none: features are only embedded and added through
-    the linear layer (the paper's Table 5, without alignment)."""
+    """Transformer blocks of the alignment module; -1 = the network's own (2), 0 = none: features are only embedded and added
+    through the linear layer (the paper's Table 5, without alignment)."""
     lq_features: str = "penultimate"
     """"penultimate" = the LQ encoder cut before its head; "last" = with its head, 8 channels (the paper's Table 5)."""
     lora_rank: int = 0
@@ -96,7 +94,8 @@ class TrainConfig:
 
     # Prompts
     prompts: str = "none"
-    """"none" = zeros in place of both embeddings; "captions" = the manifest's captions through SDXL's two text encoders, cached."""
+    """"none" = zeros in place of both embeddings; "captions" = the manifest's captions through SDXL's two text encoders,
+    cached."""
     prompt_dropout: float = 0.2
     """Share of the samples whose caption is replaced by "" (official train_SDXL_stage_2.py:748)."""
 
@@ -116,8 +115,8 @@ class TrainConfig:
     optimiser: str = "adamw"
     """"adamw", or "adamw8bit" (torchao: 8-bit moments, stochastic rounding into bf16 weights)."""
     fused_backward: bool = False
-    """Update each parameter as soon as its gradient is there and free it. Gradients are then clipped a parameter at a time, and the
-    batch cannot be accumulated."""
+    """Update each parameter as soon as its gradient is there and free it. Gradients are then clipped a parameter at a time, and
+    the batch cannot be accumulated."""
     lr: float
     encoder_lr_ratio: float = 0.1
     """LQ encoder's share of `lr` (official train_SDXL_stage_2.py:713: 5e-6 against 5e-5)."""
@@ -179,7 +178,9 @@ class TrainConfig:
         for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac", "final_lr_frac"):
             _expect(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
         if self.fused_backward:
-            _expect(self.micro_batch_size in (0, self.batch_size), "micro_batch_size", "0 with fused_backward", self.micro_batch_size)
+            _expect(
+                self.micro_batch_size in (0, self.batch_size), "micro_batch_size", "0 with fused_backward", self.micro_batch_size
+            )
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -198,70 +199,3 @@ class TrainConfig:
 def _expect(holds: bool, name: str, wanted: str, got: object) -> None:
     if not holds:
         raise ValueError(f"expected {name} to be {wanted}, got {got}, correct the configuration")
-
-
-def _known(name: str, source: str) -> None:
-    """Raise ValueError naming the nearest setting if `name` is none."""
-    names = [field.name for field in fields(TrainConfig)]
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
-        raise ValueError(f"expected a known setting{source}, got {name!r}, {hint}")
-
-
-def _parse(name: str, kind: type, text: str) -> Any:
-    if kind is bool:
-        lowered = text.lower()
-        if lowered not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-            raise ValueError
-        return lowered in ("true", "1", "yes", "on")
-    if kind is int:
-        number = float(text)  # 1e6 is a whole number, too
-        if not number.is_integer():
-            raise ValueError
-        return int(number)
-    return kind(text)
-
-
-def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
-    """Apply `key=value` texts. Raises ValueError for an unknown key (naming the nearest one) or a value of the wrong type."""
-    changes: dict[str, Any] = {}
-    for text in assignments:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"expected KEY=VALUE after --set, got {text!r}, write for example --set steps=100")
-        _known(name, "")
-        kind = type(getattr(config, name))
-        try:
-            changes[name] = _parse(name, kind, value)
-        except (ValueError, OverflowError):
-            raise ValueError(f"expected {kind.__name__} for {name}, got {value!r}, correct --set {text}") from None
-    return replace(config, **changes)
-
-
-def to_json(config: TrainConfig) -> str:
-    """The configuration as one line of JSON, keys in the order of the schema."""
-    return json.dumps(asdict(config))
-
-
-def from_json(text: str, source: str = "") -> TrainConfig:
-    """Read what `to_json` wrote, or a recipe file; settings left out take their defaults. `source` names the file in messages.
-
-    Raises ValueError for text that is no JSON object, unknown keys, values of the wrong type, and missing ones without default."""
-    where = f" in {source}" if source else ""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"expected a JSON object of settings{where}, got {text[:40]!r} ({error}), correct it") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object of settings{where}, got {type(value).__name__}, correct it")
-    kinds = {field.name: field.type for field in fields(TrainConfig)}
-    for name, given in value.items():
-        _known(name, where)
-        allowed = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[str(kinds[name])]
-        if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in allowed):
-            raise ValueError(f"expected {kinds[name]} for {name}{where}, got {given!r}, correct it")
-    missing = [name for name in ("recipe", "stage", "steps", "batch_size", "lr") if name not in value]
-    if missing:
-        raise ValueError(f"expected values for {', '.join(missing)}{where}, got none, add them")
-    return TrainConfig(**value)

@@ -23,17 +23,18 @@ from training.validation import Validation
 class DiffusionTask:
     """What the loop needs to know about these stages.
 
-    `vae` (frozen) encodes crops that the source has no posterior for; `texts` holds the prompts' embeddings (None = no prompts)."""
+    `vae` (frozen, on `device`) encodes crops that the source has no posterior for; `texts` holds the prompts' embeddings (None =
+    no prompts)."""
 
     def __init__(
-        self, config: TrainConfig, source: SampleSource, model: FaithDiffModel, *, device: torch.device, vae: AutoencoderKL | None,
-        texts: TextCache | None, validation: Validation | None = None,
+        self, config: TrainConfig, source: SampleSource, model: FaithDiffModel, *, device: torch.device, vae: AutoencoderKL |
+        None, texts: TextCache | None, validation: Validation | None = None,
     ) -> None:  # fmt: skip
         self.config = config
         self.source = source
         self.module = model
         self.device = device
-        self._vae = vae.to(device) if vae is not None else None
+        self._vae = vae
         self._texts = texts
         self._validation = validation
         self._cumprod = alphas_cumprod().to(device)
@@ -48,8 +49,8 @@ class DiffusionTask:
         self.source.prefetch(step, places)
 
     def batch(self, step: int, places: range) -> dict[str, torch.Tensor]:
-        """noisy and noise (B, 4, h, w), timestep (B,), time_ids (B, 6); with alignment lq (B, 3, H, W) in [-1, 1]; with prompts context
-        (B, 77, C) and pooled (B, C). All on the task's device, float32.
+        """noisy and noise (B, 4, h, w), timestep (B,), time_ids (B, 6); with alignment lq (B, 3, H, W) in [-1, 1]; with prompts
+        context (B, 77, C) and pooled (B, C). All on the task's device, float32.
 
         Every draw comes from the sample's own generator, in one order, whatever else is in the batch."""
         samples = self.source.samples(step, places)
@@ -94,7 +95,9 @@ class DiffusionTask:
         else:
             unit = (sample.image_CHW.to(self.device) + 1.0) / 2.0
             if self._preset is None:
-                raise ValueError(f"expected a degradation for {sample.key!r}, which has no LQ twin, got none, add --set degradation=mild")
+                raise ValueError(
+                    f"expected a degradation for {sample.key!r}, which has no LQ twin, got none, add --set degradation=mild"
+                )
             small = degrade(unit, self._preset, self.config.degradation_scale, sample.generator)
         return upscale(small, size, sample.generator) * 2.0 - 1.0
 

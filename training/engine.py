@@ -23,7 +23,7 @@ class Engine:
 
     Raises ValueError under a DeepSpeed configuration, and for 8-bit moments under FSDP2."""
 
-    def __init__(self, config: TrainConfig, run_dir: Path, *, log_with: list[str]) -> None:
+    def __init__(self, config: TrainConfig, run_dir: Path, *, tracker: str | None) -> None:
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise ValueError("expected DDP or FSDP2, got a DeepSpeed configuration, launch with --use_fsdp --fsdp_version 2")
         process_state(config)
@@ -31,7 +31,7 @@ class Engine:
         self.accelerator = Accelerator(
             mixed_precision="no",
             cpu=self.device.type == "cpu",
-            log_with=log_with or None,
+            log_with=tracker,
             project_dir=run_dir,
             # Gradients live in the buckets that are sent, not beside them; there are no buffers that change.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
@@ -45,7 +45,7 @@ class Engine:
             raise ValueError(f"expected optimiser=adamw with FSDP2, got {config.optimiser}, change one of them")
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module on this process's device, ready for training. With FSDP2 its parameters are new objects under the old names."""
+        """The module on this process's device, ready to train. With FSDP2 its parameters are new objects under the old names."""
         if self.sharded:
             shard(module, self.device, self.processes)
             return module

@@ -16,11 +16,12 @@ from faithdiff_core.keymap import diffusers_to_ldm
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
 from training import runstate
-from training.config import TrainConfig, from_json
+from training.config import TrainConfig
 from training.latents import bank_crop
 from training.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model import alignment_sizes, lq_encoder_sizes, spec_for
 from training.networks import build_vae, network_spec
+from training.settings_text import from_json
 from training.stages import training_store
 from training.starting_point import averaged_weights, history, part_of
 from training.vae_files import fold_latent_statistics, latent_statistics, write_vae

@@ -26,12 +26,14 @@ from training.vae_files import read_vae
 from training.weight_files import State, file_digest
 
 
-def load_vae(config: TrainConfig, sources: Sources) -> AutoencoderKL:
-    """The frozen VAE of a diffusion stage, fp32: `sources.vae`, else the base's. Raises ValueError if there is none."""
+def load_vae(config: TrainConfig, sources: Sources, device: torch.device | str = "cpu") -> AutoencoderKL:
+    """The frozen VAE of a diffusion stage, fp32 on `device`: `sources.vae`, else the base's. Raises ValueError if there is
+    none."""
     path = sources.vae or sources.base
     if path is None:
         raise ValueError(f"expected --vae or --base with a VAE for stage {config.stage}, got none, name one")
-    return read_vae(path, network_spec(config.network))
+    vae: Any = read_vae(path, network_spec(config.network))  # diffusers' annotation of .to() is wrong
+    return vae.to(device)
 
 
 def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffModel, History]:

@@ -21,7 +21,7 @@ from training.progress import Reports
 from training.run import Run, former_state
 from training.seeds import seed_for
 from training.task import Task
-from training.trackers import usable_trackers
+from training.trackers import usable_tracker
 
 
 class DivergedError(RuntimeError):
@@ -37,7 +37,7 @@ def train(
     finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
     configuration differs from the run's, or if the batch cannot be shared evenly; SaveError if the end could not be saved;
     Interrupted after a signal, once the step is saved."""
-    engine = Engine(config, run_dir, log_with=usable_trackers(config.tracker))
+    engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
     state = former_state(run_dir, config, resume=resume)
     engine.wait()  # until all have read what the main process may now change
@@ -50,7 +50,7 @@ def train(
             figures, stopped_by = _steps(run, reports, interrupts, last_step)
         finally:
             reports.close()
-        run.finish()
+        run.finish()  # where a signal has stopped it between two saves, it saves now
     if stopped_by:
         raise Interrupted(stopped_by, run.step)
     return figures
@@ -66,7 +66,7 @@ def _steps(run: Run, reports: Reports, interrupts: Interrupts, last_step: int) -
         norm, stopped_by = _step(run, reports, interrupts, first=run.step == first_step)
         reports.advance()
         ending = run.step == last_step
-        if run.step % config.save_every == 0 or ending or stopped_by:
+        if run.step % config.save_every == 0 or ending:
             run.save()
         validates = bool(config.validate_every) and (run.step % config.validate_every == 0 or ending) and not stopped_by
         if run.step % config.log_every == 0 or validates or ending or stopped_by:
@@ -92,7 +92,9 @@ def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) ->
     loss, *taken = run.engine.mean([loss, *(float(interrupts.received == number) for number in signals)])
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not math.isfinite(value):
-            raise DivergedError(f"{name} is {value} at step {run.step}; the last checkpoint is kept; lower lr and add --resume")
+            raise DivergedError(
+                f"{name} is {value} at step {run.step}; the last checkpoint is kept; go on from it with --resume and a lower lr"
+            )
     run.update()
     reports.window.add_step(loss, run.config.crops_at(run.step - 1)[0], time.monotonic() - started_s)
     return norm, next((int(number) for number, share in zip(signals, taken, strict=True) if share), 0)
@@ -133,13 +135,12 @@ def _validate(run: Run) -> tuple[dict[str, float], list[Path]]:
     engine = run.engine
     if not engine.is_main and not engine.sharded:
         return {}, []
-    with tempfile.TemporaryDirectory() as elsewhere, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
-        folder = run.run_dir / "validation" if engine.is_main else Path(elsewhere)
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
+            folder = run.run_dir / "validation" if engine.is_main else Path(elsewhere)
             folder.mkdir(parents=True, exist_ok=True)
             figures = run.task.validate(run.step, folder)
-        except OSError as error:
-            warn(f"validation at step {run.step} was given up ({error}); training goes on")
-            figures = {}
-        pictures = sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
-    return figures, pictures
+    except OSError as error:
+        warn(f"validation at step {run.step} was given up ({error}); training goes on")
+        return {}, []
+    return figures, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []

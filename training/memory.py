@@ -31,6 +31,8 @@ from training.vae_task import VAETask
 
 KINDS = ("weights", "gradients", "optimiser", "ema")
 CPU = torch.device("cpu")
+UNCOMPILED_8BIT_STEP_BYTES = 57
+"""Intermediate results of one parameter's step under adamw8bit where it is not compiled, a value of it (measured on a CPU)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +87,16 @@ def estimate(config: TrainConfig, *, on_gpu: bool, processes: int = 1, sharded: 
     with FakeTensorMode(), live, _GPUAutocast() if on_gpu else nullcontext():
         for module in filter(None, (task.module, vae)):
             _materialise(module)
-        _step(config, task, vae, live, processes, buckets=processes > 1 and not sharded)
+        scratch = UNCOMPILED_8BIT_STEP_BYTES if config.optimiser == "adamw8bit" and not on_gpu else 0
+        _step(config, task, vae, live, processes, buckets=processes > 1 and not sharded, step_bytes_per_value=scratch)
     peak = {kind: live.peak[kind] // (processes if sharded else 1) for kind in KINDS}
     if config.ema_on_cpu and on_gpu:
         peak["ema"] = 0
     gathered = _gathered_bytes(task.module) if sharded else 0
     return MemoryEstimate(
-        **{f"{kind}_bytes": size for kind, size in peak.items()}, activations_bytes=live.peak[WORK] + gathered, phase=live.peak_phase
+        **{f"{kind}_bytes": size for kind, size in peak.items()},
+        activations_bytes=live.peak[WORK] + gathered,
+        phase=live.peak_phase,
     )
 
 
@@ -116,9 +121,17 @@ def _materialise(model: nn.Module) -> None:
 
 
 def _step(
-    config: TrainConfig, task: Task, vae: AutoencoderKL | None, live: LiveBytes, processes: int, *, buckets: bool
+    config: TrainConfig,
+    task: Task,
+    vae: AutoencoderKL | None,
+    live: LiveBytes,
+    processes: int,
+    *,
+    buckets: bool,
+    step_bytes_per_value: int,
 ) -> None:
-    """One optimiser step of a run under way. `buckets`: gradients have their place all the time (DDP)."""
+    """One optimiser step of a run under way. `buckets`: gradients have their place all the time (DDP). `step_bytes_per_value`:
+    what the optimiser takes for a while, for each value of the parameter that it is at."""
     groups = task.groups()
     only_train(task.module, groups)
     parameters = trainable(groups)
@@ -135,6 +148,8 @@ def _step(
     def gradient_is_there(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
         live.mark([parameter.grad], "gradients")
+        if config.fused_backward:
+            torch.empty(step_bytes_per_value * parameter.numel(), dtype=torch.uint8)
         if config.fused_backward or buckets:
             parameter.grad = None
 
@@ -152,6 +167,8 @@ def _step(
         loss, _ = task.loss(task.module, empty_batch(config, micro, crop_px))
         live.phase = "backward pass"
         loss.backward()
+    live.phase = "optimiser step"
+    torch.empty(step_bytes_per_value * max(parameter.numel() for parameter in parameters.values()), dtype=torch.uint8)
     for parameter in parameters.values():
         parameter.grad = None
     live.phase = "update of the average"
@@ -190,8 +207,8 @@ def _gathered_bytes(module: nn.Module) -> int:
 
 
 def report(config: TrainConfig) -> str:
-    """What trains and the memory it takes, one device's share under a launcher: a table, for the device at hand, and for a GPU
-    where the run would take one and finds none."""
+    """What trains, and the memory (GB, 1e9 bytes) of one device: the one at hand, and a GPU where the run would take one and
+    finds none. Under a launcher: of this process's device."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     task, _ = _without_content(config)
@@ -200,10 +217,9 @@ def report(config: TrainConfig) -> str:
     listed = ", ".join(f"{name} {count / 1e6:,.2f} M" for name, count in counts.items())
     lines = [f"trains: {listed}; together {sum(counts.values()) / 1e6:,.2f} of {whole / 1e6:,.2f} M parameters"]
     here_is_gpu = device_of(config).type == "cuda"
-    for on_gpu in {here_is_gpu, config.device == "auto"}:
+    for on_gpu in sorted({here_is_gpu, config.device == "auto"}):
         found = estimate(config, on_gpu=on_gpu, processes=processes, sharded=sharded)
         sizes = "  ".join(f"{kind} {getattr(found, f'{kind}_bytes') / 1e9:.2f}" for kind in (*KINDS, "activations"))
-        lines.append(
-            f"memory on {'a GPU' if on_gpu else 'the CPU'}: {found.total_bytes / 1e9:.2f} GB at most, in the {found.phase} ({sizes})"
-        )
+        device = "a GPU" if on_gpu else "the CPU"
+        lines.append(f"memory on {device}: about {found.total_bytes / 1e9:.2f} GB, reached in the {found.phase} ({sizes})")
     return "\n".join(lines)

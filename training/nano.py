@@ -7,11 +7,11 @@ from pathlib import Path
 
 from training import manifest, runstate
 from training.bundled import bundled_stills
-from training.config import override
 from training.export import export
 from training.files import write_atomically
 from training.prepare import build
 from training.recipes import recipe
+from training.settings_text import override
 from training.stages import Sources, run_stage
 from training.text_images import write_series
 

@@ -49,11 +49,9 @@ def _inner(optimiser: torch.optim.Optimizer | FusedBackward) -> torch.optim.Opti
 
 
 def _plain(value: Any, keep: bool) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
     if hasattr(value, "codes"):
         return {**{name: getattr(value, name) for name in EIGHT_BIT}, "signed": value.signed, "dtype": value.dtype}
-    return whole(value, keep=keep)
+    return whole(value, keep=keep) if isinstance(value, torch.Tensor) else value
 
 
 def _placed(value: Any, parameter: torch.nn.Parameter, fused: bool) -> Any:
@@ -61,8 +59,8 @@ def _placed(value: Any, parameter: torch.nn.Parameter, fused: bool) -> Any:
     if isinstance(value, dict):
         from training.adamw8bit import OptimState8bit
 
-        parts = [value[name].to(parameter.device, copy=True) for name in EIGHT_BIT]
-        return OptimState8bit(*parts, value["signed"], value["dtype"])
+        codes, scale, qmap = (value[name].to(parameter.device, copy=True) for name in EIGHT_BIT)
+        return OptimState8bit(codes, scale, qmap, value["signed"], value["dtype"])
     if not isinstance(value, torch.Tensor):
         return value
     if value.ndim and value.shape == parameter.shape:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from training.config import TrainConfig, from_json
+from training.config import TrainConfig
+from training.settings_text import from_json
 
 
 def stage1() -> TrainConfig:
     """The paper's stage 1: the alignment module alone, from an SDXL checkpoint (80 GB cards, or smaller micro-batches)."""
-    # Official train_stage_1.sh and train_SDXL_stage_1.py: 16 a device x 4 accumulated x 4 devices. bf16 stands for its fp16: no loss
-    # scale needed. Pictures at their own size, square crops, mirrored half of the time (official Realesrgan_offline_dataset.py:183-209).
+    # Official train_stage_1.sh and train_SDXL_stage_1.py: 16 a device x 4 accumulated x 4 devices. bf16 stands for its fp16: no
+    # loss scale needed. Pictures at their own size, square crops, mirrored half of the time (official
+    # Realesrgan_offline_dataset.py:183-209).
     return TrainConfig(
         recipe="stage1",
         stage="align",
@@ -188,7 +190,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """The configuration called `name`, of an ablation's run (`ROW/1`), or of a JSON file. Raises ValueError naming the nearest."""
+    """The configuration called `name`, of an ablation's run (`ROW/1`), or of a JSON file. Raises ValueError naming the
+    nearest."""
     from training.ablations import configurations
 
     if name.endswith(".json"):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training import runstate
-from training.config import TrainConfig, from_json, to_json
+from training.config import TrainConfig
 from training.devices import warn
 from training.ema import EMA
 from training.engine import Engine
@@ -16,16 +16,17 @@ from training.optimiser_state import load_by_name, state_by_name
 from training.optimisers import FusedBackward, make_optimiser
 from training.plan import micro_batches
 from training.schedule import lr_factor
+from training.settings_text import from_json, to_json
 from training.sharding import whole
 from training.task import Task
 
 MAY_CHANGE = (
     *("steps", "micro_batch_size", "gradient_checkpointing", "ema_on_cpu", "device", "threads", "workers", "cache_bytes"),
     *("save_every", "keep_checkpoints", "log_every", "validate_every", "validation_pictures", "validation_sampling_steps"),
-    *("tracker", "max_unreadable_frac"),
+    *("tracker", "max_unreadable_frac", "lr", "clip_norm"),
 )
-"""Settings that a resumed run may change. Another number of steps stretches the cosine from here on; the others change no result,
-but for rounding."""
+"""Settings that a resumed run may change. Another number of steps stretches the cosine from here on, a lower learning rate or
+norm helps a run that has diverged; the others change no result, but for rounding."""
 
 
 class SaveError(OSError):
@@ -57,30 +58,29 @@ class Run:
         self.task, self.config, self.run_dir, self.extra, self.engine = task, config, run_dir, extra, engine
         self.failure = ""
         """Why the newest state is not on disk; empty = it is, or has not been due."""
+        self.step = int(state["step"]) if state is not None else 0
+        """Optimiser steps done."""
         only_train(task.module, task.groups())
         if state is not None:
             task.module.load_state_dict(state["model"])
         if engine.is_main:
-            self._open_folder(new=state is None, step=state["step"] if state else 0)
+            self._open_folder(new=state is None)
         self.module = engine.wrap(task.module)
         groups = task.groups()
         self.parameters = trainable(groups)
         self.optimiser = FusedBackward(groups, config) if config.fused_backward else make_optimiser(groups, config)
         self.ema = EMA(self.parameters, max_decay=config.ema_decay, on_cpu=config.ema_on_cpu)
-        self.step = 0
         if state is not None:
             load_by_name(self.optimiser, state["optimiser"], self.parameters)
             self.ema.load(state["ema"], self.parameters)
-            self.step = int(state["step"])
         self.saved_step = self.step
 
-    def _open_folder(self, *, new: bool, step: int) -> None:
+    def _open_folder(self, *, new: bool) -> None:
         if new:
             trained = trainable(self.task.groups())
             weights = self.task.module.state_dict()
             runstate.begin(self.run_dir, {name: value for name, value in weights.items() if name not in trained})
-        else:
-            runstate.drop_after(self.run_dir, step)
+        runstate.tidy(self.run_dir, self.step)
         write_text(self.run_dir / "config.json", to_json(self.config) + "\n")
 
     def set_lr(self) -> float:

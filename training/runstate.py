@@ -122,8 +122,11 @@ def _frozen(run_dir: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"expected the run's frozen weights, got {run_dir / FROZEN} ({error}), start the run afresh") from error
 
 
-def drop_after(run_dir: Path, step: int) -> None:
-    """Delete checkpoints later than `step`, which `load` has found damaged: what goes on from `step` takes their names."""
+def tidy(run_dir: Path, step: int) -> None:
+    """Delete what is of no use to a run that goes on from `step`: half-written files of a killed process, and later checkpoints,
+    which `load` has found damaged."""
+    for path in (run_dir / FOLDER).glob(".step-*"):
+        path.unlink()
     for path in checkpoints(run_dir):
         if int(path.stem.removeprefix("step-")) > step:
             path.unlink()

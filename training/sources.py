@@ -10,8 +10,8 @@ from pathlib import Path
 class Sources:
     """Files a run starts from. Which are needed depends on the stage; see initial.py.
 
-    data: manifest. vae: VAE to use in place of the base's. init: run folder, or FaithDiff file. base: SDXL checkpoint or diffusers
-    folder. text: diffusers folder with the text encoders, where base has none."""
+    data: manifest. vae: VAE to use in place of the base's. init: run folder, or FaithDiff file. base: SDXL checkpoint or
+    diffusers folder. text: diffusers folder with the text encoders, where base has none."""
 
     data: Path
     vae: Path | None = None

@@ -50,10 +50,9 @@ def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Ta
     device = device_of(config)
     if config.stage == "vae":
         return VAETask(config, store), {"data_digest": digest, "before": []}
-    vae = load_vae(config, sources)
+    vae = load_vae(config, sources, device)
     model, before = initial_model(config, sources)
     facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
-    vae = vae.to(device)
     texts = open_texts(config, sources, device)
     bank = _bank(config, store, vae, facts, run_dir.parent, device)
     source = SampleSource(config, store, bank)

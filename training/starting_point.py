@@ -10,9 +10,10 @@ from typing import Any
 from faithdiff_core.checkpoint import alignment_state_for
 from faithdiff_core.keymap import ldm_to_diffusers
 from training import runstate
-from training.config import TrainConfig, from_json
+from training.config import TrainConfig
 from training.devices import warn
 from training.lora import base_unet, has_lora, lora_state, merged_unet
+from training.settings_text import from_json
 from training.weight_files import State, file_digest, read_parts
 
 History = list[dict[str, Any]]

@@ -12,10 +12,11 @@ import torch
 
 from training import manifest
 from training.ablations import Row, align, rows
-from training.config import TrainConfig, override
+from training.config import TrainConfig
 from training.devices import device_of
 from training.files import write_json, write_text
 from training.initial import initial_model, load_vae
+from training.settings_text import override
 from training.sources import Sources
 from training.stages import run_stage
 from training.validation import Validation
@@ -25,7 +26,8 @@ FIGURES = ("loss", "psnr_db", "ssim")
 
 
 def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
-    """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the table.
+    """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the
+    table.
 
     Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
     chosen = _chosen(rows)
@@ -59,7 +61,9 @@ def _configured(config: TrainConfig, seed: int, settings: list[str]) -> TrainCon
     return override(replace(config, seed=seed), settings)
 
 
-def _run_row(name: str, row: Row, sources: Sources, folder: Path, stage1: Path, seed: int, settings: list[str]) -> dict[str, float]:
+def _run_row(
+    name: str, row: Row, sources: Sources, folder: Path, stage1: Path, seed: int, settings: list[str]
+) -> dict[str, float]:
     before = stage1 if row.from_stage1 else sources.init
     for number, planned in enumerate(row.runs, start=1):
         config = _configured(replace(planned, recipe=f"{name}/{number}"), seed, settings)
@@ -71,14 +75,14 @@ def _run_row(name: str, row: Row, sources: Sources, folder: Path, stage1: Path, 
 
 @torch.no_grad()
 def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
-    """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws fixed."""
+    """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
+    fixed."""
     device = device_of(config)
     records = [record for record in manifest.read(sources.data) if record.split == "val"]
     fixed = replace(config, seed=0, validation_pictures=len(records))
-    validation = Validation(fixed, records, load_vae(config, sources).to(device), None, device)
+    validation = Validation(fixed, records, load_vae(config, sources, device), None, device)
     model, _ = initial_model(config, sources)
-    figures = validation.run(model.to(device), config.steps, picture.with_suffix(""))
-    return figures
+    return validation.run(model.to(device), config.steps, picture.with_suffix(""))
 
 
 def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:

@@ -15,17 +15,17 @@ from training.devices import warn
 NONE = "none"
 
 
-def usable_trackers(name: str) -> list[str]:
-    """[name]; [] for "none" and, with a warning, for a package that is not there. Raises ValueError for an unknown name."""
+def usable_tracker(name: str) -> str | None:
+    """The name; None for "none" and, with a warning, for a package that is not there. Raises ValueError for an unknown one."""
     if name == NONE:
-        return []
+        return None
     known = sorted(str(kind) for kind in LOGGER_TYPE_TO_CLASS)
     if name not in known:
         raise ValueError(f"expected tracker to be {', '.join(known)} or {NONE}, got {name!r}, correct --set tracker=")
     if name not in [str(kind) for kind in get_available_trackers()]:
         warn(f"tracker {name} is not installed, only log.jsonl is written")
-        return []
-    return [name]
+        return None
+    return name
 
 
 class Trackers:
@@ -35,7 +35,7 @@ class Trackers:
         self._accelerator = accelerator
         # What a killed run had written beyond its checkpoint is hidden.
         options = {"tensorboard": {"purge_step": first_step + 1}}
-        self._working = bool(config.tracker != NONE and accelerator.log_with)
+        self._working = bool(accelerator.log_with)
         self._try(lambda: accelerator.init_trackers(config.tracker, config=vars(config), init_kwargs=options))
 
     def log(self, row: dict[str, float], step: int) -> None:

@@ -39,8 +39,8 @@ class RoundTrip(nn.Module):
         self.decoder: nn.Module = parts.decoder
 
     def forward(self, image_BCHW: torch.Tensor, noise_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Images (B, 3, H, W) in [-1, 1] and normal noise (B, 4, H/8, W/8) -> the posterior's mean and log variance, of the noise's
-        shape, and the decoded sample (B, 3, H, W), all float32."""
+        """Images (B, 3, H, W) in [-1, 1] and normal noise (B, 4, H/8, W/8) -> the posterior's mean and log variance, each of the
+        noise's shape, and the decoded sample (B, 3, H, W), all float32."""
         mean, log_variance = self.quant_conv(self.encoder(image_BCHW)).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
         latent = mean + torch.exp(0.5 * log_variance) * noise_BCHW

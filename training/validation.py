@@ -1,7 +1,7 @@
 """Validation on fixed pictures with fixed draws: the loss, and restored pictures beside their input and the truth.
 
-Whatever the step, the same picture gets the same degradation, noise and timesteps, so that values can be compared along a run and between
-runs of the same settings."""
+Whatever the step, the same picture gets the same degradation, noise and timesteps, so that values can be compared along a run and
+between runs of the same settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ LOSS_TIMESTEPS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One validation picture: truth and enlarged LQ (1, 3, S, S) in [0, 1], its latent in model units, and its prompt's embeddings."""
+    """One validation picture: truth and enlarged LQ (1, 3, S, S) in [0, 1], its latent in model units, and its prompt's
+    embeddings."""
 
     key: str
     truth_BCHW: torch.Tensor
@@ -91,8 +92,8 @@ class Validation:
 
     @torch.no_grad()
     def run(self, model: FaithDiffModel, step: int, folder: Path) -> dict[str, float]:
-        """Mean figures over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`, `lq_ssim`
-        of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth."""
+        """Mean figures over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`,
+        `lq_ssim` of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth."""
         if not self.pictures:
             return {}
         training = model.training
@@ -114,7 +115,9 @@ class Validation:
         features = model.encode_lq(picture.lq_BCHW * 2.0 - 1.0) if aligned else None
 
         def predict(x_BCHW: torch.Tensor, timestep_B: torch.Tensor) -> torch.Tensor:
-            return model.predict(x_BCHW, timestep_B.to(self._device), ids, features, picture.context_BNC, picture.pooled_BC).float()
+            return model.predict(
+                x_BCHW, timestep_B.to(self._device), ids, features, picture.context_BNC, picture.pooled_BC
+            ).float()
 
         figures = {"loss": self._loss(predict, picture)}
         if not aligned:

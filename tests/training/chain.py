@@ -7,10 +7,11 @@ from typing import Any
 
 from conftest import QUICK
 
-from training.config import TrainConfig, override
+from training.config import TrainConfig
 from training.diffusion_task import DiffusionTask
 from training.export import export
 from training.recipes import recipe
+from training.settings_text import override
 from training.sources import Sources
 from training.stages import build_task, run_stage
 

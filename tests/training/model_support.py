@@ -15,9 +15,10 @@ from faithdiff_core.checkpoint import FaithDiffParts, assemble_released
 from faithdiff_core.keymap import diffusers_to_ldm
 from faithdiff_core.metadata import FaithDiffMetadata
 from training import runstate
-from training.config import TrainConfig, to_json
+from training.config import TrainConfig
 from training.groups import trained_groups
 from training.model import FaithDiffModel, build_model
+from training.settings_text import to_json
 
 
 def tiny(**settings: Any) -> TrainConfig:

@@ -11,20 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 WORKER = Path(__file__).with_name("toy_worker.py")
-FSDP2 = {
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-}
-"""What `accelerate launch --use_fsdp --fsdp_version 2 --fsdp_auto_wrap_policy TRANSFORMER_BASED_WRAP` sets; the launcher itself
-takes these options for GPUs only."""
+FSDP2 = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 
 
-def start(
-    *arguments: str | Path, launcher: tuple[str, ...] = (), variables: dict[str, str] | None = None
-) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """The worker as a process of its own session; `launcher` = arguments for Python in front of the script."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **(variables or {})}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
         [sys.executable, *launcher, str(WORKER), *map(str, arguments)],
         env=environment,
@@ -46,10 +38,10 @@ def torchrun(count: int) -> tuple[str, ...]:
     return ("-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(free_port()))
 
 
-def accelerate_launch(count: int) -> tuple[str, ...]:
-    """The same by accelerate."""
-    port = ("--main_process_port", str(free_port()))
-    return ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count), "--num_machines", "1", *port)
+def accelerate_launch(count: int, *options: str) -> tuple[str, ...]:
+    """The same by accelerate, as for GPUs: with --cpu it starts several by MPI only. The task says on which device it runs."""
+    base = ("--num_processes", str(count), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    return ("-m", "accelerate.commands.launch", *base, "--main_process_port", str(free_port()), *(options or ("--multi_gpu",)))
 
 
 def free_port() -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from training.ablations import configurations, rows
-from training.config import from_json, override, to_json
 from training.recipes import RECIPES, recipe
+from training.settings_text import from_json, override, to_json
 
 
 @pytest.mark.parametrize("name", sorted([*RECIPES, *configurations()]))
@@ -74,7 +74,19 @@ def test_ablation_rows_train_equally_long_and_differ_where_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["steps", "steps=many", "steps=1.5", "steps=0", "crop_px=100", "lr=-1", "precision=fp8", "ema_decay=1", "trains=vae", "fused_backward=maybe"]
+    "text",
+    [
+        "steps",
+        "steps=many",
+        "steps=1.5",
+        "steps=0",
+        "crop_px=100",
+        "lr=-1",
+        "precision=fp8",
+        "ema_decay=1",
+        "trains=vae",
+        "fused_backward=maybe",
+    ],
 )
 def test_wrong_values_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -19,7 +19,7 @@ from training import loop, runstate
 TOY = ["steps=4", "save_every=1", "keep_checkpoints=9", "lr=1e-3", "validate_every=4"]
 MODEL = [*TOY, "lora_rank=2", "lora_targets=attention"]
 PARTS = "micro_batch_size=1"
-UNITS = {"FSDP_TRANSFORMER_CLS_TO_WRAP": "UNet2DConditionModel,LQEncoder,Linear"}
+UNITS = ("--fsdp_transformer_layer_cls_to_wrap", "UNet2DConditionModel,LQEncoder,Linear")
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -40,9 +40,9 @@ def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int |
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs. toy, model: by one process. fsdp, fsdp-model, ddp, ddp-parts, ddp-model: the same by two. handed-on: by two
-    with shards up to step 2, by one to step 3, by two without shards to the end."""
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs. toy, model: by one process. fsdp, fsdp-model: the same by two. handed-on: by two with shards up to
+    step 2, then by one to step 3."""
     folder = tmp_path_factory.mktemp("runs")
     train_here(ToyTask, folder / "toy", *TOY)
     train_here(ModelTask, folder / "model", *MODEL)
@@ -51,20 +51,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["model", folder / "fsdp-model", *MODEL],
         ["toy", folder / "handed-on", *TOY, "stop_after=2"],
         ["toy", folder / "8-bit", "optimiser=adamw8bit"],
-        launcher=torchrun(2),
-        variables={**FSDP2, **UNITS},
+        launcher=accelerate_launch(2, *FSDP2, *UNITS),
     )
     train_here(ToyTask, folder / "handed-on", *TOY, stop_after=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replicated(sharded: Path) -> Path:
+    """The same folder, and in it ddp, ddp-parts, ddp-model, and handed-on, ended by two processes without shards."""
     printed = launch(
-        ["toy", folder / "ddp", *TOY],
-        ["toy", folder / "ddp-parts", *TOY, PARTS],
-        ["model", folder / "ddp-model", *MODEL],
-        ["toy", folder / "handed-on", *TOY],
-        ["toy", folder / "odd", "batch_size=3"],
+        ["toy", sharded / "ddp", *TOY],
+        ["toy", sharded / "ddp-parts", *TOY, PARTS],
+        ["model", sharded / "ddp-model", *MODEL],
+        ["toy", sharded / "handed-on", *TOY],
+        ["toy", sharded / "odd", "batch_size=3"],
         launcher=accelerate_launch(2),
     )
-    (folder / "printed").write_text(printed, encoding="utf-8")
-    return folder
+    (sharded / "printed").write_text(printed, encoding="utf-8")
+    return sharded
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -89,16 +94,33 @@ def assert_same(one: Path, other: Path) -> None:
             assert torch.allclose(value.float(), other_ends[part][name].float(), atol=1e-4), name
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp-parts", "ddp-model", "fsdp", "fsdp-model", "handed-on"])
-def test_two_processes_equal_one(runs: Path, name: str) -> None:
-    assert_same(runs / ("model" if "model" in name else "toy"), runs / name)
-    assert [row["step"] for row in rows_of(runs / name)] == [1, 2, 3, 4]
+def rows_held(run_dir: Path) -> list[float]:
+    """Crops that a process held at a time, a step: that there were two at all."""
+    return [row["rows"] for row in rows_of(run_dir)]
 
 
-def test_what_two_processes_cannot_do_is_refused(runs: Path) -> None:
-    printed = (runs / "printed").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "held"), [("fsdp", 1.0), ("fsdp-model", 2.0)])
+def test_two_processes_with_shards_equal_one(sharded: Path, name: str, held: float) -> None:
+    assert_same(sharded / ("model" if "model" in name else "toy"), sharded / name)
+    assert rows_held(sharded / name) == [held] * 4
+
+
+@pytest.mark.parametrize(("name", "held"), [("ddp", 2.0), ("ddp-parts", 1.0), ("ddp-model", 2.0)])
+def test_two_processes_equal_one(replicated: Path, name: str, held: float) -> None:
+    assert_same(replicated / ("model" if "model" in name else "toy"), replicated / name)
+    assert rows_held(replicated / name) == [held] * 4
+
+
+def test_a_run_may_go_on_with_other_processes_and_without_shards(replicated: Path) -> None:
+    assert_same(replicated / "toy", replicated / "handed-on")
+    assert rows_held(replicated / "handed-on") == [2.0, 2.0, 4.0, 2.0]
+
+
+def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
+    printed = (replicated / "printed").read_text(encoding="utf-8")
     assert "expected batch_size to be a multiple of 2 (2 processes x 1 crops at a time), got 3, set it to 2 or 4" in printed
-    assert not (runs / "odd").exists() and not (runs / "8-bit").exists()
+    # Batches that cannot be shared; 8-bit moments in shards.
+    assert not (replicated / "odd").exists() and not (replicated / "8-bit").exists()
 
 
 def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:

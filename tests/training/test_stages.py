@@ -126,7 +126,10 @@ def test_prompts_reach_the_unet_and_are_dropped(chain: Path, data: Path, quick: 
     manifest.write(records, captioned)
     tasks = {
         dropout: task_of(
-            chain, captioned, quick("nano-joint", "batch_size=4", "prompts=captions", f"prompt_dropout={dropout}", "validate_every=0"), text=folder
+            chain,
+            captioned,
+            quick("nano-joint", "batch_size=4", "prompts=captions", f"prompt_dropout={dropout}", "validate_every=0"),
+            text=folder,
         )
         for dropout in (0.0, 1.0)
     }
@@ -140,7 +143,9 @@ def test_prompts_reach_the_unet_and_are_dropped(chain: Path, data: Path, quick: 
     model = tasks[0.0].module
     given = [kept[name] for name in ("noisy", "timestep", "time_ids", "lq")]
     with torch.no_grad():
-        assert not torch.equal(model(*given, kept["context"], kept["pooled"]), model(*given, dropped["context"], dropped["pooled"]))
+        assert not torch.equal(
+            model(*given, kept["context"], kept["pooled"]), model(*given, dropped["context"], dropped["pooled"])
+        )
     with pytest.raises(ValueError, match="expected --text"):
         task_of(chain, captioned, quick("nano-joint", "prompts=captions"))
 
@@ -154,7 +159,10 @@ def test_pairs_are_used_instead_of_degradation(chain: Path, tmp_path: Path, pict
         image = read_image(path).float()[None]
         # Black twins: no degradation of the bright pictures would give them.
         write_png(lq / path.name, torch.nn.functional.avg_pool2d(image * 0, 2)[0].to(torch.uint8))
-    assert main(["prepare", str(pictures_dir), "--lq", str(lq), "--min-side", "32", "--val-frac", "0", "--out", str(tmp_path / "m")]) == 0
+    assert (
+        main(["prepare", str(pictures_dir), "--lq", str(lq), "--min-side", "32", "--val-frac", "0", "--out", str(tmp_path / "m")])
+        == 0
+    )
     batch = task_of(chain, tmp_path / "m", quick("nano-align")).batch(0, range(2))
     assert torch.equal(batch["lq"], torch.full_like(batch["lq"], -1.0))
 

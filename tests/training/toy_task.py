@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.config import TrainConfig, override
+from training.config import TrainConfig
 from training.groups import Groups, trained_groups
 from training.model import build_model
 from training.optimisers import BETA1
 from training.seeds import generator_for
+from training.settings_text import override
 from training.task import Batch, Figures
 
 
@@ -96,7 +97,7 @@ class ModelTask(ToyTask):
 
     def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
         predicted = module(batch["noisy"], batch["timestep"], batch["ids"], batch["lq"])
-        return (predicted - batch["noise"]).abs().mean(), {}
+        return (predicted - batch["noise"]).abs().mean(), {"rows": float(len(predicted))}
 
     @torch.no_grad()
     def validate(self, step: int, folder: Path) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Trains the toy task, or the tiny composite, in a process of its own: toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
 
-TASK: toy; slow (a toy that takes 50 ms a step); failing (a toy whose second process raises at step 2); model (the tiny FaithDiff).
-Several runs follow one another in the same processes. KEY may be stop_after, too. Wrong input is printed and costs nothing more."""
+TASK: toy; slow (50 ms a step); failing (its second process raises at step 2); model (the tiny FaithDiff). Several runs follow one
+another in the same processes. KEY may be stop_after, too. Of wrong input the message is printed."""
 
 from __future__ import annotations
 
