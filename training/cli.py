@@ -8,6 +8,7 @@ from pathlib import Path
 
 from training import commands
 from training.data_commands import add_data_verbs
+from training.errors import DivergedError, Interrupted, SaveError
 
 TRAIN_HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
@@ -133,22 +134,28 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 130 = interrupted."""
+    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not be saved, 130 = Ctrl-C,
+    143 = SIGTERM."""
     arguments = parser().parse_args(argv)
-    from training.loop import DivergedError
-
     try:
         arguments.run(arguments)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
+    except SaveError as error:
+        return _failed(str(error), 4)
     except OSError as error:
-        print(f"error: expected to read and write files, got {error}, check the path and the disk", file=sys.stderr)
-        return 2
+        return _failed(f"expected to read and write files, got {error}, check the path and the disk", 2)
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+        return _failed(str(error), 3)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; what was trained since the last checkpoint is lost, go on with --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -12,15 +12,6 @@ ECHO_S = 2.0
 """A launcher passes on to its processes what the terminal has already sent them: so long, a signal counts as the same one."""
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training stopped on a signal; everything up to the last step is saved."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        self.exit_code = 128 + signal_number
-        """As shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} and saved after {step} steps, go on with --resume")
-
-
 class Interrupts:
     """Context in which both signals are taken notice of. Outside the main thread it does nothing."""
 

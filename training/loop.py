@@ -14,7 +14,8 @@ import torch
 from training.config import TrainConfig
 from training.devices import warn
 from training.engine import Engine
-from training.interrupts import Interrupted, Interrupts
+from training.errors import DivergedError, Interrupted
+from training.interrupts import Interrupts
 from training.optimisers import FusedBackward
 from training.plan import check_batches
 from training.progress import Reports
@@ -22,10 +23,6 @@ from training.run import Run, former_state
 from training.seeds import seed_for
 from training.task import Task
 from training.trackers import usable_tracker
-
-
-class DivergedError(RuntimeError):
-    """The loss or its gradient is no longer a finite number."""
 
 
 def train(

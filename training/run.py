@@ -10,6 +10,7 @@ from training.config import TrainConfig
 from training.devices import warn
 from training.ema import EMA
 from training.engine import Engine
+from training.errors import SaveError
 from training.files import write_text
 from training.groups import only_train, trainable
 from training.optimiser_state import load_by_name, state_by_name
@@ -27,10 +28,6 @@ MAY_CHANGE = (
 )
 """Settings that a resumed run may change. Another number of steps stretches the cosine from here on, a lower learning rate or
 norm helps a run that has diverged; the others change no result, but for rounding."""
-
-
-class SaveError(OSError):
-    """The end of a run could not be saved."""
 
 
 def former_state(run_dir: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
