@@ -52,15 +52,3 @@ class AdamW8bit(TorchaoAdamW8bit):
                     super().step()
         finally:
             self.param_groups = groups
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which casts every state to its parameter's type: that is undone here."""
-        super().load_state_dict(state_dict)
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        own = [parameter for group in self.param_groups for parameter in group["params"]]
-        for index, parameter in zip(saved, own, strict=True):
-            for name, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, torch.Tensor) and value.dtype != self.state[parameter][name].dtype:
-                    self.state[parameter][name] = value.to(self.state[parameter][name].device, copy=True)
-        for group in self.param_groups:
-            group["lr"] = float(group["lr"])

@@ -26,6 +26,7 @@ CHOICES = {
     "optimiser": ("adamw", "adamw8bit"),
     "prompts": ("none", "captions"),
     "lora_targets": ("attention", "linear", "all"),
+    "device": ("auto", "cpu"),
 }
 
 

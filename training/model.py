@@ -29,6 +29,9 @@ class FaithDiffModel(nn.Module):
 
     `use_alignment` False leaves the LQ branch out altogether (the prior)."""
 
+    _no_split_modules = ["UNet2DConditionModel", "BasicTransformerBlock", "ResnetBlock2D"]
+    """FSDP gathers these one by one (accelerate reads this name)."""
+
     def __init__(
         self,
         spec: NetworkSpec,

@@ -21,7 +21,7 @@ from training.prepare import build  # noqa: E402
 from training.recipes import recipe  # noqa: E402
 from training.settings_text import override  # noqa: E402
 
-QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1"]
+QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1", "tracker=none"]
 
 
 @pytest.fixture(scope="session")
