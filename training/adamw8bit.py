@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torchao.optim import AdamW8bit as TorchaoAdamW8bit
-from torchao.optim.subclass_8bit import OptimState8bit  # importing it also lets torch.load(weights_only=True) read it
+from torchao.optim.subclass_8bit import OptimState8bit
 
 from training.seeds import seed_for
 

@@ -36,9 +36,7 @@ def pictures_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(pictures_dir: Path) -> Path:
     """A manifest of the six pictures, all to train."""
-    records, skipped = build(
-        [(path.stem, path) for path in sorted(pictures_dir.glob("*.png"))], val_frac=0.0, min_side_px=32
-    )
+    records, skipped = build([(path.stem, path) for path in sorted(pictures_dir.glob("*.png"))], val_frac=0.0, min_side_px=32)
     assert not skipped
     path = pictures_dir / "manifest.jsonl"
     manifest.write(records, path)
