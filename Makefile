@@ -7,13 +7,14 @@ DEMO_ENV = $(PYTHON) tools/environment.py --with demo
 TEST_ENV = $(PYTHON) tools/environment.py --with test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint nano clean
+.PHONY: help demo test lint nano bench clean
 
 help:
 	@echo 'make demo    restore a photo through a real ComfyUI server, on the bundled nano model (PORT=8199 chooses the port)'
 	@echo 'make test    run all tests, against a real ComfyUI'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
+	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes)'
 	@echo 'make clean   delete build/ and the caches inside the clone'
 	@echo
 	@echo 'The first command sets up its environment: about 2.3 GB to fetch and 6.5 GB on disk, in ~/.cache/comfyui-faithdiff.'
@@ -28,7 +29,7 @@ test:
 	@$(TEST_ENV) > /dev/null
 	@failed=0; \
 	$(TEST_ENV) --run -m pytest tests/core tests/host tests/server || failed=1; \
-	$(TEST_ENV) --oldest-host --run -m pytest tests/core tests/host --ignore tests/host/test_official.py || failed=1; \
+	$(TEST_ENV) --oldest-host --run -m pytest tests/core tests/host --ignore tests/host/test_official.py --deselect tests/host/test_trainer_agrees.py::test_an_export_of_published_size || failed=1; \
 	$(TEST_ENV) --no-host --run -m pytest tests/training || failed=1; \
 	exit $$failed
 
@@ -42,6 +43,10 @@ lint:
 nano:
 	@$(TEST_ENV) > /dev/null
 	$(TEST_ENV) --no-host --run -m training nano --out demo
+
+bench:
+	@$(TEST_ENV) > /dev/null
+	$(TEST_ENV) --no-host --run benchmarks/run.py
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

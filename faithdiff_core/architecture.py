@@ -102,19 +102,22 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
 
 def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
     """Sizes from alignment weights in our names. Raises ValueError as `lq_encoder_sizes` does."""
+    # A file that does not say how many blocks it has is the release or like it: a missing second block is damage, not a design.
+    told = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
+    layers = _count(state, "blocks.{}.")
+    without_blocks = layers == told["num_layers"] == 0
     try:
         sizes = AlignmentSizes(
             model_channels=state["proj_out.weight"].shape[0],
             feature_channels=state["condition_embedding.conv_in.weight"].shape[1],
-            num_layers=_count(state, "blocks.{}."),
-            mlp_channels=state["blocks.0.mlp_up.weight"].shape[0],
+            num_layers=layers,
+            # Without blocks there is no MLP: any width is right.
+            mlp_channels=told.get("mlp_channels", 0) if without_blocks else state["blocks.0.mlp_up.weight"].shape[0],
         )
     except (KeyError, IndexError) as e:
         raise ValueError(
             f"expected the weights of an alignment module, got a file without a usable {_lacking(e)}; get the file again"
         ) from None
-    # A file that does not say how many blocks it has is the release or like it: a missing second block is damage, not a design.
-    told = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
     sizes = _with_config(sizes, told, "alignment")
     if sizes.token_channels % sizes.num_heads:
         raise ValueError(f"expected num_heads to divide the token width {sizes.token_channels}, got {sizes.num_heads}")

@@ -17,7 +17,8 @@ def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], heade
     try:
         partial.touch()
         mode = partial.stat().st_mode  # as the user's umask says; the format's writer makes files that only their owner reads
-        save_file({k: _own(t) for k, t in state.items()}, partial, metadata=dict(header))
+        # None, because the format's writer makes an unreadable file of no tensors and an empty header.
+        save_file({k: _own(t) for k, t in state.items()}, partial, metadata=dict(header) or None)
         partial.chmod(mode)
         os.replace(partial, path)
     finally:

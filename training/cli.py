@@ -7,62 +7,77 @@ import sys
 from pathlib import Path
 
 from training import commands
+from training.data_commands import add_data_verbs
+from training.errors import DivergedError, Interrupted, SaveError
+
+TRAIN_HELP = """\
+Run one recipe on this machine's GPU (or its CPU). On several devices:
+
+    accelerate launch --num_processes 4 -m training train stage2 --data manifest.jsonl --base sdxl/ --init runs/stage1 --out
+    runs/stage2
+
+The batch is that of the recipe, shared by the processes: no number of them changes the result's recipe, learning rate or draws.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     root = argparse.ArgumentParser(prog="python -m training", description="Train, degrade, export and evaluate FaithDiff models.")
     verbs = root.add_subparsers(dest="verb", required=True, metavar="COMMAND")
-    _data_verbs(verbs)
-    _model_verbs(verbs)
+    add_data_verbs(verbs)
+    _train_verbs(verbs)
+    _file_verbs(verbs)
+    _check_verbs(verbs)
     return root
 
 
-def _data_verbs(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("prepare", help="make a keyed manifest of pictures")
-    verb.add_argument("images", nargs="*", type=Path, help="pictures or folders")
-    verb.add_argument(
-        "--bundled", action="store_true", help="add the stills of the installed comfyui-workflow-templates-media-* packages"
+def _train_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("recipes", help="list the recipes")
+    verb.set_defaults(run=commands.recipes)
+
+    verb = verbs.add_parser(
+        "train", help="run one recipe", description=TRAIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument(
-        "--text", type=int, default=0, metavar="N", help="add N rendered pictures of text, written beside the manifest"
-    )
-    verb.add_argument("--seed", type=int, default=0, help="seed of the text pictures")
-    verb.add_argument("--val-frac", type=float, default=0.03, help="share of the pictures kept for validation")
-    verb.add_argument("--min-side", type=int, default=256, metavar="PX", help="leave out pictures with a shorter side below this")
-    verb.add_argument("--out", type=Path, required=True, help="the manifest to write (.jsonl)")
-    verb.set_defaults(run=commands.prepare)
-
-    verb = verbs.add_parser("degrade", help="make degraded pictures of a file or folder")
-    verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
-    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results and manifest.json")
-    verb.add_argument("--level", default="mild", help="I, II, III, mild or heavy")
-    verb.add_argument("--scale", type=int, default=4, help="how many times smaller the result is")
-    verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(run=commands.degrade)
-
-    verb = verbs.add_parser("evaluate", help="compare restored pictures with their references")
-    verb.add_argument("--restored", type=Path, required=True)
-    verb.add_argument("--reference", type=Path, required=True)
-    verb.add_argument("--lq", type=Path, help="LQ pictures, for the baseline")
-    verb.add_argument("--metrics", default="psnr,ssim")
-    verb.add_argument("--out", type=Path, required=True, help="the report to write (.json)")
-    verb.set_defaults(run=commands.evaluate)
-
-
-def _model_verbs(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("train", help="run one recipe")
-    verb.add_argument("recipe", help="nano-vae, nano-prior, nano-align or nano-joint")
-    verb.add_argument("--data", type=Path, required=True, help="manifest from prepare")
+    verb.add_argument("recipe", help="a name that `recipes` lists, or a .json file of settings (a run's config.json is one)")
+    _source_arguments(verb)
     verb.add_argument("--out", type=Path, required=True, help="run folder")
-    verb.add_argument("--vae", type=Path, help="exported VAE (prior, align, joint)")
-    verb.add_argument("--init", type=Path, help="run folder of the stage before (align: a prior; joint: an align)")
     verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of the recipe")
-    verb.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
-    verb.add_argument("--dry-run", action="store_true", help="print the resolved run and stop")
+    verb.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start where there is none")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop"
+    )
     verb.set_defaults(run=commands.train)
 
-    verb = verbs.add_parser("export", help="write a run's EMA weights for the nodes")
+    verb = verbs.add_parser("ablate", help="train the rows of the paper's Tables 5 and 6 and compare them")
+    _source_arguments(verb)
+    verb.add_argument("--out", type=Path, required=True, help="folder for the runs, report.json and report.md")
+    verb.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    verb.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
+    verb.set_defaults(run=commands.ablate)
+
+    verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
+    verb.add_argument("--work", type=Path, default=Path("runs/nano"), help="folder for manifest, checkpoints and logs")
+    verb.add_argument("--stages", nargs="+", metavar="STAGE", help="prepare, vae, prior, align, joint, export (default: all)")
+    verb.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
+    )
+    verb.set_defaults(run=commands.nano)
+
+
+def _source_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--data", type=Path, required=True, help="manifest from prepare")
+    verb.add_argument(
+        "--base", type=Path, help="SDXL checkpoint, or a diffusers folder of one: UNet, VAE and text encoders to start from"
+    )
+    verb.add_argument("--init", type=Path, help="run folder to start from, or a FaithDiff file (FaithDiff.bin, .safetensors)")
+    verb.add_argument("--vae", type=Path, help="VAE to use in place of the base's")
+    verb.add_argument("--text", type=Path, help="diffusers folder with the two text encoders, where --base has none")
+
+
+def _file_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("export", help="write a run's weights (their average, where it has one) for the nodes")
     verb.add_argument("run_dir", type=Path, metavar="RUN")
     verb.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     verb.add_argument("--layout", choices=("full", "adapter"), default="full")
@@ -78,6 +93,16 @@ def _model_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")
     verb.add_argument("--dtype", choices=("keep", "fp16", "bf16", "fp32"), default="keep")
     verb.set_defaults(run=commands.convert)
+
+
+def _check_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("evaluate", help="compare restored pictures with their references")
+    verb.add_argument("--restored", type=Path, required=True)
+    verb.add_argument("--reference", type=Path, required=True)
+    verb.add_argument("--lq", type=Path, help="LQ pictures, for the baseline")
+    verb.add_argument("--metrics", default="psnr,ssim")
+    verb.add_argument("--out", type=Path, required=True, help="the report to write (.json)")
+    verb.set_defaults(run=commands.evaluate)
 
     verb = verbs.add_parser("restore", help="run a full export through the trainer's own sampler, to check it")
     verb.add_argument("source", type=Path, metavar="IN", help="LQ picture or folder")
@@ -107,33 +132,30 @@ def _model_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=commands.reference)
 
-    verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
-    verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
-    verb.add_argument("--work", type=Path, default=Path("runs/nano"), help="folder for manifest, checkpoints and logs")
-    verb.add_argument("--stages", nargs="+", metavar="STAGE", help="prepare, vae, prior, align, joint, export (default: all)")
-    verb.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
-    )
-    verb.set_defaults(run=commands.nano)
-
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 130 = interrupted."""
+    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not be saved, 130 = Ctrl-C,
+    143 = SIGTERM."""
     arguments = parser().parse_args(argv)
-    from training.loop import DivergedError
-
     try:
         arguments.run(arguments)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), 2)
+    except SaveError as error:
+        return _failed(str(error), 4)
     except OSError as error:
-        print(f"error: expected to read and write files, got {error}, check the path and the disk", file=sys.stderr)
-        return 2
+        return _failed(f"expected to read and write files, got {error}, check the path and the disk", 2)
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+        return _failed(str(error), 3)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; what was trained since the last checkpoint is lost, go on with --resume", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import argparse
 
-from training import manifest
-from training.bundled import bundled_stills
-from training.config import override
 from training.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
 from training.recipes import recipe
-from training.text_images import write_series
+from training.settings_text import override
+from training.sources import Sources
 
 
-def prepare(arguments: argparse.Namespace) -> None:
-    """`prepare`: make a manifest and say what was left out."""
-    if not 0 <= arguments.val_frac < 1:
-        raise ValueError(f"expected --val-frac from 0 to below 1, got {arguments.val_frac}, choose for example 0.03")
-    pictures = picture_paths(arguments.images)
-    if arguments.bundled:
-        pictures += bundled_stills()
-    if arguments.text:
-        pictures += write_series(arguments.out.parent / "text", seed=arguments.seed, count=arguments.text)
-    if not pictures:
-        raise ValueError("expected pictures, got none, name files or folders, or add --bundled or --text N")
-    records, skipped = manifest.build(pictures, val_frac=arguments.val_frac, min_side_px=arguments.min_side)
-    for item in skipped:
-        print(f"skipped {item.key}: {item.reason}")
-    if not records:
-        raise ValueError(f"expected at least one usable picture, got {len(skipped)} that were skipped, see the list above")
-    manifest.write(records, arguments.out)
-    train_count = sum(record.split == "train" for record in records)
-    print(f"{arguments.out}: {train_count} to train, {len(records) - train_count} to validate, {len(skipped)} skipped")
+def recipes(_arguments: argparse.Namespace) -> None:
+    """`recipes`: every recipe and what it is for."""
+    from training.ablations import rows
+    from training.recipes import RECIPES
+
+    for name, make in RECIPES.items():
+        print(f"{name:<24}{(make.__doc__ or '').splitlines()[0]}")
+    for name, row in rows().items():
+        parts = " then ".join(f"{name}/{number}" for number in range(1, len(row.runs) + 1))
+        print(f"{parts:<24}Table {row.table}: {row.says}.")
 
 
-def degrade(arguments: argparse.Namespace) -> None:
-    """`degrade`: write degraded pictures and their manifest."""
-    from training.degradation.command import degrade_paths
-
-    for line in degrade_paths(arguments.source, arguments.out, level=arguments.level, scale=arguments.scale, seed=arguments.seed):
-        print(f"skipped: {line}")
-    print(f"{arguments.out / 'manifest.json'} written")
+def sources_of(arguments: argparse.Namespace) -> Sources:
+    """The files a run starts from, as named on the command line."""
+    return Sources(data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text)
 
 
 def train(arguments: argparse.Namespace) -> None:
     """`train`: resolve the recipe and run the stage."""
     config = override(recipe(arguments.recipe), arguments.set)
-    from training.stages import Sources, describe, run_stage
+    from training.stages import describe, run_stage
 
-    sources = Sources(data=arguments.data, vae=arguments.vae, init=arguments.init)
     if arguments.dry_run:
-        print(describe(config, sources))
+        print(describe(config, sources_of(arguments)))
         return
-    figures = run_stage(config, sources, arguments.out, resume=arguments.resume)
+    figures = run_stage(config, sources_of(arguments), arguments.out, resume=arguments.resume)
     print(f"{arguments.out}: done, " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    """`ablate`: the paper's Tables 5 and 6 at small scale."""
+    from training.ablations import rows
+    from training.study import run_study
+
+    chosen = arguments.rows or list(rows())
+    print(run_study(sources_of(arguments), arguments.out, rows=chosen, seeds=arguments.seeds, settings=arguments.set))
 
 
 def export(arguments: argparse.Namespace) -> None:

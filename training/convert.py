@@ -6,24 +6,16 @@ Needs torch and safetensors only. The input is mapped, so memory stays at about 
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from faithdiff_core.checkpoint import (
-    FaithDiffParts,
-    assemble_adapter,
-    assemble_full,
-    assemble_released,
-    split_state_dict,
-)
+from faithdiff_core.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released
 from faithdiff_core.checks import check_finite
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
+from training.weight_files import read_parts
 
 LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
 DTYPES = {"keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -45,7 +37,7 @@ def convert(source: Path, out: Path, *, layout: str | None, dtype: str) -> str:
         raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
     if out.resolve() == source.resolve():
         raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
-    parts = read(source)
+    parts = read_parts(source)
     if out.suffix == ".bin":
         _require_released_metadata(parts.metadata)
         if layout not in (None, "released"):
@@ -63,27 +55,6 @@ def convert(source: Path, out: Path, *, layout: str | None, dtype: str) -> str:
     else:
         write_safetensors(out, state, parts.metadata.to_header())
     return f"{out}: {chosen} layout, {len(state)} tensors, {out.stat().st_size / 1e6:.1f} MB, {parts.metadata.align_attention}"
-
-
-def read(source: Path) -> FaithDiffParts:
-    """A FaithDiff file of any layout, its tensors mapped. No code in a pickle is ever run."""
-    if not source.is_file():
-        raise ValueError(f"expected a FaithDiff file, got {source}, which does not exist, check the path")
-    try:
-        if source.suffix in (".safetensors", ".sft"):
-            with safe_open(source, framework="pt") as file:
-                header = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-        else:
-            header = {}
-            state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
-            state = state.get("state_dict", state) if isinstance(state, dict) else state
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"expected a table of named tensors, got other things in {source}, get it again")
-    return split_state_dict(state, header)
 
 
 def _cast(parts: FaithDiffParts, dtype: torch.dtype) -> FaithDiffParts:

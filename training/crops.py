@@ -6,9 +6,9 @@ the crop's origin in it, both in px, as SDXL means them."""
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,13 @@ from training.seeds import integer, uniform
 
 @dataclass(frozen=True)
 class Crop:
-    """image_CHW float32 in [-1, 1]; (height, width) of the scaled source and (top, left) of the crop in it, px."""
+    """image_CHW float32 in [-1, 1]; (height, width) of the scaled source and (top, left) of the crop in it, px; with an LQ twin
+    its pixels of the same place, float32 in [0, 1]."""
 
     image_CHW: torch.Tensor
     original_HW_px: tuple[int, int]
     origin_YX_px: tuple[int, int]
+    lq_CHW: torch.Tensor | None = None
 
 
 def time_ids(original_HW_px: tuple[int, int], origin_YX_px: tuple[int, int], target_px: int) -> torch.Tensor:
@@ -34,31 +36,82 @@ def time_ids(original_HW_px: tuple[int, int], origin_YX_px: tuple[int, int], tar
     return torch.tensor([*original_HW_px, *origin_YX_px, target_px, target_px], dtype=torch.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """One record's picture and, with a twin, the LQ one, both uint8 (3, H, W), and how many times larger the first is (0 = no
+    twin)."""
+
+    image_u8: torch.Tensor
+    lq_u8: torch.Tensor | None = None
+    lq_scale: int = 0
+
+
 class ImageStore:
-    """Source pictures, read when first asked for, scaled down to a shorter side, the latest kept up to `cache_bytes`."""
+    """Source pictures in the order of their keys, read when first asked for, scaled down to a shorter side, the latest kept up
+    to `cache_bytes`. Pictures with an LQ twin keep their own size. Threads may share one store."""
 
     def __init__(self, records: list[Record], *, short_side_px: int, cache_bytes: int) -> None:
-        self.records = records
+        self.records = sorted(records, key=lambda record: record.key)
         self._short_side_px = short_side_px
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
-        self._held: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._held: OrderedDict[int, Pictures] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def get(self, index: int) -> torch.Tensor:
-        """Picture `index` as uint8 (3, H, W)."""
-        if index in self._held:
-            self._held.move_to_end(index)
-            return self._held[index]
-        image = scale_short_side(read_image(Path(self.records[index].path)), self._short_side_px)
-        self._held[index] = image
-        self._held_bytes += image.numel()
-        while self._held_bytes > self._cache_bytes and len(self._held) > 1:
-            _, dropped = self._held.popitem(last=False)
-            self._held_bytes -= dropped.numel()
-        return image
+        """Picture `index` as uint8 (3, H, W). Raises ValueError as `pictures` does."""
+        return self.pictures(index).image_u8
+
+    def pictures(self, index: int) -> Pictures:
+        """Picture `index` and its twin. Raises ValueError if one cannot be read (any more) or has another size than in the
+        manifest."""
+        with self._lock:
+            if index in self._held:
+                self._held.move_to_end(index)
+                return self._held[index]
+        read = self._read(self.records[index])  # outside the lock: threads decode side by side
+        with self._lock:
+            held = self._held.setdefault(index, read)
+            if held is read:
+                self._held_bytes += _bytes(read)
+            while self._held_bytes > self._cache_bytes and len(self._held) > 1:
+                self._held_bytes -= _bytes(self._held.popitem(last=False)[1])
+            return held
+
+    def _read(self, record: Record) -> Pictures:
+        image = read_image(record)
+        height_px, width_px = image.shape[1:]
+        if (height_px, width_px) != (record.height_px, record.width_px):
+            raise ValueError(
+                f"expected {record.height_px} x {record.width_px} px as in the manifest, got {height_px} x {width_px} px in "
+                f"{record.path}, make the manifest again"
+            )
+        if record.twin is not None:
+            lq = read_image(record.twin)
+            common_scale((record.height_px, record.width_px), (int(lq.shape[1]), int(lq.shape[2])))
+            return Pictures(image_u8=image, lq_u8=lq, lq_scale=record.lq_scale)
+        return Pictures(image_u8=scale_short_side(image, self._short_side_px) if self._short_side_px else image)
+
+
+def _bytes(pictures: Pictures) -> int:
+    return pictures.image_u8.numel() + (0 if pictures.lq_u8 is None else pictures.lq_u8.numel())
+
+
+def common_scale(hq_HW_px: tuple[int, int], lq_HW_px: tuple[int, int]) -> int:
+    """How many times larger the HQ picture is: a whole number, the same for both sides, each within rounding (less than one LQ
+    pixel).
+
+    Raises ValueError if there is none."""
+    scale = round(sum(hq_HW_px) / sum(lq_HW_px))
+    if scale < 1 or any(abs(hq - scale * lq) >= scale for hq, lq in zip(hq_HW_px, lq_HW_px, strict=True)):
+        hq, lq = (f"{height} x {width} px" for height, width in (hq_HW_px, lq_HW_px))
+        raise ValueError(
+            f"expected an HQ picture a whole number of times as large as its LQ twin, got {hq} and {lq}, make them fit"
+        )
+    return scale
 
 
 def scale_short_side(image_u8: torch.Tensor, short_side_px: int) -> torch.Tensor:

@@ -1,63 +1,123 @@
-"""The three diffusion stages: prior (UNet on clean latents), align (alignment module alone), joint (all three)."""
+"""The three diffusion stages: prior (UNet on clean latents), align (alignment module alone), joint (the paper's stage 2)."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from diffusers import AutoencoderKL
 
 from training.config import TrainConfig
 from training.degradation.pipeline import degrade, upscale
 from training.degradation.presets import preset
-from training.latents import LatentBank
-from training.loop import Groups
+from training.groups import Groups, trained_groups
 from training.model import FaithDiffModel
+from training.networks import LATENT_SCALE, encode
 from training.objective import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
-from training.seeds import generator_for, integer
+from training.samples import Sample, SampleSource
+from training.seeds import integer
+from training.text_embeddings import TextCache, drop_prompt
+from training.validation import Validation
 
 
 class DiffusionTask:
-    """What the loop needs to know about these stages."""
+    """What the loop needs to know about these stages.
 
-    def __init__(self, config: TrainConfig, bank: LatentBank, model: FaithDiffModel) -> None:
+    `vae` (frozen, on `device`) encodes crops that the source has no posterior for; `texts` holds the prompts' embeddings (None =
+    no prompts)."""
+
+    def __init__(
+        self, config: TrainConfig, source: SampleSource, model: FaithDiffModel, *, device: torch.device, vae: AutoencoderKL |
+        None, texts: TextCache | None, validation: Validation | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
-        self.bank = bank
+        self.source = source
         self.module = model
-        self._cumprod = alphas_cumprod()
+        self.device = device
+        self._vae = vae
+        self._texts = texts
+        self._validation = validation
+        self._cumprod = alphas_cumprod().to(device)
+        self._preset = None if config.degradation == "none" else preset(config.degradation)
 
     def groups(self) -> Groups:
         """(name, share of the learning rate, parameters) of everything the stage trains."""
-        parts = {"prior": ["unet"], "align": ["alignment"], "joint": ["lq_encoder", "alignment", "unet"]}[self.config.stage]
-        groups: Groups = []
-        for part in parts:
-            share = self.config.encoder_lr_ratio if part == "lq_encoder" else 1.0
-            members = {name: value for name, value in self.module.named_parameters() if name.startswith(part + ".")}
-            groups.append((part, share, members))
-        return groups
+        return trained_groups(self.module, self.config)
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """noisy and noise (B, 4, h, w), timestep (B,), time_ids (B, 6) and, with alignment, lq (B, 3, H, W) in [-1, 1]."""
-        rows = [self._sample(step, sample) for sample in range(self.config.crops_at(step)[0])]
+    def prefetch(self, step: int, places: range) -> None:
+        """Read these pictures ahead."""
+        self.source.prefetch(step, places)
+
+    def batch(self, step: int, places: range) -> dict[str, torch.Tensor]:
+        """noisy and noise (B, 4, h, w), timestep (B,), time_ids (B, 6); with alignment lq (B, 3, H, W) in [-1, 1]; with prompts
+        context (B, 77, C) and pooled (B, C). All on the task's device, float32.
+
+        Every draw comes from the sample's own generator, in one order, whatever else is in the batch."""
+        samples = self.source.samples(step, places)
+        rows = [self._row(sample, posterior) for sample, posterior in zip(samples, self._posteriors(samples), strict=True)]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _sample(self, step: int, sample: int) -> dict[str, torch.Tensor]:
-        generator = generator_for(self.config.seed, self.config.stage, step, sample)
-        index = integer(generator, 0, len(self.bank) - 1)
-        latent = self.bank.latent(index, generator)
-        noise = draw_noise(tuple(latent.shape), self.config.noise_offset, generator)
-        timestep = torch.tensor(integer(generator, 0, TRAIN_TIMESTEPS - 1))
+    @torch.no_grad()
+    def _posteriors(self, samples: list[Sample]) -> list[torch.Tensor]:
+        """Mean and log variance (8, h, w) of each sample's crop, float32 on the device."""
+        held = [sample.posterior_CHW for sample in samples]
+        if all(posterior is not None for posterior in held):
+            return [posterior.to(self.device).float() for posterior in held if posterior is not None]
+        assert self._vae is not None, "crops without posterior need the VAE"
+        images = torch.stack([sample.image_CHW for sample in samples]).to(self.device)
+        with self.autocast():
+            return list(encode(self._vae, images).float())
+
+    @torch.no_grad()
+    def _row(self, sample: Sample, posterior_CHW: torch.Tensor) -> dict[str, torch.Tensor]:
+        generator = sample.generator
+        mean, log_variance = posterior_CHW.chunk(2)
+        log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
+        posterior_noise = torch.randn(mean.shape, generator=generator).to(self.device)
+        latent = (mean + torch.exp(0.5 * log_variance) * posterior_noise) * LATENT_SCALE
+        noise = draw_noise(tuple(latent.shape), self.config.noise_offset, generator).to(self.device)
+        timestep = torch.tensor(integer(generator, 0, TRAIN_TIMESTEPS - 1), device=self.device)
+        prompt = drop_prompt(sample.caption, self.config.prompt_dropout, generator)
         noisy = add_noise(latent[None], noise[None], timestep[None], self._cumprod)[0]
-        row = {"noisy": noisy, "noise": noise, "timestep": timestep, "time_ids": self.bank.time_ids(index)}
+        row = {"noisy": noisy, "noise": noise, "timestep": timestep, "time_ids": sample.time_ids_6.to(self.device)}
+        if self._texts is not None:
+            context, pooled = self._texts.get(prompt)
+            row |= {"context": context.to(self.device).float(), "pooled": pooled.to(self.device).float()}
         if self.config.stage != "prior":
-            row["lq"] = self.lq_picture(self.bank.crop(index).image_CHW, generator)
+            row["lq"] = self._lq_picture(sample)
         return row
 
-    def lq_picture(self, image_CHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Degrade float32 (3, H, W) in [-1, 1] and bring it back to its size."""
-        unit = (image_CHW + 1.0) / 2.0
-        small = degrade(unit, preset(self.config.degradation), self.config.degradation_scale, generator)
-        return upscale(small, (int(unit.shape[1]), int(unit.shape[2])), generator) * 2.0 - 1.0
+    def _lq_picture(self, sample: Sample) -> torch.Tensor:
+        """The sample's LQ twin, or its crop degraded, brought back to the crop's size: float32 (3, S, S) in [-1, 1]."""
+        size = (int(sample.image_CHW.shape[1]), int(sample.image_CHW.shape[2]))
+        if sample.lq_CHW is not None:
+            small = sample.lq_CHW.to(self.device)
+        else:
+            unit = (sample.image_CHW.to(self.device) + 1.0) / 2.0
+            if self._preset is None:
+                raise ValueError(
+                    f"expected a degradation for {sample.key!r}, which has no LQ twin, got none, add --set degradation=mild"
+                )
+            small = degrade(unit, self._preset, self.config.degradation_scale, sample.generator)
+        return upscale(small, size, sample.generator) * 2.0 - 1.0
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-        """L1 on the noise; the networks under autocast, the loss in fp32."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            predicted = self.module(batch["noisy"], batch["timestep"], batch["time_ids"], batch.get("lq"))
+    def autocast(self) -> torch.autocast:
+        """The networks' precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def loss(
+        self, module: torch.nn.Module, batch: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+        """L1 on the noise (paper, section 3); the networks under autocast, the loss in fp32."""
+        with self.autocast():
+            predicted = module(
+                batch["noisy"], batch["timestep"], batch["time_ids"], batch.get("lq"), batch.get("context"), batch.get("pooled")
+            )
         return noise_loss(predicted, batch["noise"]), {}
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Restore the validation pictures with the weights as they are; see Validation.run."""
+        if self._validation is None:
+            return {}
+        with self.autocast():
+            return self._validation.run(self.module, step, folder)

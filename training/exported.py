@@ -2,67 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from torch import nn
 
-from faithdiff_core.checkpoint import FaithDiffParts, split_state_dict
+from faithdiff_core import architecture
+from faithdiff_core.alignment import AlignmentModule
+from faithdiff_core.checkpoint import FaithDiffParts, alignment_state_for
+from faithdiff_core.checks import check_state
 from faithdiff_core.keymap import ldm_to_diffusers
+from faithdiff_core.lq_encoder import LQEncoder
 from faithdiff_core.storage import write_safetensors
 from training.crops import time_ids
-from training.model import FaithDiffModel
-from training.networks import NETWORKS, NetworkSpec
+from training.model import FaithDiffModel, alignment_sizes, lq_encoder_sizes
+from training.networks import NETWORKS, NetworkSpec, build_unet
 from training.seeds import generator_for
-
-
-def read_parts(path: Path) -> FaithDiffParts:
-    """The parts of an exported file. Raises ValueError if it is missing or no FaithDiff file."""
-    if not path.is_file():
-        raise ValueError(f"expected an exported FaithDiff file, got {path}, which does not exist; export a run first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except SafetensorError as error:
-        raise ValueError(f"expected a safetensors file, got {path} ({error}), export the run again") from error
-    return split_state_dict(state, header)
+from training.shapes import fits, unet_widths
+from training.weight_files import State, read_parts
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:
-    """The named network that the file's widths belong to. Raises ValueError if it is none of ours."""
-    encoder = parts.metadata.config.get("lq_encoder", {})
-    unet = parts.metadata.config.get("unet", {})
+    """The named network that a full file's sizes belong to. Raises ValueError if it is none of ours, or has no UNet."""
+    if parts.unet is None:
+        raise ValueError("expected a full FaithDiff file, got an adapter without UNet, export with --layout full")
+    config = parts.metadata.config
+    encoder = architecture.lq_encoder_sizes(parts.lq_encoder, config)
+    alignment = architecture.alignment_sizes(parts.alignment, config)
+    widths = unet_widths(_diffusers_names(parts.unet))
     for spec in NETWORKS.values():
-        if list(spec.vae_channels) == list(encoder.get("block_out_channels", ())) and spec.unet_channels[0] == unet.get(
-            "model_channels"
-        ):
+        spec = replace(spec, alignment_layers=alignment.num_layers)
+        if lq_encoder_sizes(spec) == encoder and alignment_sizes(spec) == alignment and fits(widths, spec):
             return spec
-    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {encoder}, use the nodes for this file")
+    told = f"{encoder}, {alignment}, {widths}"
+    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {told}, use the nodes for this file")
 
 
 def load_exported(path: Path) -> FaithDiffModel:
-    """A full export as the trainer's composite, fp32, in eval mode."""
+    """A full FaithDiff file as the trainer's composite, fp32, in eval mode. Raises ValueError if it is none."""
     parts = read_parts(path)
-    if parts.unet is None:
-        raise ValueError(f"expected a full export, got an adapter in {path}, export with --layout full")
-    model = FaithDiffModel(spec_of(parts), mode=parts.metadata.align_attention, use_alignment=True)
-    names = ldm_to_diffusers(parts.unet)
-    model.unet.load_state_dict({names[name]: value.float() for name, value in parts.unet.items()})
-    model.lq_encoder.load_state_dict({name: value.float() for name, value in parts.lq_encoder.items()})
-    model.alignment.load_state_dict({name: value.float() for name, value in parts.alignment.items()})
+    spec, mode = spec_of(parts), parts.metadata.align_attention
+    assert parts.unet is not None
+    with torch.device("meta"):
+        model = FaithDiffModel(
+            spec,
+            lq_encoder=LQEncoder(lq_encoder_sizes(spec), operations=nn),
+            alignment=AlignmentModule(alignment_sizes(spec), mode=mode, operations=nn),
+            unet=build_unet(spec),
+        )
+    _fill(model.unet, _diffusers_names(parts.unet), "UNet")
+    _fill(model.lq_encoder, parts.lq_encoder, "LQ encoder")
+    _fill(model.alignment, alignment_state_for(parts.alignment, mode, folded=False), "alignment module")
     return model.eval().requires_grad_(False)
+
+
+def _diffusers_names(unet: State) -> State:
+    names = ldm_to_diffusers(unet)
+    return {names.get(name, name): value for name, value in unet.items()}
+
+
+def _fill(module: nn.Module, state: State, what: str) -> None:
+    check_state(module.state_dict(), state, what)
+    module.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
 
 
 @torch.no_grad()
 def reference_noise(
-    path: Path, noisy_BCHW: torch.Tensor, timestep_B: torch.Tensor, features_BCHW: torch.Tensor | None, time_ids_B6: torch.Tensor
+    path: Path,
+    noisy_BCHW: torch.Tensor,
+    timestep_B: torch.Tensor,
+    features_BCHW: torch.Tensor | None,
+    time_ids_B6: torch.Tensor,
+    context_BNC: torch.Tensor | None = None,
+    pooled_BC: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The trainer's own prediction with an exported file: the noise in `noisy_BCHW` (B, 4, h, w), fp32, without prompt.
+    """The trainer's own prediction with an exported file: the noise in `noisy_BCHW` (B, 4, h, w), fp32.
 
     noisy_BCHW is the variance preserving latent (the host's x / sqrt(sigma^2 + 1)); features_BCHW as from `reference_features`,
-    None = alignment off; time_ids_B6 = original H, W, crop top, left, target H, W in px."""
-    return load_exported(path).predict(noisy_BCHW.float(), timestep_B, time_ids_B6.float(), features_BCHW)
+    None = alignment off; time_ids_B6 = original H, W, crop top, left, target H, W in px; the prompt as in
+    `FaithDiffModel.predict`."""
+    model = load_exported(path)
+    return model.predict(noisy_BCHW.float(), timestep_B, time_ids_B6.float(), features_BCHW, context_BNC, pooled_BC)
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,16 +15,54 @@ from training.files import write_atomically
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
-def read_image(path: Path) -> torch.Tensor:
+class Located(Protocol):
+    """Where the bytes of one file lie: a whole file (size_bytes 0), or `size_bytes` from `offset` on in a shard (shards.py)."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+
+
+def read_bytes(source: Path | Located) -> bytes:
+    """The bytes of a file, or of one member of a shard. Raises OSError; ValueError if the shard ends before the member does."""
+    if isinstance(source, Path):
+        return source.read_bytes()
+    with open(source.path, "rb") as file:
+        if not source.size_bytes:
+            return file.read()
+        file.seek(source.offset)
+        data = file.read(source.size_bytes)
+    if len(data) < source.size_bytes:
+        raise ValueError(
+            f"expected {source.size_bytes} bytes at {source.offset} of {source.path}, got {len(data)}, copy it again"
+        )
+    return data
+
+
+def read_image(source: Path | Located) -> torch.Tensor:
     """Read a picture as uint8 (3, H, W), EXIF turned upright, alpha dropped.
 
-    Raises ValueError if the file cannot be decoded."""
+    Raises ValueError if the file cannot be read or decoded."""
+    name = str(source if isinstance(source, Path) else source.path)
     try:
-        with Image.open(path) as opened:
-            rgb = ImageOps.exif_transpose(opened).convert("RGB")
-            array = np.array(rgb)
+        return decode_image(read_bytes(source), name)
+    except OSError as error:
+        raise ValueError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
+
+
+def decode_image(data: bytes, name: str) -> torch.Tensor:
+    """The same from bytes; `name` is for the message."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            array = np.array(upright.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a readable picture, got {path} ({error}), remove or replace it") from error
+        raise ValueError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 

@@ -1,10 +1,12 @@
 """A fixed number of training crops whose VAE posterior is computed once and kept on disk.
 
-Crop number i depends on (seed, i) alone, so it can be cut again (for its LQ picture) without being stored."""
+Crop number i depends on (seed, i) and its picture alone, so it can be cut again (for its LQ picture) without being stored."""
 
 from __future__ import annotations
 
 import hashlib
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -12,75 +14,102 @@ from diffusers import AutoencoderKL
 from tqdm import tqdm
 
 from training.config import TrainConfig
-from training.crops import Crop, ImageStore, draw_crop, time_ids
+from training.crops import Crop, ImageStore, Pictures
 from training.files import write_atomically
-from training.networks import LATENT_SCALE, encode
-from training.seeds import generator_for
+from training.networks import encode
+from training.pairs import cut
+from training.seeds import generator_for, integer
+from training.unreadable import REPLACEMENTS_TRIED, Unreadable
+
+FORMAT = 2
+ENCODED_AT_ONCE = 8
 
 
 class LatentBank:
-    """posterior_NCHW: float16 (N, 8, S/8, S/8), mean and log variance of crop i, in the VAE's own units; place_N4: int64 (N, 4),
-    the scaled source's H, W and the crop's top, left, px."""
+    """posterior_NCHW: float16 (N, 8, S/8, S/8), mean and log variance of crop i, in the VAE's own units; record_N: int64, the
+    place in the store of the picture that crop i was cut from."""
 
-    def __init__(self, config: TrainConfig, store: ImageStore, posterior_NCHW: torch.Tensor, place_N4: torch.Tensor) -> None:
+    def __init__(self, config: TrainConfig, posterior_NCHW: torch.Tensor, record_N: torch.Tensor) -> None:
         self.config = config
-        self.store = store
         self.posterior_NCHW = posterior_NCHW
-        self.place_N4 = place_N4
+        self.record_N = record_N
 
     def __len__(self) -> int:
         return len(self.posterior_NCHW)
 
-    def crop(self, index: int) -> Crop:
-        """Crop number `index`, cut again."""
-        return bank_crop(self.config, self.store, index)
+    def record(self, index: int) -> int:
+        """The place in the store of crop `index`'s picture."""
+        return int(self.record_N[index])
 
-    def time_ids(self, index: int) -> torch.Tensor:
-        """SDXL's six numbers for crop `index`, float32 (6,)."""
-        height_px, width_px, top, left = self.place_N4[index].tolist()
-        return time_ids((height_px, width_px), (top, left), self.config.target_size_px)
-
-    def latent(self, index: int, generator: torch.Generator) -> torch.Tensor:
-        """A sample of the posterior times SDXL's scale, float32 (4, S/8, S/8)."""
-        mean, log_variance = self.posterior_NCHW[index].float().chunk(2)
-        noise = torch.randn(mean.shape, generator=generator)
-        return (mean + torch.exp(0.5 * log_variance) * noise) * LATENT_SCALE
+    def crop(self, index: int, pictures: Pictures) -> Crop:
+        """Crop number `index`, cut again from its picture."""
+        return _cut(self.config, pictures, index)
 
 
 def bank_crop(config: TrainConfig, store: ImageStore, index: int) -> Crop:
-    """Crop number `index`: the pictures take turns, so that each is used equally often."""
-    generator = generator_for(config.seed, "bank", index)
-    return draw_crop(store.get(index % len(store)), config.crop_px, config.max_zoom_out, generator)
+    """Crop number `index` of a bank without unreadable pictures: the pictures take turns, so that each is used equally often."""
+    return _cut(config, store.pictures(index % len(store)), index)
+
+
+def _cut(config: TrainConfig, pictures: Pictures, index: int) -> Crop:
+    return cut(pictures, config.crop_px, config.max_zoom_out, generator_for(config.seed, "bank", index))
 
 
 def open_bank(
-    config: TrainConfig, store: ImageStore, vae: AutoencoderKL, *, vae_digest: str, data_digest: str, folder: Path
-) -> LatentBank:
-    """Read the bank for these settings from `folder`, or make it (atomically) if it is not there."""
+    config: TrainConfig, store: ImageStore, vae: AutoencoderKL, *, vae_digest: str, data_digest: str, folder: Path,
+    device: torch.device | None = None,
+) -> LatentBank:  # fmt: skip
+    """Read the bank for these settings from `folder`, or make it (atomically) if it is not there or damaged.
+
+    `vae` must be on `device` (None = the CPU). Of several processes let the main one come first; it finds work, the others a
+    file. Raises ValueError if the crops change their size during the run, or too many pictures are unreadable."""
+    if config.late_crop_px not in (0, config.crop_px):
+        raise ValueError(
+            f"expected late_crop_px 0 with latent_crops, got {config.late_crop_px}, add --set late_crop_px=0 or latent_crops=0"
+        )
     wanted = (
-        vae_digest,
-        data_digest,
-        config.seed,
-        config.latent_crops,
-        config.crop_px,
-        config.max_zoom_out,
-        config.store_short_side_px,
-    )
+        FORMAT, vae_digest, data_digest, config.seed, config.latent_crops, config.crop_px, config.max_zoom_out,
+        config.store_short_side_px, config.precision,
+    )  # fmt: skip
     path = folder / f"latents-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}.pt"
-    if path.is_file():
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        return LatentBank(config, store, held["posterior"], held["place"])
+    try:
+        # Mapped: several processes of one machine share the memory.
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return LatentBank(config, held["posterior"], held["record"])
+    except FileNotFoundError:
+        pass
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        print(f"warning: {path} is damaged ({str(error).splitlines()[0]}), it is made again")
+    posterior, record = _encode_all(config, store, vae, device or torch.device("cpu"))
+    write_atomically(path, lambda temporary: torch.save({"posterior": posterior, "record": record}, temporary))
+    return LatentBank(config, posterior, record)
+
+
+@torch.no_grad()
+def _encode_all(
+    config: TrainConfig, store: ImageStore, vae: AutoencoderKL, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior and record of every crop. The crops of an unreadable picture are cut from others instead."""
     # In the order of the pictures, so that each is decoded once even where the store's memory is small.
     order = sorted(range(config.latent_crops), key=lambda index: (index % len(store), index))
-    rows: list[torch.Tensor] = []
-    place = torch.empty(len(order), 4, dtype=torch.int64)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-        for start in tqdm(range(0, len(order), 8), desc="latents", mininterval=2.0):
-            chosen = order[start : start + 8]
-            crops = [bank_crop(config, store, index) for index in chosen]
-            rows.append(encode(vae, torch.stack([crop.image_CHW for crop in crops])).half())
-            place[torch.tensor(chosen)] = torch.tensor([[*crop.original_HW_px, *crop.origin_YX_px] for crop in crops])
-    posterior = torch.empty(len(order), *rows[0].shape[1:], dtype=torch.float16)
-    posterior[torch.tensor(order)] = torch.cat(rows)
-    write_atomically(path, lambda temporary: torch.save({"posterior": posterior, "place": place}, temporary))
-    return LatentBank(config, store, posterior, place)
+    unreadable = Unreadable(store, config.max_unreadable_frac)
+    posterior, record = torch.empty(0), torch.empty(len(order), dtype=torch.int64)
+    for start in tqdm(range(0, len(order), ENCODED_AT_ONCE), desc="latents", mininterval=2.0):
+        crops = []
+        for index in order[start : start + ENCODED_AT_ONCE]:
+            record[index], pictures = unreadable.first_readable(_candidates(config.seed, index, len(store)))
+            crops.append(_cut(config, pictures, index).image_CHW)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            encoded = encode(vae, torch.stack(crops).to(device)).half().cpu()
+        if not start:
+            posterior = torch.empty(len(order), *encoded.shape[1:], dtype=torch.float16)
+        posterior[torch.tensor(order[start : start + ENCODED_AT_ONCE])] = encoded
+    return posterior, record
+
+
+def _candidates(seed: int, index: int, count: int) -> Iterator[int]:
+    """The picture whose turn it is at crop `index`, then others to take instead."""
+    yield index % count
+    generator = generator_for(seed, "bank-replacement", index)
+    for _ in range(REPLACEMENTS_TRIED):
+        yield integer(generator, 0, count - 1)

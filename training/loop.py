@@ -1,62 +1,28 @@
-"""One loop for every stage: optimiser, schedule, clipping, EMA, checkpoints, progress. It knows nothing of what is trained."""
+"""One loop for every stage, on any number of processes. It knows nothing of what is trained."""
 
 from __future__ import annotations
 
-import json
 import math
+import signal
+import tempfile
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from training import runstate
-from training.config import TrainConfig, from_json, to_json
-from training.ema import EMA
-from training.files import write_text
-from training.schedule import lr_factor
-
-MAY_CHANGE = ("steps", "threads", "save_every", "log_every", "cache_bytes")
-"""Settings that a resumed run may change. Another number of steps stretches the cosine from here on; the others change no
-result."""
-
-Groups = list[tuple[str, float, dict[str, torch.nn.Parameter]]]
-
-
-class Task(Protocol):
-    """A stage: its module, what of it trains, its batches and its loss. `batch` must depend on the step alone."""
-
-    @property
-    def module(self) -> torch.nn.Module: ...
-
-    def groups(self) -> Groups: ...
-
-    def batch(self, step: int) -> dict[str, torch.Tensor]: ...
-
-    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]: ...
-
-
-class DivergedError(RuntimeError):
-    """The loss or its gradient is no longer a finite number."""
-
-
-def trainable(groups: Groups) -> dict[str, torch.nn.Parameter]:
-    """All parameters of the groups, by their name in the module."""
-    return {name: parameter for _, _, members in groups for name, parameter in members.items()}
-
-
-def make_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the groups; each group remembers its share of the learning rate."""
-    listed = [{"params": list(members.values()), "share": share, "name": name} for name, share, members in groups]
-    return torch.optim.AdamW(listed, lr=config.lr, betas=(0.9, config.adam_beta2), weight_decay=config.weight_decay)
-
-
-def check_frozen(module: torch.nn.Module, groups: Groups) -> None:
-    """Set requires_grad to match the groups exactly, so that nothing frozen costs or keeps a gradient."""
-    trained = {id(parameter) for parameter in trainable(groups).values()}
-    for parameter in module.parameters():
-        parameter.requires_grad_(id(parameter) in trained)
+from training.config import TrainConfig
+from training.devices import warn
+from training.engine import Engine
+from training.errors import DivergedError, Interrupted
+from training.interrupts import Interrupts
+from training.optimisers import FusedBackward
+from training.plan import check_batches
+from training.progress import Reports
+from training.run import Run, former_state
+from training.seeds import seed_for
+from training.task import Task
+from training.trackers import usable_tracker
 
 
 def train(
@@ -64,87 +30,114 @@ def train(
 ) -> dict[str, float]:
     """Run (or go on with) a stage until config.steps, or until `stop_after` steps are done (for tests). Returns the last figures.
 
-    `extra` (plain values) is kept in the checkpoint for the export. Raises DivergedError for a loss that is not finite: the last
-    checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, or the configuration differs."""
-    groups = task.groups()
-    check_frozen(task.module, groups)
-    parameters = trainable(groups)
-    optimiser = make_optimiser(groups, config)
-    ema = EMA(parameters, max_decay=config.ema_decay)
-    step = 0
-    if runstate.exists(run_dir):
-        if not resume:
-            raise ValueError(
-                f"expected a new run folder, got {run_dir}, which holds a checkpoint; add --resume or choose another"
-            )
-        step = _restore(runstate.load(run_dir), task, config, optimiser, ema)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / "config.json", to_json(config) + "\n")
-    last_step = min(config.steps, stop_after) if stop_after is not None else config.steps
-    figures: dict[str, float] = {}
-    bar = tqdm(total=config.steps, initial=step, desc=config.recipe, mininterval=2.0, dynamic_ncols=True)
-    window: list[float] = []
-    images, started = 0, time.monotonic()
-    while step < last_step:
-        factor = lr_factor(step, steps=config.steps, warmup_steps=config.warmup_steps, final_frac=config.final_lr_frac)
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * group["share"] * factor
-        batch = task.batch(step)
-        loss, figures = task.loss(batch)
-        if not math.isfinite(loss.item()):
-            raise DivergedError(f"loss is {loss.item()} at step {step}; the last checkpoint is kept; lower lr and add --resume")
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), config.clip_norm).item()
-        if not math.isfinite(norm):
-            raise DivergedError(f"gradient norm is {norm} at step {step}; the last checkpoint is kept; lower lr and add --resume")
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        ema.update(parameters, step)
-        step += 1
-        window.append(loss.item())
-        images += len(next(iter(batch.values())))
-        bar.update()
-        if step % config.log_every == 0 or step == last_step:
-            rate = images / (time.monotonic() - started)
-            figures = {"loss": sum(window) / len(window), "grad_norm": norm, "images_per_s": rate, **figures}
-            bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
-            _log(run_dir, {"step": step, "lr": config.lr * factor, **figures})
-            window, images, started = [], 0, time.monotonic()
-        if step % config.save_every == 0 or step == last_step:
-            runstate.save(run_dir, _state(task, config, optimiser, ema, step, extra))
-    bar.close()
+    `extra` (plain values) is kept in the checkpoints for the export. Raises DivergedError for a loss or gradient that is not
+    finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
+    configuration differs from the run's, or if the batch cannot be shared evenly; SaveError if the end could not be saved;
+    Interrupted after a signal, once the step is saved."""
+    engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
+    check_batches(config, engine.processes)
+    state = former_state(run_dir, config, resume=resume)
+    engine.wait()  # until all have read what the main process may now change
+    run = Run(task, config, run_dir, extra, engine, state)
+    del state
+    reports = Reports(engine, config, run_dir, run.step)
+    last_step = config.steps if stop_after is None else min(config.steps, stop_after)
+    with Interrupts() as interrupts:
+        try:
+            figures, stopped_by = _steps(run, reports, interrupts, last_step)
+        finally:
+            reports.close()
+        run.finish()  # where a signal has stopped it between two saves, it saves now
+    if stopped_by:
+        raise Interrupted(stopped_by, run.step)
     return figures
 
 
-def _state(
-    task: Task, config: TrainConfig, optimiser: torch.optim.AdamW, ema: EMA, step: int, extra: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "config": to_json(config),
-        "step": step,
-        "model": task.module.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "ema": ema.shadow,
-        "rng": torch.get_rng_state(),
-        "extra": extra,
-    }
+def _steps(run: Run, reports: Reports, interrupts: Interrupts, last_step: int) -> tuple[dict[str, float], int]:
+    """The last row of figures, and the signal that ended it (0 = none)."""
+    config, first_step = run.config, run.step
+    figures: dict[str, float] = {}
+    stopped_by = 0
+    while run.step < last_step and not stopped_by:
+        lr = run.set_lr()
+        norm, stopped_by = _step(run, reports, interrupts, first=run.step == first_step)
+        reports.advance()
+        ending = run.step == last_step
+        if run.step % config.save_every == 0 or ending:
+            run.save()
+        validates = bool(config.validate_every) and (run.step % config.validate_every == 0 or ending) and not stopped_by
+        if run.step % config.log_every == 0 or validates or ending or stopped_by:
+            figures = reports.row(run.step, lr=lr, norm=norm)
+            pictures: list[Path] = []
+            if validates:
+                found, pictures = _validate(run)
+                figures |= {f"validation/{name}": value for name, value in found.items()}
+            reports.write(figures, pictures)
+    return figures, stopped_by
 
 
-def _restore(state: dict[str, Any], task: Task, config: TrainConfig, optimiser: torch.optim.AdamW, ema: EMA) -> int:
-    """Put a checkpoint back; returns the number of optimiser steps done."""
-    held = from_json(state["config"])
-    changed = [name for name in vars(held) if getattr(held, name) != getattr(config, name) and name not in MAY_CHANGE]
-    if changed:
-        raise ValueError(f"expected the run's own settings, got other values for {', '.join(changed)}, choose another --out")
-    task.module.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    if set(state["ema"]) != set(ema.shadow):
-        raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
-    ema.shadow = state["ema"]
-    torch.set_rng_state(state["rng"])
-    return int(state["step"])
+def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) -> tuple[float, int]:
+    """One optimiser step. Returns the norm of its gradient and the signal that any process has received (0 = none)."""
+    started_s = time.monotonic()
+    # The same in every process, so that replicas stay alike; and the same after a resume.
+    torch.manual_seed(seed_for(run.config.seed, "step", run.step))
+    loss = _backward(run, reports)
+    if first and not isinstance(run.optimiser, FusedBackward):
+        _check_reached(run)
+    norm = run.clip()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    loss, *taken = run.engine.mean([loss, *(float(interrupts.received == number) for number in signals)])
+    for name, value in (("loss", loss), ("gradient norm", norm)):
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"{name} is {value} at step {run.step}; the last checkpoint is kept; go on from it with --resume and a lower lr"
+            )
+    run.update()
+    reports.window.add_step(loss, run.config.crops_at(run.step - 1)[0], time.monotonic() - started_s)
+    return norm, next((int(number) for number, share in zip(signals, taken, strict=True) if share), 0)
 
 
-def _log(run_dir: Path, row: dict[str, float]) -> None:
-    with (run_dir / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+def _backward(run: Run, reports: Reports) -> torch.Tensor:
+    """Gradients of the step's mean loss; returns this process's part of it."""
+    places = run.places(run.step)
+    share = sum(len(part) for part in places)
+    total = torch.zeros((), device=run.engine.device)
+    for index, part in enumerate(places):
+        batch = run.task.batch(run.step, part)
+        _prefetch(run, places[index + 1 :])
+        with run.engine.accumulating(run.module, last=index == len(places) - 1):
+            loss, figures = run.task.loss(run.module, batch)
+            weighted = loss * (len(part) / share)
+            weighted.backward()
+        total += weighted.detach()
+        reports.window.add_figures(figures, len(part) / share)
+    return total
+
+
+def _prefetch(run: Run, left: list[range]) -> None:
+    """Announce the micro-batch after this one, of which `left` are left in this step."""
+    if left:
+        run.task.prefetch(run.step, left[0])
+    elif run.step + 1 < run.config.steps:
+        run.task.prefetch(run.step + 1, run.places(run.step + 1)[0])
+
+
+def _check_reached(run: Run) -> None:
+    members = [(name, parameter.grad) for name, _, values in run.task.groups() for parameter in values.values()]
+    assert any(gradient is not None for _, gradient in members), f"no gradient has reached {', '.join(sorted(dict(members)))}"
+
+
+def _validate(run: Run) -> tuple[dict[str, float], list[Path]]:
+    """Figures and pictures of the averaged weights. Sharded parameters need every process; the main one's results count."""
+    engine = run.engine
+    if not engine.is_main and not engine.sharded:
+        return {}, []
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
+            folder = run.run_dir / "validation" if engine.is_main else Path(elsewhere)
+            folder.mkdir(parents=True, exist_ok=True)
+            figures = run.task.validate(run.step, folder)
+    except OSError as error:
+        warn(f"validation at step {run.step} was given up ({error}); training goes on")
+        return {}, []
+    return figures, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []

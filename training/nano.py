@@ -7,10 +7,11 @@ from pathlib import Path
 
 from training import manifest, runstate
 from training.bundled import bundled_stills
-from training.config import override
 from training.export import export
 from training.files import write_atomically
+from training.prepare import build
 from training.recipes import recipe
+from training.settings_text import override
 from training.stages import Sources, run_stage
 from training.text_images import write_series
 
@@ -27,7 +28,7 @@ def prepare(data: Path) -> None:
     if data.is_file():
         return
     pictures = bundled_stills() + write_series(data.parent / "text", seed=0, count=TEXT_PICTURES)
-    records, skipped = manifest.build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
+    records, skipped = build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
     manifest.write(records, data)
     print(f"{data}: {len(records)} pictures, {len(skipped)} skipped")
 

@@ -21,15 +21,21 @@ UNET_NORM_GROUPS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """All widths of one small FaithDiff and its VAE. Heads are 64 wide in the UNet, as in the host's SDXL."""
+    """All widths and depths of one FaithDiff and its VAE. Heads are 64 wide in the UNet, as in the host's SDXL."""
 
     vae_channels: tuple[int, ...]
     vae_layers: int
+    vae_norm_groups: int
     unet_channels: tuple[int, int, int]
+    unet_layers: int = 1
+    """ResNet blocks on each level of the way down (one more on the way up)."""
+    transformer_layers: tuple[int, int] = (1, 1)
+    """Transformer blocks of one attention layer on the second and third level; the first has no attention."""
+    middle_attention: bool = True
+    """In the middle: an attention layer like the third level's between two ResNet blocks, or one ResNet block alone."""
     context_width: int
     pooled_width: int
     alignment_heads: int
-    vae_norm_groups: int
     alignment_layers: int = 2
     alignment_mlp_ratio: int = 2
 
@@ -38,6 +44,18 @@ class NetworkSpec:
         """Channels of the LQ encoder's output."""
         return self.vae_channels[-1]
 
+
+# SDXL's VAE and the release's alignment module (official unet_2d_condition_vae_extension.py:41-51, :386-396).
+_SDXL_SIDE: dict[str, Any] = {
+    "vae_channels": (128, 256, 512, 512),
+    "vae_layers": 2,
+    "vae_norm_groups": 32,
+    "unet_channels": (320, 640, 1280),
+    "unet_layers": 2,
+    "context_width": 2048,
+    "pooled_width": 1280,
+    "alignment_heads": 8,
+}
 
 NETWORKS = {
     "nano": NetworkSpec(
@@ -51,6 +69,10 @@ NETWORKS = {
         pooled_width=64,
         alignment_heads=8,
     ),
+    # SDXL's UNet config.json (2,567,463,684 parameters), for real training.
+    "sdxl": NetworkSpec(transformer_layers=(2, 10), **_SDXL_SIDE),
+    # Segmind-Vega's (745 million), the smallest published UNet of the family: for measurements.
+    "vega": NetworkSpec(transformer_layers=(1, 2), middle_attention=False, **_SDXL_SIDE),
     # For tests only: seconds, not minutes.
     "tiny": NetworkSpec(
         vae_channels=(8, 8, 16, 32),
@@ -106,7 +128,8 @@ def build_unet(spec: NetworkSpec) -> UNet2DConditionModel:
     """An untrained UNet of SDXL's topology: (B, 4, h, w) -> (B, 4, h, w)."""
     kinds: Any = {
         "block_out_channels": spec.unet_channels,
-        "transformer_layers_per_block": (1, 1, 1),
+        # diffusers wants a number for the first level, too, and does not use it.
+        "transformer_layers_per_block": (1, *spec.transformer_layers),
         # diffusers calls the number of heads `attention_head_dim`.
         "attention_head_dim": tuple(width // HEAD_WIDTH for width in spec.unet_channels),
     }
@@ -114,7 +137,8 @@ def build_unet(spec: NetworkSpec) -> UNet2DConditionModel:
         **kinds,
         in_channels=4,
         out_channels=4,
-        layers_per_block=1,
+        layers_per_block=spec.unet_layers,
+        mid_block_type="UNetMidBlock2DCrossAttn" if spec.middle_attention else "UNetMidBlock2D",
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=spec.context_width,

@@ -25,10 +25,17 @@ def reconstruct(vae: AutoencoderKL, image_CHW: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def restore(
-    model: FaithDiffModel, vae: AutoencoderKL, lq_CHW: torch.Tensor, *, scale: int, target_px: int, steps: int = 20, seed: int =
-    0,
-    start: str = "lq", colour: str = "adain",
-) -> torch.Tensor:  # fmt: skip
+    model: FaithDiffModel,
+    vae: AutoencoderKL,
+    lq_CHW: torch.Tensor,
+    *,
+    scale: int,
+    target_px: int,
+    steps: int = 20,
+    seed: int = 0,
+    start: str = "lq",
+    colour: str = "adain",
+) -> torch.Tensor:
     """Restore float32 (3, h, w) in [0, 1] at `scale` times its size; returns (3, scale h, scale w) in [0, 1].
 
     start: "lq" = noise over the encoded LQ picture, "noise" = noise alone. colour: a method of faithdiff_core.color_fix."""

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors import SafetensorError, safe_open
 
+from faithdiff_core.checks import check_state
 from faithdiff_core.storage import write_safetensors
+from training.base_files import read_vae_weights
 from training.networks import LATENT_SCALE, NETWORKS, NetworkSpec, build_vae, encode
+from training.shapes import fits, vae_widths
+
+SDXL_NORM_GROUPS = 32
 
 
 @torch.no_grad()
@@ -65,30 +69,25 @@ def write_vae(
 
 
 def read_vae(path: Path, spec: NetworkSpec | None = None) -> AutoencoderKL:
-    """Read a VAE written by `write_vae` into fp32; without `spec`, of the named network that its header describes.
+    """A frozen VAE in fp32: one written by `write_vae`, or an SDXL VAE as a diffusers folder, a file or part of a checkpoint.
 
-    Raises ValueError if the file is missing, damaged or of other widths."""
-    if not path.is_file():
-        raise ValueError(f"expected an exported VAE, got {path}, which does not exist; train and export nano-vae first")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-    except SafetensorError as error:
-        raise ValueError(f"expected a safetensors file, got {path} ({error}), export the VAE again") from error
-    told = json.loads(header.get("faithdiff.vae_config", "{}"))
-    fitting = [each for each in ([spec] if spec else NETWORKS.values()) if _describes(told, each)]
+    Without `spec`, of the named network that it fits. Raises ValueError if the file is missing, damaged or of other widths."""
+    if not path.exists():
+        raise ValueError(f"expected a VAE, got {path}, which does not exist; name an exported VAE or an SDXL VAE")
+    state, header = read_vae_weights(path)
+    widths = vae_widths(state, "encoder.")
+    # A file that does not tell has SDXL's.
+    widths["vae_norm_groups"] = json.loads(header.get("faithdiff.vae_config", "{}")).get("norm_groups", SDXL_NORM_GROUPS)
+    fitting = [each for each in ([spec] if spec else NETWORKS.values()) if fits(widths, each)]
     if not fitting:
-        wanted = " or ".join(str(list(each.vae_channels)) for each in ([spec] if spec else NETWORKS.values()))
-        raise ValueError(f"expected a VAE of widths {wanted}, got {told} in {path}, choose the VAE of this network")
-    spec = fitting[0]
-    vae = build_vae(spec)
-    vae.load_state_dict(state)
+        wanted = " or ".join(str(each.vae_channels) for each in ([spec] if spec else NETWORKS.values()))
+        got = ", ".join(f"{name} {value}" for name, value in widths.items())
+        raise ValueError(f"expected a VAE of widths {wanted}, got {got} in {path}, choose the VAE of this network")
+    with torch.device("meta"):
+        vae = build_vae(fitting[0])
+    check_state(vae.state_dict(), state, f"VAE in {path}")
+    vae.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in state.items()}, assign=True)
     return vae.eval().requires_grad_(False)
-
-
-def _describes(told: Mapping[str, object], spec: NetworkSpec) -> bool:
-    return told.get("block_out_channels") == list(spec.vae_channels) and told.get("norm_groups") == spec.vae_norm_groups
 
 
 def weights_digest(module: torch.nn.Module) -> str:
@@ -97,5 +96,5 @@ def weights_digest(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from torch import nn
 
 from training.config import TrainConfig
 from training.crops import ImageStore, draw_crop
-from training.networks import build_vae, decode, encode, network_spec
+from training.devices import device_of
+from training.groups import Groups
+from training.networks import build_vae, network_spec
 from training.seeds import generator_for, integer, seed_for
+from training.task import Batch, Figures
 from training.vae_init import start_with_colour
 
 
@@ -18,6 +25,26 @@ def build_vae_module(config: TrainConfig) -> AutoencoderKL:
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "vae-init"))
         return build_vae(network_spec(config.network))
+
+
+class RoundTrip(nn.Module):
+    """An AutoencoderKL's parts behind one forward. They keep their names: this module's state dict is the autoencoder's."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        parts: Any = vae
+        self.encoder: nn.Module = parts.encoder
+        self.quant_conv: nn.Module = parts.quant_conv
+        self.post_quant_conv: nn.Module = parts.post_quant_conv
+        self.decoder: nn.Module = parts.decoder
+
+    def forward(self, image_BCHW: torch.Tensor, noise_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] and normal noise (B, 4, H/8, W/8) -> the posterior's mean and log variance, each of the
+        noise's shape, and the decoded sample (B, 3, H, W), all float32."""
+        mean, log_variance = self.quant_conv(self.encoder(image_BCHW)).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
+        latent = mean + torch.exp(0.5 * log_variance) * noise_BCHW
+        return mean, log_variance, self.decoder(self.post_quant_conv(latent)).float()
 
 
 def differences(x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +61,7 @@ def reconstruction_loss(
     got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, *, gradient_weight: float, chroma_weight: float
 ) -> torch.Tensor:
     """Mean L1 over the scales 1, 1/2 and 1/4, plus weighted L1 of first differences at full size and of colour at 1/4."""
-    loss = torch.zeros(())
+    loss = got_BCHW.new_zeros(())
     for scale in (1, 2, 4):
         difference = F.avg_pool2d(got_BCHW - wanted_BCHW, scale) if scale > 1 else got_BCHW - wanted_BCHW
         loss = loss + difference.abs().mean() / 3
@@ -50,46 +77,54 @@ class VAETask:
     def __init__(self, config: TrainConfig, store: ImageStore) -> None:
         self.config = config
         self.store = store
-        self.module = build_vae_module(config)
+        self.device = device_of(config)
+        vae = build_vae_module(config)
         if config.start_crops:
-            start_with_colour(self.module, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
+            start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
+        self.module = RoundTrip(vae)
 
     def _start_crop(self, index: int) -> torch.Tensor:
         generator = generator_for(self.config.seed, "vae-start", index)
         image = self.store.get(integer(generator, 0, len(self.store) - 1))
         return draw_crop(image, self.config.crop_px, self.config.max_zoom_out, generator).image_CHW
 
-    def groups(self) -> list[tuple[str, float, dict[str, torch.nn.Parameter]]]:
+    def groups(self) -> Groups:
         """(name, share of the learning rate, parameters) of everything trained."""
         return [("vae", 1.0, dict(self.module.named_parameters()))]
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Images (B, 3, S, S) in [-1, 1] and posterior noise (B, 4, S/8, S/8) of one step."""
-        count, crop_px = self.config.crops_at(step)
+    def prefetch(self, step: int, places: range) -> None:
+        """Nothing: the store keeps its few pictures in memory."""
+
+    def batch(self, step: int, places: range) -> Batch:
+        """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior."""
+        _, crop_px = self.config.crops_at(step)
         images, noises = [], []
-        for sample in range(count):
-            generator = generator_for(self.config.seed, "vae", step, sample)
+        for place in places:
+            generator = generator_for(self.config.seed, "vae", step, place)
             index = integer(generator, 0, len(self.store) - 1)
             images.append(draw_crop(self.store.get(index), crop_px, self.config.max_zoom_out, generator).image_CHW)
             noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
-        return {"image": torch.stack(images), "noise": torch.stack(noises)}
+        return {"image": torch.stack(images).to(self.device), "noise": torch.stack(noises).to(self.device)}
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
         """Loss and figures to log. Networks under autocast, losses in fp32."""
         image = batch["image"]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            mean, log_variance = encode(self.module, image).float().chunk(2, dim=1)
-            log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
-            latent = mean + torch.exp(0.5 * log_variance) * batch["noise"]
-            got = decode(self.module, latent)
-        got = got.float()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            mean, log_variance, got = module(image, batch["noise"])
         reconstruction = reconstruction_loss(
             got, image, gradient_weight=self.config.gradient_weight, chroma_weight=self.config.chroma_weight
         )
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
         with torch.no_grad():
             mse = (got.clamp(-1, 1) - image).square().mean((1, 2, 3)) / 4
-            psnr_db = (-10 * torch.log10(mse + 1e-10)).mean().item()
-            colour = chroma(got - image).abs().mean().item()
-        figures = {"psnr_db": psnr_db, "kl": kl.item(), "latent_std": mean.std().item(), "chroma_l1": colour}
+            figures: Figures = {
+                "psnr_db": (-10 * torch.log10(mse + 1e-10)).mean(),
+                "kl": kl,
+                "latent_std": mean.std(),
+                "chroma_l1": chroma(got - image).abs().mean(),
+            }
         return reconstruction + self.config.kl_weight * kl, figures
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Nothing: `reconstruct` shows an exported VAE's pictures."""
+        return {}

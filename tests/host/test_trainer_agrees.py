@@ -1,4 +1,4 @@
-"""The bundled nano model gives the trainer's own numbers in the host: the two share the modules, but not UNet, names or hook."""
+"""An export gives the trainer's own numbers in the host: the two share the modules, but not UNet, names, LoRA or hook."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import comfy.sd
+import comfy.utils
 import pytest
 import torch
 from comfyui_faithdiff.nodes.load_model import load
@@ -20,6 +22,9 @@ NANO = ROOT / "demo" / "nano_faithdiff.safetensors"
 SIZE_PX = (75, 100)  # padded to 80 x 104
 TIMESTEPS = (999, 500, 21)
 TOLERANCE = 2e-5
+FEATURE_TOLERANCE = 1e-4
+TARGET_SIZE_PX = 64  # of the made-up exports
+VARIANTS = ("pointwise", "spatial", "no-layers", "lora", "adapter", "nano")
 
 # Runs without the host: the trainer must not see it.
 TRAINER = """
@@ -35,20 +40,25 @@ torch.save({"features": features, "noise": noise}, sys.argv[1])
 """
 
 
-@pytest.fixture(scope="module")
-def nano():
-    return Loaded(*load(str(NANO)))
+def run_trainer(*arguments: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k not in ("COMFYUI_PATH", "PYTHONPATH")}
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, check=True)
 
 
-def test_export_gives_the_trainers_numbers(nano, tmp_path):
+def padded(image: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) in [-1, 1] at multiples of 8, as the nodes hand it to the encoder."""
+    height, width = image.shape[1:3]
+    return pad(image.movedim(-1, 1), (0, -width % 8, 0, -height % 8), mode="replicate") * 2 - 1
+
+
+def test_the_bundled_model_gives_the_trainers_numbers(tmp_path):
+    nano = Loaded(*load(str(NANO)))
     image = tiny.image(*SIZE_PX)
-    padded_BCHW = pad(image.movedim(-1, 1), (0, 4, 0, 5), mode="replicate")
     x = torch.randn(1, 4, 10, 13, generator=torch.Generator().manual_seed(0))
     target = float(nano.faithdiff.metadata.target_size_px)
     exchange = tmp_path / "exchange.pt"
-    torch.save({"lq": padded_BCHW * 2 - 1, "x": x, "timesteps": TIMESTEPS, "target": target}, exchange)
-    env = {k: v for k, v in os.environ.items() if k not in ("COMFYUI_PATH", "PYTHONPATH")}
-    subprocess.run([sys.executable, "-c", TRAINER, str(exchange), str(NANO)], cwd=ROOT, env=env, check=True)
+    torch.save({"lq": padded(image), "x": x, "timesteps": TIMESTEPS, "target": target}, exchange)
+    run_trainer("-c", TRAINER, str(exchange), str(NANO))
     trainer = torch.load(exchange)
 
     torch.testing.assert_close(encode(nano, image)[0].features_BCHW, trainer["features"], rtol=1e-4, atol=1e-4)
@@ -58,3 +68,70 @@ def test_export_gives_the_trainers_numbers(nano, tmp_path):
     for timestep, expected in zip(TIMESTEPS, trainer["noise"], strict=True):
         _, ours = predictions(model, x, sigmas[timestep], prompt, prompt)
         assert (ours - expected).abs().max() < TOLERANCE
+
+
+def made_exports(
+    folder: Path, names: tuple[str, ...], size_px: tuple[int, int], timesteps=TIMESTEPS
+) -> tuple[torch.Tensor, dict]:
+    """The image and the inputs that the trainer was given to make these exports' numbers."""
+    image = tiny.image(*size_px)
+    g = torch.Generator().manual_seed(0)
+    lq = padded(image)
+    x = torch.randn(1, 4, lq.shape[2] // 8, lq.shape[3] // 8, generator=g)
+    context, pooled = torch.randn(2, 77, 2048, generator=g), torch.randn(2, 1280, generator=g)
+    given = {"lq": lq, "x": x, "context": context, "pooled": pooled, "timesteps": timesteps, "target_px": TARGET_SIZE_PX}
+    torch.save(given, folder / "inputs.pt")
+    run_trainer(str(ROOT / "tests" / "support" / "trainer_exports.py"), str(folder), *names)
+    return image, given
+
+
+def check(loaded: Loaded, expected: dict, image: torch.Tensor, given: dict) -> None:
+    features = encode(loaded, image)[0].features_BCHW
+    torch.testing.assert_close(features, expected["features"], rtol=1e-4, atol=FEATURE_TOLERANCE)
+    model, _ = align(loaded, image)
+    unet = model.model.model_config.unet_config
+    width, pooled_width = unet["context_dim"], unet["adm_in_channels"] - 6 * 256
+    negative, positive = (
+        [[given["context"][i : i + 1, :, :width], {"pooled_output": given["pooled"][i : i + 1, :pooled_width]}]] for i in range(2)
+    )
+    sigmas = model.get_model_object("model_sampling").sigmas
+    for timestep, noise in zip(given["timesteps"], expected["noise"], strict=True):
+        ours = torch.cat(predictions(model, given["x"], sigmas[timestep], positive, negative))
+        assert (ours - noise).abs().max() < TOLERANCE
+    # Guards the lines above: prompts and alignment are seen in these numbers.
+    assert (noise[0] - noise[1]).abs().max() > 100 * TOLERANCE
+    plain, _ = align(loaded, image, strength=0.0)
+    rows = torch.cat(predictions(plain, given["x"], sigmas[timestep], positive, negative))
+    assert (rows - noise).abs().max() > 100 * TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    return folder, *made_exports(folder, VARIANTS, SIZE_PX)
+
+
+def with_lora(model, path: Path):
+    return comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 0.0)[0]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_exports_give_the_trainers_numbers(exports, name, caplog):
+    folder, image, given = exports
+    path, expected = folder / f"{name}.safetensors", torch.load(folder / f"{name}.pt")
+    if name != "adapter":
+        check(Loaded(*load(str(path))), expected, image, given)
+        return
+    base = load(str(folder / "base.safetensors"))[0]
+    model = with_lora(base, folder / "adapter.lora.safetensors")
+    assert "lora key not loaded" not in caplog.text
+    check(Loaded(*load(str(path), base_model=model)), expected, image, given)
+    with pytest.raises(AssertionError):  # the LoRA is seen in these numbers
+        check(Loaded(*load(str(path), base_model=base)), expected, image, given)
+
+
+def test_an_export_of_published_size(tmp_path):
+    """Segmind-Vega's, with prompts of the real widths."""
+    image, given = made_exports(tmp_path, ("vega",), (128, 128), (500,))
+    check(Loaded(*load(str(tmp_path / "vega.safetensors"))), torch.load(tmp_path / "vega.pt"), image, given)
+    (tmp_path / "vega.safetensors").unlink()

@@ -15,11 +15,13 @@ if str(ROOT) not in sys.path:
 from training_support import picture  # noqa: E402
 
 from training import manifest  # noqa: E402
-from training.config import TrainConfig, override  # noqa: E402
+from training.config import TrainConfig  # noqa: E402
 from training.images import write_png  # noqa: E402
+from training.prepare import build  # noqa: E402
 from training.recipes import recipe  # noqa: E402
+from training.settings_text import override  # noqa: E402
 
-QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1"]
+QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1", "tracker=none"]
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +36,7 @@ def pictures_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data(pictures_dir: Path) -> Path:
     """A manifest of the six pictures, all to train."""
-    records, skipped = manifest.build(
-        [(path.stem, path) for path in sorted(pictures_dir.glob("*.png"))], val_frac=0.0, min_side_px=32
-    )
+    records, skipped = build([(path.stem, path) for path in sorted(pictures_dir.glob("*.png"))], val_frac=0.0, min_side_px=32)
     assert not skipped
     path = pictures_dir / "manifest.jsonl"
     manifest.write(records, path)

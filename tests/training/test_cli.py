@@ -22,7 +22,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "training", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    assert {"prepare", "degrade", "train", "export", "evaluate", "nano"} <= set(done.stdout.split())
+    commands = {"prepare", "degrade", "caption", "recipes", "train", "ablate", "export", "convert", "evaluate", "nano"}
+    assert commands <= set(done.stdout.split())
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("stage1", "stage2", "finetune-release", "lora-24gb", "full-24gb", "nano-joint", "encoder-only/1", "separate/2"):
+        assert name in listed
 
 
 def test_prepare_degrade_evaluate(tmp_path: Path, pictures_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +100,7 @@ def test_dry_run_prints_and_makes_nothing(tmp_path: Path, data: Path, capsys: py
         == 0
     )
     out = capsys.readouterr().out
-    assert "trained: lq_encoder:" in out and "network = tiny" in out and "not trained: 0" in out
+    assert "trains: lq_encoder" in out and "network = tiny" in out and "memory on a GPU" in out
     assert not list(tmp_path.iterdir())
 
 

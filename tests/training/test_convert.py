@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_support import tiny
 from safetensors import safe_open
 
 from faithdiff_core.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, assemble_released
 from faithdiff_core.keymap import diffusers_to_ldm
 from faithdiff_core.metadata import FaithDiffMetadata
 from training.cli import main
-from training.convert import read
-from training.model import FaithDiffModel
-from training.networks import network_spec
+from training.model import build_model
+from training.weight_files import read_parts
 
 
 @pytest.fixture(scope="module")
 def parts() -> FaithDiffParts:
-    model = FaithDiffModel(network_spec("nano"), mode="spatial", use_alignment=True)
+    model = build_model(tiny(network="nano", alignment_mode="spatial"))
     unet = model.unet.state_dict()
     names = diffusers_to_ldm(unet)
     return FaithDiffParts(
@@ -54,7 +54,7 @@ def same(a: FaithDiffParts, b: FaithDiffParts) -> bool:
 def test_there_and_back(released: Path, parts: FaithDiffParts, tmp_path: Path) -> None:
     ours, back = tmp_path / "ours.safetensors", tmp_path / "back.bin"
     assert convert(released, "--out", ours) == 0 and convert(ours, "--out", back) == 0
-    assert same(read(ours), parts) and same(read(back), parts)
+    assert same(read_parts(ours), parts) and same(read_parts(back), parts)
     again = torch.load(back, weights_only=True)
     first = torch.load(released, weights_only=True)
     assert again.keys() == first.keys() and all(torch.equal(again[name], first[name]) for name in first)

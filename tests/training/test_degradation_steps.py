@@ -13,6 +13,7 @@ from training_support import picture
 
 from training.degradation import kernels, steps
 from training.images import unit_to_u8
+from training.metrics import psnr_db
 
 
 def ramp_picture(side_px: int = 64) -> torch.Tensor:
@@ -68,6 +69,37 @@ def test_sinc_passes_low_and_stops_high_frequencies() -> None:
     assert abs(gains[2]) < 0.1
 
 
+@pytest.mark.parametrize("cutoff_rad", [math.pi / 5, 1.7, math.pi])
+def test_sinc_is_the_disc_shaped_low_pass_of_its_bessel_form(cutoff_rad: float) -> None:
+    # J1 by its integral, (1 / pi) * int_0^pi cos(t - x sin t) dt, not by the library's function.
+    t = (torch.arange(2000, dtype=torch.float64) + 0.5) * math.pi / 2000
+    x, y = kernels.grid(13)
+    radius = torch.hypot(x, y)
+    bessel = torch.cos(t - cutoff_rad * radius[..., None] * torch.sin(t)).mean(-1)
+    expected = cutoff_rad * bessel / (2 * math.pi * radius)
+    expected[6, 6] = cutoff_rad**2 / (4 * math.pi)
+    expected /= expected.sum()
+    assert torch.allclose(kernels.sinc(13, cutoff_rad).double(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "generalised", "plateau"])
+def test_second_moments_tell_isotropic_kernels_from_others(family: str) -> None:
+    def moments(sigma_x: float, sigma_y: float, angle: float) -> tuple[float, float, float]:
+        if family == "plateau":
+            kernel = kernels.plateau(21, sigma_x, sigma_y, angle, 1.6).double()
+        else:
+            kernel = kernels.gaussian(21, sigma_x, sigma_y, angle, 1.0 if family == "gaussian" else 0.7).double()
+        x, y = kernels.grid(21)
+        return (kernel * x * x).sum().item(), (kernel * y * y).sum().item(), (kernel * x * y).sum().item()
+
+    xx, yy, xy = moments(1.8, 1.8, 0.7)
+    assert xx == pytest.approx(yy, rel=1e-4) and abs(xy) < 1e-4 * xx
+    xx, yy, xy = moments(0.9, 1.8, 0.0)
+    assert yy > 1.5 * xx and abs(xy) < 1e-4 * xx
+    _, _, xy = moments(0.9, 1.8, math.pi / 4)
+    assert xy < -0.1, "the long axis is turned against the short one"
+
+
 def test_blur_keeps_a_constant_and_the_size() -> None:
     flat = torch.full((3, 30, 17), 0.37)
     for kernel in (kernels.gaussian(21, 2.0, 1.0, 0.3), kernels.sinc(13, 2.0)):
@@ -80,6 +112,18 @@ def test_blur_is_the_convolution_of_its_kernel() -> None:
     impulse[:, 20, 20] = 1
     kernel = kernels.gaussian(9, 0.7, 2.0, 0.5)
     assert torch.allclose(steps.blur(impulse, kernel)[1, 16:25, 16:25], kernel.flip(0, 1), atol=1e-7)
+
+
+@pytest.mark.parametrize(("height_px", "width_px"), [(61, 47), (9, 80), (128, 128)])
+@pytest.mark.parametrize("size", [7, 15, 21])
+def test_blur_equals_the_direct_convolution(height_px: int, width_px: int, size: int) -> None:
+    image = torch.rand(3, height_px, width_px, generator=torch.Generator().manual_seed(size))
+    pad = size // 2
+    mode = "reflect" if min(height_px, width_px) > pad else "replicate"
+    for kernel in (kernels.gaussian(size, 2.5, 0.6, 0.4), kernels.sinc(size, 1.1)):
+        padded = torch.nn.functional.pad(image[:, None].double(), (pad, pad, pad, pad), mode=mode)
+        direct = torch.nn.functional.conv2d(padded, kernel.double()[None, None])[:, 0]
+        assert torch.allclose(steps.blur(image, kernel).double(), direct, atol=2e-6)
 
 
 @pytest.mark.parametrize("gray", [False, True])
@@ -113,15 +157,14 @@ def test_jpeg_is_what_pillow_writes() -> None:
 
 
 def test_kornias_jpeg_is_close_to_pillows() -> None:
+    # The codec for devices other than the CPU. Its error against Pillow's result, not against the picture.
     image = ramp_picture(64)[:, :56, :40]
     image[0, 10:30, 5:20] = 1.0
-    for quality in (40, 80):
+    for quality in (30, 40, 60, 90):
         real, smooth = steps.jpeg_pillow(image, quality), steps.jpeg_torch(image, quality)
         assert smooth.shape == image.shape
-        loss = (real - image).square().mean().sqrt().item()
-        assert (real - smooth).square().mean().sqrt().item() < max(0.7 * loss, 0.02), (
-            "further from Pillow's than JPEG's own error"
-        )
+        assert psnr_db(smooth, real) > 33, f"quality {quality}"
+        assert psnr_db(smooth, real) > psnr_db(real, image) + 6, f"quality {quality}: not much closer than JPEG's own error"
 
 
 def test_resize_sizes_and_identity() -> None:

@@ -1,0 +1,134 @@
+"""A stage for the tests of the loop: a small network that learns a fixed map from seeded draws, in milliseconds a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from training.config import TrainConfig
+from training.groups import Groups, trained_groups
+from training.model import build_model
+from training.optimisers import BETA1
+from training.seeds import generator_for
+from training.settings_text import override
+from training.task import Batch, Figures
+
+
+class ToyModel(nn.Module):
+    """Two convolutions that train, between them one that does not, and one in bf16 that does not either."""
+
+    _no_split_modules = ["Linear"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 7, 3, padding=1)
+        self.fixed = nn.Conv2d(7, 7, 1)
+        self.coarse = nn.Conv2d(7, 7, 1).bfloat16()
+        self.last = nn.Sequential(nn.GELU(), nn.Linear(7, 3))
+        self.register_buffer("scale", torch.tensor([0.5, 1.0, 2.0]))
+
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        h = self.fixed(self.first(x_BCHW))
+        return h + 0.01 * self.coarse(h.bfloat16()).float()  # little of it: its rounding would hide what is compared
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.last(self.features(x_BCHW).movedim(1, -1)).movedim(-1, 1) * self.scale[:, None, None]
+
+
+class ToyTask:
+    """`draws` counts the places that were asked for, in order."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.module = ToyModel()
+        self.draws: list[tuple[int, range]] = []
+        self.announced: list[tuple[int, range]] = []
+
+    def groups(self) -> Groups:
+        named = dict(self.module.named_parameters())
+        return [
+            ("first", 1.0, {name: value for name, value in named.items() if name.startswith("first.")}),
+            ("last", 0.1, {name: value for name, value in named.items() if name.startswith("last.")}),
+        ]
+
+    def prefetch(self, step: int, places: range) -> None:
+        self.announced.append((step, places))
+
+    def batch(self, step: int, places: range) -> Batch:
+        self.draws.append((step, places))
+        _, side_px = self.config.crops_at(step)
+        generators = [generator_for(self.config.seed, "toy", step, place) for place in places]
+        return {"x": torch.stack([torch.randn(3, side_px, side_px, generator=generator) for generator in generators])}
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        wanted = batch["x"].flip(1)
+        error = module(batch["x"]) - wanted
+        return error.square().mean(), {"l1": error.detach().abs().mean(), "rows": float(len(wanted))}
+
+    @torch.no_grad()
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        (folder / f"step-{step:08d}.txt").write_text("seen", encoding="utf-8")
+        return {"features": self.module.features(torch.ones(1, 3, 8, 8)).mean().item()}
+
+
+class ModelTask(ToyTask):
+    """The tiny FaithDiff network on made-up latents and pictures; everything trains, the UNet by LoRA."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.module = build_model(config)
+
+    def groups(self) -> Groups:
+        return trained_groups(self.module, self.config)
+
+    def batch(self, step: int, places: range) -> Batch:
+        rows = []
+        for place in places:
+            generator = generator_for(self.config.seed, "model", step, place)
+            noisy, noise = torch.randn(2, 4, 16, 16, generator=generator)
+            timestep = torch.randint(1000, (), generator=generator)
+            lq = torch.rand(3, 128, 128, generator=generator) * 2 - 1
+            rows.append({"noisy": noisy, "noise": noise, "timestep": timestep, "ids": torch.ones(6), "lq": lq})
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        predicted = module(batch["noisy"], batch["timestep"], batch["ids"], batch["lq"])
+        return (predicted - batch["noise"]).abs().mean(), {"rows": float(len(predicted))}
+
+    @torch.no_grad()
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        batch = self.batch(-1, range(1))
+        features = self.module.encode_lq(batch["lq"])
+        predicted = self.module.predict(batch["noisy"], batch["timestep"], batch["ids"], features)
+        return {"features": features.mean().item(), "noise": predicted.mean().item()}
+
+
+def toy_config(*settings: str) -> TrainConfig:
+    """Six steps of four pictures of 32 px on the CPU, a checkpoint every other step."""
+    config = TrainConfig(
+        **{"recipe": "toy", "stage": "joint", "network": "tiny", "steps": 6, "batch_size": 4, "crop_px": 32, "lr": 1e-2},
+        **{"warmup_steps": 1, "log_every": 1, "save_every": 2, "threads": 1, "precision": "fp32"},
+        **{"device": "cpu", "tracker": "none", "lora_rank": 0},
+    )
+    return override(config, list(settings))
+
+
+def first_gradient(run_dir: Path) -> dict[str, torch.Tensor]:
+    """The gradient of a run's first step, from the checkpoint after it: AdamW's first moment is then (1 - 0.9) times that."""
+    state = torch.load(run_dir / "checkpoints" / "step-00000001.pt", weights_only=True)
+    return {name: values["exp_avg"] / (1 - BETA1) for name, values in state["optimiser"].items()}
+
+
+def equal(a: object, b: object) -> bool:
+    """Deep equality of checkpoints, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(equal(x, y) for x, y in zip(a, b, strict=True))
+    return a == b

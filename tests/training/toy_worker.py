@@ -1,0 +1,54 @@
+"""Trains the toy task, or the tiny composite, in a process of its own: toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
+
+TASK: toy; slow (50 ms a step); failing (its second process raises at step 2); model (the tiny FaithDiff). Several runs follow one
+another in the same processes. KEY may be stop_after, too. Of wrong input the message is printed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+
+from toy_task import ModelTask, ToyTask, toy_config  # noqa: E402
+
+from training import loop  # noqa: E402
+from training.task import Batch  # noqa: E402
+
+
+class Slow(ToyTask):
+    def batch(self, step: int, places: range) -> Batch:
+        time.sleep(0.05)
+        return super().batch(step, places)
+
+
+class Failing(ToyTask):
+    def batch(self, step: int, places: range) -> Batch:
+        if step == 2 and os.environ["RANK"] == "1":
+            raise RuntimeError("a process failed on purpose")
+        return super().batch(step, places)
+
+
+def run(task: str, out: str, *settings: str) -> None:
+    kinds = {"toy": ToyTask, "slow": Slow, "failing": Failing, "model": ModelTask}
+    stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
+    config = toy_config(*(setting for setting in settings if not setting.startswith("stop_after=")))
+    try:
+        loop.train(kinds[task](config), config, Path(out), extra={}, resume=True, stop_after=stops[0] if stops else None)
+    except loop.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    arguments: list[str] = []
+    for argument in [*sys.argv[1:], "--"]:
+        if argument == "--":
+            run(*arguments)
+            arguments = []
+        else:
+            arguments.append(argument)

@@ -1,0 +1,80 @@
+"""Pictures inside .tar shards of the WebDataset layout: members that share a name up to its first dot belong together.
+
+KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ twin, KEY.txt or KEY.json its caption. Only the table of
+contents is read here; pictures are read later, one at a time, by their offset. Nothing is ever extracted, so a member's name
+never becomes a path."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.caption_files import CaptionFile
+from training.images import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """`size_bytes` from `offset` on in the file `path`; size_bytes 0 = the whole file."""
+
+    path: str
+    offset: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What a shard holds, by key; `refused` names the members (or the rest of a damaged shard) left out, with the reason."""
+
+    pictures: list[tuple[str, Segment]] = field(default_factory=list)
+    twins: dict[str, Segment] = field(default_factory=dict)
+    captions: dict[str, CaptionFile] = field(default_factory=dict)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_contents(shard: Path) -> Contents:
+    """The table of contents of an uncompressed .tar. A damaged one gives what came before the damage."""
+    contents = Contents()
+    path = str(shard.resolve())
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                _add(contents, member, path)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        contents.refused.append((shard.name, f"expected a whole uncompressed .tar, got {error}"))
+    return contents
+
+
+def _add(contents: Contents, member: tarfile.TarInfo, path: str) -> None:
+    if member.isdir():
+        return
+    if reason := _objection(member):
+        contents.refused.append((member.name, reason))
+        return
+    folder, slash, name = member.name.removeprefix("./").rpartition("/")
+    stem, _, kind = name.partition(".")
+    key, kind = folder + slash + stem, "." + kind.lower()
+    segment = Segment(path=path, offset=member.offset_data, size_bytes=member.size)
+    if kind in IMAGE_SUFFIXES:
+        contents.pictures.append((key, segment))
+    elif kind.startswith(".lq.") and kind[3:] in IMAGE_SUFFIXES:
+        _once(contents.twins, key, segment, contents)
+    elif kind in (".txt", ".json"):
+        _once(contents.captions, key, CaptionFile(source=segment, is_json=kind == ".json"), contents)
+
+
+def _once(table: dict, key: str, value: object, contents: Contents) -> None:
+    if key in table:
+        contents.refused.append((key, "a second LQ picture or caption of this key in the shard"))
+    table.setdefault(key, value)
+
+
+def _objection(member: tarfile.TarInfo) -> str:
+    """Why a member must not be used; empty if it may."""
+    parts = member.name.split("/")
+    if member.name.startswith("/") or ".." in parts or "\\" in member.name or "\0" in member.name:
+        return "its name is absolute or leads out of the shard"
+    if not member.isreg() or member.issparse():
+        return "it is a link, a device or a sparse file"
+    return "" if member.size else "it is empty"

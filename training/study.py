@@ -1,0 +1,104 @@
+"""`ablate`: the rows of ablations.py from one prior, several seeds, compared on the validation split.
+
+Every row is measured with the same pictures, noise and timesteps, so differences between rows are paired."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from training import manifest
+from training.ablations import Row, align, rows
+from training.config import TrainConfig
+from training.devices import device_of
+from training.files import write_json, write_text
+from training.initial import initial_model, load_vae
+from training.settings_text import override
+from training.sources import Sources
+from training.stages import run_stage
+from training.validation import Validation
+
+REFERENCE_ROW = "joint"
+FIGURES = ("loss", "psnr_db", "ssim")
+
+
+def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
+    """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the
+    table.
+
+    Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
+    chosen = _chosen(rows)
+    if sources.init is None:
+        raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
+    if not any(record.split == "val" for record in manifest.read(sources.data)):
+        raise ValueError(f"expected validation pictures in {sources.data}, got none, prepare with a larger --val-frac")
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        stage1 = folder / "stage1"
+        if any(row.from_stage1 for row in chosen.values()):
+            run_stage(_configured(align(), seed, settings), sources, stage1, resume=True)
+        for name, row in chosen.items():
+            results[name].append(_run_row(name, row, sources, folder, stage1, seed, settings))
+            write_json(out / "report.json", {"seeds": seeds, "settings": settings, "rows": results})
+    table = as_markdown(results)
+    write_text(out / "report.md", table + "\n")
+    return table
+
+
+def _chosen(names: list[str]) -> dict[str, Row]:
+    known = rows()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"expected rows among {', '.join(known)}, got {', '.join(unknown)}, correct --rows")
+    return {name: known[name] for name in names}
+
+
+def _configured(config: TrainConfig, seed: int, settings: list[str]) -> TrainConfig:
+    return override(replace(config, seed=seed), settings)
+
+
+def _run_row(
+    name: str, row: Row, sources: Sources, folder: Path, stage1: Path, seed: int, settings: list[str]
+) -> dict[str, float]:
+    before = stage1 if row.from_stage1 else sources.init
+    for number, planned in enumerate(row.runs, start=1):
+        config = _configured(replace(planned, recipe=f"{name}/{number}"), seed, settings)
+        run_dir = folder / f"{name}-{number}"
+        run_stage(config, replace(sources, init=before), run_dir, resume=True)
+        before = run_dir
+    return measure(config, replace(sources, init=before), folder / f"{name}.png")
+
+
+@torch.no_grad()
+def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
+    """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
+    fixed."""
+    device = device_of(config)
+    records = [record for record in manifest.read(sources.data) if record.split == "val"]
+    fixed = replace(config, seed=0, validation_pictures=len(records))
+    validation = Validation(fixed, records, load_vae(config, sources, device), None, device)
+    model, _ = initial_model(config, sources)
+    return validation.run(model.to(device), config.steps, picture.with_suffix(""))
+
+
+def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
+    """A table: mean and standard deviation over the seeds, and the mean paired difference of the loss to the joint row's."""
+    known = rows()
+    reference = results.get(REFERENCE_ROW)
+    lines = ["| row | what | " + " | ".join(FIGURES) + " | loss less joint's |", "|---|---|" + "---|" * (len(FIGURES) + 1)]
+    for name, runs in results.items():
+        cells = [_cell([run[figure] for run in runs]) for figure in FIGURES]
+        difference = ""
+        if reference and name != REFERENCE_ROW and len(reference) == len(runs):
+            difference = _cell([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
+        lines.append(f"| {name} | {known[name].says} | " + " | ".join(cells) + f" | {difference} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float], *, sign: bool = False) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):{'+' if sign else ''}.4f} ± {spread:.4f}"

@@ -1,0 +1,51 @@
+"""Files of weights, read mapped and without running code: .safetensors and torch pickles, FaithDiff's own among them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from faithdiff_core.checkpoint import FaithDiffParts, split_state_dict
+
+State = dict[str, torch.Tensor]
+
+CHUNK_BYTES = 16 * 2**20
+
+
+def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
+    """All tensors of a file, mapped, and its safetensors header entries ({} for a pickle). No code in a pickle is ever run.
+
+    Raises ValueError if the file is missing, damaged or holds other things."""
+    if not source.is_file():
+        raise ValueError(f"expected a file of weights, got {source}, which does not exist, check the path")
+    try:
+        if source.suffix in (".safetensors", ".sft"):
+            with safe_open(source, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
+        state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0][:160]
+        raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"expected a table of named tensors, got other things in {source}, get it again")
+    return state, {}
+
+
+def read_parts(source: Path) -> FaithDiffParts:
+    """A FaithDiff file of any layout, taken apart. Raises ValueError as `read_tensors` does, and for a file that is none."""
+    return split_state_dict(*read_tensors(source))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, the number that model sites show beside a download. About a second a GB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
