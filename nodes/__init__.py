@@ -7,8 +7,11 @@ from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from .prompt import FaithDiffPrompt
+from .prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
 from .sampler import FaithDiffSampler
 from .tile_model import FaithDiffTileModel
+from .upscale import FaithDiffUpscale
 
 __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 
@@ -22,6 +25,10 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffSampler,
             FaithDiffTileModel,
             FaithDiffColorFix,
+            FaithDiffUpscale,
+            FaithDiffPrompt,
+            FaithDiffSplitTiles,
+            FaithDiffTilePrompts,
             FaithDiffLoadNanoVAE,
             FaithDiffNoPrompt,
         ]

@@ -20,6 +20,7 @@ import torch
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
 from .alignment_hook import aligned, cut_apart
 from .alignment_patch import KEY, AlignmentRun
+from .prompt_one_tile import OTHER_GRID, with_tiles_of
 from .size_conditioning import SizeConditioning, replace_crops, replace_sizes
 from .tile_control import HintPart, ScaledHints, cut_control
 from .tiles_run import TileUnit
@@ -36,15 +37,19 @@ class ActingCond:
         area: where the host would run it.
         weight_BHW: its weight over the whole latent; None where the host asks neither for an area nor for a mask.
         touched_HW: on the CPU, where any image's weight is not 0.
+        tile: the only one where it acts; None where it may act in any.
     """
 
     cond: dict[str, Any]
     area: Box
     weight_BHW: torch.Tensor | None = None
     touched_HW: torch.Tensor | None = None
+    tile: Box | None = None
 
     def part_in(self, tile: Box) -> Box | None:
-        """The part of a tile, from the tile's corner, that the host would run; None where the weight is 0 all over it."""
+        """The part of a tile, from the tile's corner, that the host would run; None where it does not act."""
+        if self.tile not in (None, tile):
+            return None
         top, left = max(tile.top, self.area.top), max(tile.left, self.area.left)
         bottom = min(tile.top + tile.height, self.area.top + self.area.height)
         right = min(tile.left + tile.width, self.area.left + self.area.width)
@@ -94,8 +99,9 @@ class TileConditions:
             for cells_B3HW in (cond["model_conds"][KEY].cond for c in conds if c for cond in c):
                 if cells_B3HW.shape[-2:] != x_BCHW.shape[-2:]:
                     raise ValueError(cut_apart(x_BCHW, cells_B3HW))
-        acting = [_acting(c, x_BCHW, timestep_B) for c in conds]
         size = Size(*x_BCHW.shape[-2:])
+        tile = Size(*(min(side, tile_px // LATENT_CELL_PX or side) for side in size))
+        acting = [_acting(None if c is None else with_tiles_of(c, tile), x_BCHW, timestep_B) for c in conds]
         return cls(acting=acting, size=size, tile_px=tile_px, run=run, model=model, scaled_hints=scaled_hints)
 
     def signature(self, unit: TileUnit) -> tuple:
@@ -112,6 +118,8 @@ class TileConditions:
                 continue
             parts = [(acting, acting.part_in(units[0].box)) for acting in conds]
             result.append([self._cut(acting, part, units, controls) for acting, part in parts if part is not None])
+            if not result[-1] and any(acting.tile for acting in conds):
+                raise ValueError(OTHER_GRID)
         return result
 
     def _cut(self, acting: ActingCond, part: Box, units: list[TileUnit], controls: dict[tuple, Any]) -> dict[str, Any]:
@@ -158,19 +166,21 @@ def _all_aligned(conds: list[dict[str, Any]], run: AlignmentRun, model: comfy.mo
     return [c if KEY in c["model_conds"] else aligned([c], run.state.features, model)[0] for c in conds]
 
 
-def _acting(conds: list[dict[str, Any]] | None, x_BCHW: torch.Tensor, timestep_B: torch.Tensor) -> list[ActingCond] | None:
+def _acting(
+    conds: list[tuple[dict[str, Any], Box | None]] | None, x_BCHW: torch.Tensor, timestep_B: torch.Tensor
+) -> list[ActingCond] | None:
     """Where each condition acts at this step, by the host's own rules for areas, masks and strengths."""
     if conds is None:
         return None
     height, width = x_BCHW.shape[-2:]
     acting = []
-    for cond in conds:
+    for cond, tile in conds:
         if "gligen" in cond:  # its boxes are fractions of the image
             raise ValueError(
                 "expected prompts without GLIGEN for sampling in tiles, got one with; set tile_size to 0 or use area prompts"
             )
         if "area" not in cond and "mask" not in cond:
-            acting.append(ActingCond(cond=cond, area=Box(0, 0, height, width)))
+            acting.append(ActingCond(cond=cond, area=Box(0, 0, height, width), tile=tile))
             continue
         asked = {**{key: cond[key] for key in WEIGHT_KEYS if key in cond}, "model_conds": {}}
         host = comfy.samplers.get_area_and_mult(asked, x_BCHW[:, :1], timestep_B)
@@ -180,7 +190,7 @@ def _acting(conds: list[dict[str, Any]] | None, x_BCHW: torch.Tensor, timestep_B
         weight_BHW = x_BCHW.new_zeros((x_BCHW.shape[0], height, width))
         _narrow(weight_BHW, area).copy_(host.mult[:, 0])
         touched_HW = (weight_BHW != 0).any(dim=0).cpu()
-        acting.append(ActingCond(cond=cond, area=area, weight_BHW=weight_BHW, touched_HW=touched_HW))
+        acting.append(ActingCond(cond=cond, area=area, weight_BHW=weight_BHW, touched_HW=touched_HW, tile=tile))
     return acting
 
 

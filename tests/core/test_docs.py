@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from support.schemas import schema_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -13,14 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def schemas():
     """{node id: input names}, read off the sources."""
     found = {}
-    for path in (ROOT / "nodes").glob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "Schema":
-                fields = {k.arg: k.value for k in call.keywords}
-                node_id = ast.literal_eval(fields["node_id"])
-                inputs = fields["inputs"]
-                assert isinstance(inputs, ast.List)
-                found[node_id] = [ast.literal_eval(i.args[0]) for i in inputs.elts if isinstance(i, ast.Call)]
+    for fields in schema_fields():
+        inputs = fields["inputs"]
+        assert isinstance(inputs, ast.List)
+        found[ast.literal_eval(fields["node_id"])] = [ast.literal_eval(i.args[0]) for i in inputs.elts if isinstance(i, ast.Call)]
     return found
 
 

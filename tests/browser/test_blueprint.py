@@ -1,0 +1,62 @@
+"""The subgraph blueprint: in the node library, dragged to the canvas, run."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hostrun.client import Client
+from PIL import Image
+from support.workflows import ROOT
+
+pytestmark = pytest.mark.host
+NAME = "FaithDiff Upscale"
+WIDGETS = ["model_name", "ckpt_name", "scale", "prompt", "seed", "steps", "cfg"]
+RUN_S = 100
+
+
+@pytest.fixture(scope="module")
+def inserted(frontend):
+    node = frontend.ask("insertBlueprint", name=NAME)
+    frontend.photograph("blueprint")
+    return node
+
+
+def test_the_server_lists_the_blueprint(frontend):
+    with Client(frontend.server.url) as client:
+        ours = [e for e in client.get("/global_subgraphs").values() if e["source"] == "custom_node"]
+    assert [entry["name"] for entry in ours] == [path.stem for path in (ROOT / "subgraphs").glob("*.json")] == [NAME]
+
+
+def test_the_blueprint_is_dragged_in(inserted):
+    assert inserted["title"] == NAME
+    assert inserted["inputs"] == ["image", *WIDGETS]
+    assert list(inserted["widgets"]) == WIDGETS
+    assert inserted["outputs"] == ["IMAGE"]
+    assert inserted["problems"] == []
+
+
+def test_the_blueprint_is_what_its_source_says(inserted):
+    source = json.loads((ROOT / "tools" / "frontend" / "blueprints" / f"{NAME}.json").read_text(encoding="utf-8"))
+    inner = [node["class_type"] for number, node in source["prompt"].items() if number not in source["outside"]]
+    assert sorted(inserted["inside"]) == sorted(inner)
+    for widget in source["widgets"]:
+        given = source["prompt"][widget["node"]]["inputs"].get(widget["input"])
+        assert given in (None, inserted["widgets"][widget["name"]]), widget["name"]
+
+
+def test_the_blueprint_runs(frontend, inserted):
+    """On the nano model, which has no text encoders: two nodes inside give way to its own."""
+    files = {"model": "nano_faithdiff.safetensors", "vae": "nano_vae.safetensors", "photo": "example.png"}
+    frontend.ask("swapForNano", **files, scale=0.5, steps=2)
+    ran = frontend.ask("run", timeout_s=RUN_S)
+    frontend.photograph("blueprint_run")
+    assert ran["outcome"] == "success"
+    assert ran["complaints"] == []
+    with Client(frontend.server.url) as client:
+        saved = [picture for picture in ran["pictures"] if picture["type"] == "output"]
+        (png,) = client.images({"outputs": {"0": {"images": saved}}})
+    with Image.open(frontend.server.input_folder / files["photo"]) as photo, Image.open(io.BytesIO(png)) as restored:
+        assert restored.size == (photo.width // 2, photo.height // 2)
+        assert len(set(restored.convert("RGB").tobytes())) > 10, "a picture of one colour"

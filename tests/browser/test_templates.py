@@ -1,0 +1,84 @@
+"""What a user sees of the workflows in the template browser, on the canvas and after Run."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hostrun.client import Client
+from PIL import Image
+from support import workflows
+
+pytestmark = pytest.mark.host
+LARGEST_THUMBNAIL_BYTES = 60_000
+RUN_S = 100
+
+
+@pytest.fixture(scope="module")
+def cards(frontend):
+    found = {card["name"]: card for card in frontend.ask("templates")}
+    frontend.photograph("templates")
+    return found
+
+
+def test_the_template_browser_lists_every_workflow(cards):
+    assert sorted(cards) == workflows.NAMES
+    assert workflows.NAMES
+
+
+@pytest.mark.parametrize("name", workflows.NAMES)
+def test_a_template_has_its_thumbnail(cards, name):
+    picture = workflows.FOLDER / f"{name}.jpg"
+    assert picture.is_file(), f"make it with tools/frontend/thumbnail.py: {picture.name}"
+    assert picture.stat().st_size < LARGEST_THUMBNAIL_BYTES
+    assert cards[name]["src"].endswith(f"/{name}.jpg")
+    with Image.open(picture) as image:
+        assert (cards[name]["width_px"], cards[name]["height_px"]) == image.size
+
+
+@pytest.mark.parametrize("name", workflows.NAMES)
+def test_a_template_opens_clean(frontend, name):
+    opened = frontend.ask("openTemplate", name=name)
+    frontend.photograph(name)
+    assert opened["unknown"] == []
+    assert opened["complaints"] == []
+    assert opened["problems"] == []
+    assert opened["groups"] >= 1
+    assert opened["notes"] >= 1
+    wanted = {number: (node["class_type"], node["inputs"]) for number, node in workflows.api_prompt(name).items()}
+    assert {number: (node["class_type"], node["inputs"]) for number, node in opened["prompt"].items()} == wanted
+
+
+@pytest.mark.parametrize("name", [name for name in workflows.NAMES if workflows.runs_as_it_comes(name)])
+def test_run_by_a_click_gives_the_picture_of_the_twin(frontend, name):
+    frontend.ask("openTemplate", name=name)
+    ran = frontend.ask("run", timeout_s=RUN_S)
+    frontend.photograph(f"{name}_run")
+    assert ran["outcome"] == "success"
+    assert ran["complaints"] == []
+    saved = [picture for picture in ran["pictures"] if picture["type"] == "output"]
+    assert saved, "no picture was saved"
+    with Client(frontend.server.url) as client:
+        by_click = [_pixels(client.images({"outputs": {"0": {"images": saved}}})[-1])]
+        prompt = workflows.api_prompt(name)
+        for node in prompt.values():  # otherwise the server would answer from its cache
+            if node["class_type"] == "LoadImage":
+                node["_meta"] = {"title": "again"}
+        client.post("/free", {"unload_models": False, "free_memory": True})
+        history = client.run(prompt, RUN_S)
+        by_twin = [_pixels(data) for data in client.images(_saved_only(history))]
+    assert by_twin[-1] == by_click[-1]
+    assert len(set(by_click[-1][1])) > 10, "a picture of one colour"
+
+
+def _saved_only(history):
+    outputs = {
+        number: {"images": [image for image in output.get("images", []) if image["type"] == "output"]}
+        for number, output in history["outputs"].items()
+    }
+    return {"outputs": outputs}
+
+
+def _pixels(data):
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size, image.convert("RGB").tobytes()

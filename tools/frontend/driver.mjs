@@ -1,0 +1,219 @@
+// Does in the front end what a user does, for the tests: one command a line on stdin ({"command", ...}), one answer a line on stdout
+// ({"result"} or {"error"}). The first argument is the job as JSON: server, browser, profile.
+
+import { createInterface } from 'node:readline'
+import { launch, openFrontend, untilReady } from './browser.mjs'
+
+const WAIT_MS = 20_000
+const PACK = 'ComfyUI-FaithDiff'
+
+const job = JSON.parse(process.argv[2])
+const context = await launch(job, { width: 1600, height: 900 })
+const page = await openFrontend(context, job.server)
+page.setDefaultTimeout(WAIT_MS)
+
+const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, swapForNano, templates }
+for await (const line of createInterface({ input: process.stdin })) {
+  const { command, ...options } = JSON.parse(line)
+  let answer
+  try {
+    answer = { result: (await commands[command](options)) ?? null }
+  } catch (error) {
+    answer = { error: `${command}: ${error.message.split('\n    at ')[0]}` }
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`)
+}
+await context.close()
+
+// --- Templates
+
+// The cards of the pack's templates, with their pictures as the browser got them.
+async function templates() {
+  await openTemplates()
+  const cards = page.locator('[data-testid^="template-workflow-"]')
+  await cards.first().waitFor()
+  await page.waitForTimeout(1500) // the pictures come a moment later
+  return await cards.evaluateAll((found) => found.map((card) => {
+    const picture = card.querySelector('img')
+    const [width_px, height_px] = [picture?.naturalWidth ?? 0, picture?.naturalHeight ?? 0]
+    return { name: card.dataset.testid.replace('template-workflow-', ''), src: decodeURI(picture?.src ?? ''), width_px, height_px }
+  }))
+}
+
+async function openTemplates() {
+  if (await page.getByTestId('template-workflows-content').isVisible()) return
+  await closePanels()
+  await page.getByTestId('side-toolbar').getByText('Templates', { exact: true }).click()
+  await page.getByRole('dialog').getByText(PACK).click()
+}
+
+// Click a template; what the graph then is, and what the front end complains of.
+async function openTemplate({ name }) {
+  await openTemplates()
+  await page.getByTestId(`template-workflow-${name}`).click()
+  await page.waitForFunction((wanted) => window.app.extensionManager.workflow.activeWorkflow?.filename === wanted, name)
+  await page.waitForTimeout(1500) // complaints come when the scan of models and media is done
+  const graph = await page.evaluate(async () => {
+    const nodes = window.app.graph._nodes
+    window.faithdiff.fit()
+    return {
+      problems: window.faithdiff.problems(window.app.graph),
+      unknown: nodes.filter((node) => node.has_errors || !window.LiteGraph.registered_node_types[node.type]).map((node) => node.type),
+      notes: nodes.filter((node) => node.type === 'MarkdownNote').length,
+      groups: window.app.graph._groups.length,
+      prompt: (await window.app.graphToPrompt()).output,
+    }
+  })
+  return { ...graph, complaints: await complaints() }
+}
+
+// The texts of the front end's own complaints: missing nodes, models, pictures, inputs.
+async function complaints() {
+  const places = page.locator('[data-testid="error-overlay"], [data-testid^="missing-"], .p-toast-message-error, .p-toast-message-warn')
+  return await places.evaluateAll((found) => found.map((place) => place.innerText.replace(/\s+/g, ' ').trim()))
+}
+
+// --- Running
+
+// Click Run and wait; the pictures that output nodes show and what went wrong.
+async function run({ timeout_s }) {
+  await closePanels()
+  const before = await page.evaluate(() => window.app.extensionManager.lastExecutionError)
+  const ended = page.evaluate((ms) => new Promise((resolve) => {
+    const api = window.app.api
+    const pictures = []
+    const add = ({ detail }) => pictures.push(...(detail.output?.images ?? []))
+    api.addEventListener('executed', add)
+    const end = (outcome) => {
+      api.removeEventListener('executed', add)
+      resolve({ outcome, pictures })
+    }
+    api.addEventListener('execution_success', () => end('success'), { once: true })
+    api.addEventListener('execution_error', ({ detail }) => end(`${detail.node_type}: ${detail.exception_message}`), { once: true })
+    setTimeout(() => end(`not done after ${ms / 1000} s`), ms)
+  }), timeout_s * 1000)
+  await page.getByTestId('queue-button').click()
+  const { outcome, pictures } = await ended
+  await page.waitForTimeout(1000)
+  return { outcome, before, pictures, complaints: await complaints() }
+}
+
+// --- Help
+
+// A node of a type alone on a new canvas; its help page, opened by the button over the selected node.
+async function helpOf({ type }) {
+  await closePanels()
+  await page.evaluate(async (wanted) => {
+    const { app, LiteGraph } = window
+    await app.extensionManager.command.execute('Comfy.NewBlankWorkflow')
+    await window.faithdiff.pause(300)
+    const node = LiteGraph.createNode(wanted)
+    app.graph.add(node)
+    node.pos = [400, 300]
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [0, 0]
+    app.canvas.select(node)
+    app.canvas.setDirty(true, true)
+  }, type)
+  await page.getByTestId('info-button').click()
+  const help = page.locator('.node-help-content')
+  await help.locator('h1').first().waitFor()
+  await page.waitForTimeout(300)
+  return await help.evaluate((place) => ({
+    title: place.querySelector('h1').innerText,
+    text: place.innerText,
+    broken: [...place.querySelectorAll('img, video')].filter((media) => !(media.naturalWidth || media.videoWidth)).map((media) => media.src),
+  }))
+}
+
+// --- Blueprint
+
+// Look a blueprint up in the node library and drag it to the canvas; what stands there then.
+async function insertBlueprint({ name }) {
+  await closePanels()
+  await page.evaluate(() => window.app.extensionManager.command.execute('Comfy.NewBlankWorkflow'))
+  await page.getByTestId('side-toolbar').getByText('Nodes', { exact: true }).click()
+  await page.locator('.side-bar-panel, .comfy-vue-side-bar-container').first().getByPlaceholder(/search/i).fill(name)
+  const entry = page.locator('.side-bar-panel, .comfy-vue-side-bar-container').first().getByText(name, { exact: true }).first()
+  await entry.dragTo(page.locator('#graph-canvas'), { targetPosition: { x: 900, y: 300 } })
+  await page.waitForFunction(() => window.app.graph._nodes.length > 0)
+  await closePanels()
+  return await page.evaluate(() => {
+    const [node] = window.app.graph._nodes
+    window.faithdiff.fit()
+    return {
+      title: node.title,
+      inputs: node.inputs.map((input) => input.name),
+      outputs: node.outputs.map((output) => output.type),
+      widgets: Object.fromEntries(node.widgets.map((widget) => [widget.name, widget.value])),
+      inside: node.subgraph._nodes.map((inner) => inner.type),
+      problems: window.faithdiff.problems(node.subgraph),
+    }
+  })
+}
+
+// Inside the blueprint, the nodes that need a text encoder give way to those of the nano model; outside, a picture goes in and comes out.
+async function swapForNano({ photo, model, vae, scale, steps }) {
+  await page.evaluate(async (wanted) => {
+    const { app, LiteGraph } = window
+    const [outer] = app.graph._nodes
+    const graph = outer.subgraph
+    const find = (type) => graph._nodes.find((node) => node.type === type)
+    const add = (type, where) => {
+      const node = LiteGraph.createNode(type)
+      where.add(node)
+      return node
+    }
+    const move = (from, fromSlot, to, toSlot) => {
+      const ends = [...(from.outputs[fromSlot].links ?? [])].map((id) => graph.links.get(id)).map((link) => [graph.getNodeById(link.target_id), link.target_slot])
+      for (const [node, slot] of ends) to.connect(toSlot, node, slot)
+    }
+    const [nanoVae, noPrompt] = [add('FaithDiffLoadNanoVAE', graph), add('FaithDiffNoPrompt', graph)]
+    nanoVae.widgets[0].value = wanted.vae
+    move(find('CheckpointLoaderSimple'), 2, nanoVae, 0)
+    find('FaithDiffAlignLatent').connect(0, noPrompt, 0)
+    move(find('FaithDiffPrompt'), 0, noPrompt, 0)
+    move(find('FaithDiffPrompt'), 1, noPrompt, 0)
+    const widgets = { model_name: wanted.model, scale: wanted.scale, steps: wanted.steps, cfg: 1 }
+    for (const [name, value] of Object.entries(widgets)) outer.widgets.find((widget) => widget.name === name).value = value
+    const [load, save] = [add('LoadImage', app.graph), add('SaveImage', app.graph)]
+    load.widgets[0].value = wanted.photo
+    load.pos = [outer.pos[0] - 400, outer.pos[1]]
+    save.pos = [outer.pos[0] + outer.size[0] + 100, outer.pos[1]]
+    load.connect(0, outer, 0)
+    outer.connect(0, save, 0)
+    window.faithdiff.fit()
+  }, { photo, model, vae, scale, steps })
+}
+
+// --- Language, and the rest
+
+// Set the language and load the page anew; back to a page with the pack's nodes.
+async function setLanguage({ code }) {
+  await page.evaluate((wanted) => window.app.extensionManager.setting.set('Comfy.Locale', wanted), code)
+  await page.reload({ waitUntil: 'domcontentloaded' })
+  await untilReady(page)
+}
+
+// What new nodes of some types are called, with the labels of their slots and widgets.
+async function labels({ types }) {
+  return await page.evaluate((wanted) => Object.fromEntries(wanted.map((type) => {
+    const node = window.LiteGraph.createNode(type)
+    const named = [...(node.inputs ?? []), ...(node.widgets ?? [])].map((part) => [part.name, part.label ?? part.localized_name ?? part.name])
+    return [type, { title: node.title, inputs: Object.fromEntries(named) }]
+  })), types)
+}
+
+async function screenshot({ path }) {
+  await page.screenshot({ path })
+}
+
+// Dialogs and side panels closed, so that nothing is in front of the next click.
+async function closePanels() {
+  await page.evaluate(async () => {
+    const { sidebarTab, dialog } = window.app.extensionManager
+    while (dialog.dialogStack?.length > 0) dialog.closeDialog()
+    sidebarTab.activeSidebarTabId = null
+    await window.faithdiff.pause(300)
+  })
+}

@@ -1,0 +1,104 @@
+"""What the front-end tools and the tests in the browser share: the programs they need, a server to look at, stand-in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hostrun.client import Client
+from hostrun.errors import SetupError
+from hostrun.paths import ROOT
+from hostrun.server import HostServer, ServerOptions, free_port
+from hostrun.status import working
+
+HERE = Path(__file__).resolve().parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# A first visit opens a tour over the canvas.
+FIRST_VISIT_OVER = {"Comfy.TutorialCompleted": True}
+# The rest keeps the picture to the graph.
+ONLY_THE_GRAPH = {
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+}
+
+
+def find_browser() -> str:
+    """Path of Chromium; playwright-core is installed beside this file if it was not.
+
+    Raises:
+        SetupError: no Chromium, or no Node.js with npm.
+    """
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None or shutil.which("node") is None or shutil.which("npm") is None:
+        raise SetupError("expected Chromium and Node.js with npm, got not both; on Debian: apt-get install chromium nodejs npm")
+    if not (HERE / "node_modules").is_dir():
+        code = subprocess.run(["npm", "ci", "--no-audit", "--no-fund", "--silent"], cwd=HERE).returncode
+        if code != 0:
+            raise SetupError(f"expected npm to install playwright-core, got exit code {code}; is there a network?")
+    return browser
+
+
+def make_server(base: Path) -> HostServer:
+    """A server on the CPU that keeps everything in `base`. Not started."""
+    host = Path(os.environ["COMFYUI_PATH"])
+    return HostServer(ServerOptions(python=Path(sys.executable), host=host, base=base, port=free_port(), cpu=True))
+
+
+def stand_ins(server: HostServer, models: Iterable[dict[str, Any]], photos: Iterable[str]) -> None:
+    """Empty files in place of weights, so that the lists have their names, and photos by other names.
+
+    Args:
+        models: entries as in a workflow's `models`: "directory" under models/ and "name".
+        photos: names to have in the input folder.
+    """
+    for model in models:
+        path = server.options.base / "models" / model["directory"] / model["name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    server.input_folder.mkdir(parents=True, exist_ok=True)
+    for name in photos:
+        shutil.copyfile(ROOT / "demo" / "photo_lq.png", server.input_folder / name)
+
+
+def wanted_models(layout: dict[str, Any]) -> list[dict[str, str]]:
+    """The "directory" and "name" of every weights file of a layout."""
+    made = [{"name": name, "directory": folder} for name, folder in layout.get("made", {}).items()]
+    return [*layout.get("models", {}).values(), *made]
+
+
+def run_script(script: str, job: dict[str, Any], layout: dict[str, Any]) -> int:
+    """Run a script of this folder on a server of its own; its exit code.
+
+    Args:
+        job: what the script reads; the server, the browser, its profile and the pack's version are added.
+        layout: "models" and "photos", and "made" (file name to folder) for weights that one makes oneself: all stood in for.
+    """
+    browser = find_browser()
+    with tempfile.TemporaryDirectory(prefix="faithdiff-frontend-") as temporary:
+        server = make_server(Path(temporary) / "base")
+        stand_ins(server, wanted_models(layout), layout.get("photos", ()))
+        try:
+            with working("starting ComfyUI"):
+                server.start()
+            Client(server.url).post("/settings", FIRST_VISIT_OVER | ONLY_THE_GRAPH)
+            job = job | {"server": server.url, "browser": browser, "profile": str(Path(temporary) / "profile")}
+            job["version"] = _pack_version()
+            return subprocess.run(["node", str(HERE / script), json.dumps(job)]).returncode
+        finally:
+            server.stop()
+
+
+def _pack_version() -> str:
+    found = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert found is not None
+    return found[1]
