@@ -7,6 +7,7 @@ from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from .plan_node import FaithDiffPlan
 from .sampler import FaithDiffSampler
 from .tile_model import FaithDiffTileModel
 
@@ -21,6 +22,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffAlignLatent,
             FaithDiffSampler,
             FaithDiffTileModel,
+            FaithDiffPlan,
             FaithDiffColorFix,
             FaithDiffLoadNanoVAE,
             FaithDiffNoPrompt,
