@@ -9,6 +9,7 @@ from .load_model import FaithDiffLoadModel
 from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
 from .prompt import FaithDiffPrompt
 from .prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
+from .plan_node import FaithDiffPlan
 from .sampler import FaithDiffSampler
 from .tile_model import FaithDiffTileModel
 from .upscale import FaithDiffUpscale
@@ -24,6 +25,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffAlignLatent,
             FaithDiffSampler,
             FaithDiffTileModel,
+            FaithDiffPlan,
             FaithDiffColorFix,
             FaithDiffUpscale,
             FaithDiffPrompt,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.model_patcher
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 from nodes import common_ksampler  # the host's
 
+from .plan import plan
+from .plan_text import plan_lines
 from .tile_model import tile_inputs
 from .tiles import with_tiles
 from .tiles_precision import NOT_FINITE
@@ -83,6 +87,7 @@ class FaithDiffSampler(io.ComfyNode):
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="The restored latent, for VAE Decode.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -105,8 +110,12 @@ class FaithDiffSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = TileSettings(tile_size_px=tile_size, tile_overlap_frac=tile_overlap, tile_batch=tile_batch)
         latent = _sharing_noise(latent_image) if noise_mode == "shared" else latent_image
+        tiled = with_tiles(model, settings)
+        planned = plan(model, latent["samples"], steps=steps, cfg=cfg, settings=settings)
+        if planned.tiles > 1:
+            _show(plan_lines(planned), None if cls.hidden is None else cls.hidden.unique_id)
         (result,) = common_ksampler(
-            with_tiles(model, settings),
+            tiled,
             seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise,
         )  # fmt: skip
         if not torch.isfinite(result["samples"]).all():
@@ -121,3 +130,15 @@ def _sharing_noise(latent: dict) -> dict:
     """The latent with the same number in its batch for every image, by which the host chooses their noise."""
     images = latent["samples"].shape[0]
     return {**latent, "batch_index": [latent.get("batch_index", [0])[0]] * images}
+
+
+def _show(lines: list[str], node_id: str | None) -> None:
+    """Tiles and calls in the log, all of it on the node where a server runs."""
+    logging.info("FaithDiff: %s; %s", *lines[:2])
+    if node_id is None:
+        return
+    from server import PromptServer  # the host's; there is none where the nodes are called without its executor
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text("\n".join(lines), node_id)

@@ -72,6 +72,7 @@ def sampler_sample(executor, guider, sigmas, extra_args, callback, noise, *args,
         return executor(guider, sigmas, extra_args, run.progress.wrap(callback), noise, *args, **kwargs)
     finally:
         run.warn()
+        run.clock.keep(guider.model_patcher)
 
 
 def calc_cond_batch(executor, model, conds, x_in, timestep, model_options):
@@ -146,6 +147,7 @@ class _Step:
         mm.throw_exception_if_processing_interrupted()
         predictions, recomputed = finite_predictions(call, units, models_of(self.model, self.model_options), apart=apart)
         self.run.recomputed(recomputed)
+        self.run.clock.call_ended(len(units), units[0].box, sum(conds is not None for conds in self.conds))
         self.run.progress.add(len(units))
         return predictions
 

@@ -14,6 +14,7 @@ import torch
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
 from ..faithdiff_core.tiling import tile_boxes
+from .plan_time import CallClock
 
 # Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at.
 SMALLEST_FALLBACK_PX = 512
@@ -22,6 +23,7 @@ LEAST_TILE_PX = 64
 # time from four of 256 px in the nano net): together they may be as large as one of 1024 px.
 MOST_TILES_IN_A_CALL = 8
 MOST_CELLS_IN_A_CALL_ON_CPU = 128 * 128
+LATENT_CHANNELS = 4
 MEMORY_MARGIN = 1.5  # the host's own, for the same question (H comfy/samplers.py, _calc_cond_batch)
 
 
@@ -83,6 +85,7 @@ class TilesRun:
         self.tile_lat = settings.tile_lat
         self.scaled_hints: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         self.progress = TileProgress(steps)
+        self.clock = CallClock()
         self._most_units: int | None = None
         self._recomputed_units = 0
 
@@ -92,7 +95,8 @@ class TilesRun:
 
     def units_per_call(self, model: comfy.model_base.SDXL, conds: list[list | None], x_BCHW: torch.Tensor, box: Box) -> int:
         """As many as asked for, else as many as fit by the host's own estimate."""
-        most = self.settings.tile_batch or _units_that_fit(model, sum(c is not None for c in conds), x_BCHW, box)
+        prompts, free_bytes = sum(c is not None for c in conds), model.current_patcher.get_free_memory(x_BCHW.device)
+        most = self.settings.tile_batch or units_that_fit(model, prompts, box, x_BCHW.device, free_bytes)
         return min(most, self._most_units or most)
 
     def step_down(self, units_in_call: int, size: Size) -> bool:
@@ -167,13 +171,18 @@ class TileProgress:
         return after_step
 
 
-def _units_that_fit(model: comfy.model_base.SDXL, rows: int, x_BCHW: torch.Tensor, box: Box) -> int:
-    if mm.is_device_cpu(x_BCHW.device):
+def units_that_fit(model: comfy.model_base.SDXL, prompts: int, box: Box, device: torch.device, free_bytes: float) -> int:
+    """Tiles of this size in a call, each for every prompt, at least 1."""
+    if mm.is_device_cpu(device):
         fitting = MOST_CELLS_IN_A_CALL_ON_CPU // (box.height * box.width)
     else:
-        unit_bytes = model.memory_required([rows, x_BCHW.shape[1], box.height, box.width]) * MEMORY_MARGIN
-        fitting = int(model.current_patcher.get_free_memory(x_BCHW.device) // unit_bytes)
+        fitting = int(free_bytes // (call_bytes(model, prompts, box) * MEMORY_MARGIN))
     return max(1, min(MOST_TILES_IN_A_CALL, fitting))
+
+
+def call_bytes(model: comfy.model_base.SDXL, rows: int, box: Box) -> float:
+    """The host's own estimate for a call of so many tiles, without the weights and without a margin."""
+    return model.memory_required([rows, LATENT_CHANNELS, box.height, box.width])
 
 
 def _px(*sides_lat: int) -> tuple[int, ...]:

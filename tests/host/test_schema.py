@@ -21,6 +21,10 @@ CONTRACT = {
         ["LATENT"],
     ),
     "FaithDiffTileModel": (["model", "tile_size", "tile_overlap", "tile_batch"], ["MODEL"]),
+    "FaithDiffPlan": (
+        ["model", "latent_image", "steps", "cfg", "tile_size", "tile_overlap", "tile_batch", "measure"],
+        ["STRING", "INT"],
+    ),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
 }  # fmt: skip
 DEFAULTS = {

@@ -14,7 +14,10 @@ from hostrun.paths import PACK_NAME, ROOT
 from hostrun.server import HostServer
 from PIL import Image
 
-NODES = ("FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffColorFix")
+NODES = (
+    "FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffTileModel", "FaithDiffPlan",
+    "FaithDiffColorFix",
+)  # fmt: skip
 HELPERS = ("FaithDiffLoadNanoVAE", "FaithDiffNoPrompt")
 
 

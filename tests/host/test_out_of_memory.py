@@ -1,0 +1,68 @@
+"""A device that is out of memory once at every stage of one restoration: it ends all the same, with the same picture."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
+from comfyui_faithdiff.nodes.nano import load_nano_vae
+from comfyui_faithdiff.nodes.weights_file import read_weights
+from support import tiny
+from support.sampling import align, encode, sample
+from support.tiles import tiled
+
+IMAGE = tiny.image(104, 320)  # larger than the smallest tile of the LQ encoder, 256 px
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    return load_nano_vae(*read_weights(str(tiny.write_vae(tmp_path_factory.mktemp("vae") / "vae.safetensors"))))
+
+
+@pytest.fixture
+def out_once(monkeypatch):
+    """Makes an object's method run out of memory at its first call."""
+
+    def make(owner, name):
+        method, calls = getattr(owner, name), []
+
+        def limited(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == 1:
+                raise torch.cuda.OutOfMemoryError("made up")
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, limited)
+        return calls
+
+    return make
+
+
+def restored(loaded, vae):
+    """The picture of a graph with tiles: encode, align, sample, decode, colours."""
+    with torch.inference_mode():  # as nodes run in the host
+        features, latent = encode(loaded, IMAGE, vae)
+        model, _ = align(loaded, IMAGE)
+        return FaithDiffColorFix.execute(vae.decode(sample(tiled(model, batch=4), latent)), IMAGE, "adain").args[0]
+
+
+@pytest.mark.parametrize("stage", ["LQ encoder", "VAE encoder", "UNet", "VAE decoder"])
+def test_the_run_ends_with_the_same_picture(loaded, vae, out_once, caplog, stage):
+    expected = restored(loaded, vae)
+    owner, name = {
+        "LQ encoder": (loaded.faithdiff.encoder.model, "forward"),
+        "VAE encoder": (vae.first_stage_model, "encode"),
+        "UNet": (loaded.model.model.diffusion_model, "forward"),
+        "VAE decoder": (vae.first_stage_model, "decode"),
+    }[stage]
+    calls = out_once(owner, name)
+    caplog.set_level(logging.WARNING)
+    result = restored(loaded, vae)
+    assert calls, "the stage was gone through"
+    # The host's own tiles of the VAE each have their own statistics, which changes a picture by some levels of 255 at most.
+    worst = 6 / 255 if stage.startswith("VAE") else 1e-5
+    assert result.shape == IMAGE.shape and (result - expected).abs().max() < worst
+    said = [r.getMessage() for r in caplog.records if "memory" in r.getMessage().lower() and r.levelno >= logging.WARNING]
+    assert len(said) == 1, said
