@@ -7,9 +7,9 @@ from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from .plan_node import FaithDiffPlan
 from .prompt import FaithDiffPrompt
 from .prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
-from .plan_node import FaithDiffPlan
 from .sampler import FaithDiffSampler
 from .tile_model import FaithDiffTileModel
 from .upscale import FaithDiffUpscale

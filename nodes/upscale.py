@@ -86,7 +86,7 @@ def _options() -> list[io.DynamicCombo.Option]:
         tooltip="Size of the result in megapixels of 1024 x 1024: 4 is as large as 2048 x 2048.",
     )
     sides = [
-        io.Int.Input(name, default=default, min=1, max=MOST_SIDE_PX, step=8, tooltip=tooltip)
+        io.Int.Input(name, default=default, min=1, max=MOST_SIDE_PX, tooltip=tooltip)
         for name, default, tooltip in (
             ("longest_side", 2048, "Pixels of the longer side of the result; the other follows."),
             ("shortest_side", 1024, "Pixels of the shorter side of the result; the other follows."),

@@ -8,7 +8,13 @@ import pytest
 from support.workflows import ROOT
 
 pytestmark = pytest.mark.host
-FILES = sorted((ROOT / "locales").glob("*/nodeDefs.json"), key=lambda path: path.parent.name == "en")  # back to English at the end
+FILES = sorted((ROOT / "locales").glob("*/nodeDefs.json"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def back_to_english(frontend):
+    yield
+    frontend.ask("setLanguage", code="en")
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.parent.name for path in FILES])

@@ -69,5 +69,12 @@ def place_stand_ins(models: Path) -> None:
 
 
 def place_inputs(input_folder: Path) -> None:
-    """The pictures that every ComfyUI has in its input folder."""
+    """What every ComfyUI has in its input folder: pictures that a workflow loads are to be among them.
+
+    ComfyUI brings no film. Where a workflow loads one, an empty file stands in, and a user has to choose one.
+    """
     shutil.copytree(Path(os.environ["COMFYUI_PATH"]) / "input", input_folder, dirs_exist_ok=True)
+    for name in API_NAMES:
+        for node in api_prompt(name).values():
+            if node["class_type"] == "LoadVideo":
+                (input_folder / node["inputs"]["file"]).touch()
