@@ -7,7 +7,7 @@ DEMO_ENV = $(PYTHON) tools/environment.py --with demo
 TEST_ENV = $(PYTHON) tools/environment.py --with test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint nano bench clean
+.PHONY: help demo test lint nano bench locales clean
 
 help:
 	@echo 'make demo    restore a photo through a real ComfyUI server, on the bundled nano model (PORT=8199 chooses the port)'
@@ -15,6 +15,7 @@ help:
 	@echo 'make lint    ruff and pyright'
 	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
 	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes)'
+	@echo 'make locales write the English texts of the nodes anew (locales/en), and say what the other languages lack'
 	@echo 'make clean   delete build/ and the caches inside the clone'
 	@echo
 	@echo 'The first command sets up its environment: about 2.3 GB to fetch and 6.5 GB on disk, in ~/.cache/comfyui-faithdiff.'
@@ -47,6 +48,10 @@ nano:
 bench:
 	@$(TEST_ENV) > /dev/null
 	$(TEST_ENV) --no-host --run benchmarks/run.py
+
+locales:
+	@$(TEST_ENV) > /dev/null
+	$(TEST_ENV) --run tools/write_locales.py
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

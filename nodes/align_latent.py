@@ -42,7 +42,7 @@ class FaithDiffAlignLatent(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Part of the denoising at which alignment begins; 0 is the start.",
+                    tooltip="Point of the denoising at which alignment begins; 0 is the start.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -51,7 +51,7 @@ class FaithDiffAlignLatent(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Part of the denoising at which alignment ends; 1 is the end. Below 1 the last steps invent "
+                    tooltip="Point of the denoising at which alignment ends; 1 is the end. Below 1 the last steps invent "
                     "more detail.",
                 ),
                 io.Combo.Input(

@@ -23,7 +23,7 @@ class FaithDiffLoadModel(io.ComfyNode):
             node_id="FaithDiffLoadModel",
             display_name="Load FaithDiff Model",
             category=CATEGORY,
-            description="Loads FaithDiff weights: the released FaithDiff.bin, or a .safetensors of ours (full, or an "
+            description="Loads FaithDiff weights: the released FaithDiff.bin, or one of our .safetensors files (full, or an "
             "adapter for an SDXL base).",
             search_aliases=["faithdiff", "super resolution", "restore", "upscale", "image restoration"],
             inputs=[
@@ -31,7 +31,7 @@ class FaithDiffLoadModel(io.ComfyNode):
                     "model_name",
                     options=folders.model_names(),
                     tooltip="A file in models/faithdiff or models/diffusion_models. FaithDiff.bin brings its own "
-                    "fine-tuned SDXL UNet, so no checkpoint is needed for it; VAE and text encoders come from any SDXL "
+                    "fine-tuned SDXL UNet, so no checkpoint is needed for the UNet; VAE and text encoders come from any SDXL "
                     "checkpoint.",
                 ),
                 io.Combo.Input(

@@ -49,7 +49,7 @@ class FaithDiffSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="How strongly the prompt guides; the release uses 5. Lower keeps closer to the image; 1 "
+                    tooltip="How strongly the prompt guides; the release uses 5. A lower value keeps closer to the image; 1 "
                     "takes half the time.",
                 ),
                 io.Combo.Input(

@@ -19,7 +19,7 @@ def tile_inputs() -> list[io.Input]:
             min=0,
             max=16384,
             step=64,
-            tooltip="Pixels per tile; 0 samples the whole image at once. The release uses 1024, SDXL's own size.",
+            tooltip="Side of a tile in pixels; 0 samples the whole image at once. The release uses 1024, SDXL's own size.",
         ),
         io.Float.Input(
             "tile_overlap",

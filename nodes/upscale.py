@@ -39,7 +39,9 @@ class FaithDiffUpscale(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="The image at the new size, for Encode LQ Features and as Color Fix's reference."),
+                io.Image.Output(
+                    tooltip="The image at the new size, for Encode LQ Features and as FaithDiff Color Fix's reference."
+                ),
                 io.Int.Output(display_name="width", tooltip="Its width in pixels."),
                 io.Int.Output(display_name="height", tooltip="Its height in pixels."),
             ],

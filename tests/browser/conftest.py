@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "browser"
 ANSWER_S = 120.0
+LEGIBLE = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}  # titles in pictures of a whole graph, too
 
 if not os.environ.get("COMFYUI_PATH"):
     collect_ignore_glob = ["*"]
@@ -70,7 +71,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     workflows.place_inputs(server.input_folder)
     workflows.place_stand_ins(base / "models")
     with server:
-        Client(server.url).post("/settings", FIRST_VISIT_OVER)
+        Client(server.url).post("/settings", FIRST_VISIT_OVER | LEGIBLE)
         job = {"server": server.url, "browser": browser, "profile": str(base / "profile")}
         process = subprocess.Popen(
             ["node", str(HERE / "driver.mjs"), json.dumps(job)],

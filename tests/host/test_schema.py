@@ -26,6 +26,15 @@ CONTRACT = {
         ["STRING", "INT"],
     ),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
+    "FaithDiffUpscale": (["image", "target", "upscale_model"], ["IMAGE", "INT", "INT"]),
+    "FaithDiffPrompt": (["clip", "caption", "trim", "add_quality"], ["CONDITIONING", "CONDITIONING", "STRING"]),
+    "FaithDiffSplitTiles": (["image", "tile_size", "tile_overlap"], ["IMAGE"]),
+    "FaithDiffTilePrompts": (
+        ["clip", "captions", "latent_image", "tile_size", "tile_overlap", "shared", "trim", "add_quality"],
+        ["CONDITIONING", "CONDITIONING", "STRING"],
+    ),
+    "FaithDiffLoadNanoVAE": (["vae_name"], ["VAE"]),
+    "FaithDiffNoPrompt": (["model"], ["CONDITIONING"]),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,
@@ -39,6 +48,10 @@ def nodes():
         return await (await comfy_entrypoint()).get_node_list()
 
     return {node.define_schema().node_id: node for node in asyncio.run(listed())}
+
+
+def test_every_node_has_a_contract(nodes):
+    assert set(nodes) == set(CONTRACT)
 
 
 @pytest.mark.parametrize("node_id", CONTRACT)
@@ -57,6 +70,8 @@ def test_defaults_are_the_releases(nodes):
     assert {i.id: i.default for i in nodes["FaithDiffColorFix"].define_schema().inputs if i.id == "method"} == {"method": "adain"}
     align = {i.id: i for i in nodes["FaithDiffAlignLatent"].define_schema().inputs}
     assert [align[n].default for n in ("strength", "start_percent", "end_percent", "start_from")] == [1.0, 0.0, 1.0, "lq"]
+    prompt = {i.id: i.default for i in nodes["FaithDiffPrompt"].define_schema().inputs if i.id != "clip"}
+    assert prompt == {"caption": "", "trim": True, "add_quality": False}
     load = {i.id: i for i in nodes["FaithDiffLoadModel"].define_schema().inputs}
     assert load["weight_dtype"].options == ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
 
@@ -67,6 +82,21 @@ def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(nodes
         assert schema.description and schema.display_name
         for part in (*schema.inputs, *schema.outputs):
             assert part.tooltip and part.tooltip.endswith("."), (schema.node_id, part.tooltip)
+
+
+def test_the_ways_to_give_a_size(nodes):
+    (target,) = (i for i in nodes["FaithDiffUpscale"].define_schema().inputs if i.id == "target")
+    ways = {option.key: [(i.id, i.default) for i in option.inputs] for option in target.options}
+    assert ways == {
+        "scale factor": [("factor", 2.0)], "megapixels": [("megapixels", 4.0)], "longest side": [("longest_side", 2048)],
+        "shortest side": [("shortest_side", 1024)],
+    }  # fmt: skip
+
+
+def test_tiles_travel_as_lists(nodes):
+    split, prompts = (nodes[name].define_schema() for name in ("FaithDiffSplitTiles", "FaithDiffTilePrompts"))
+    assert [o.is_output_list for o in split.outputs] == [True]
+    assert prompts.is_input_list and [o.is_output_list for o in prompts.outputs] == [False, False, True]
 
 
 def test_execute_takes_what_the_schema_declares(nodes):

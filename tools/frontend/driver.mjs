@@ -4,7 +4,7 @@
 import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
 
-const WAIT_MS = 20_000
+const WAIT_MS = 40_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
 
 const job = JSON.parse(process.argv[2])
@@ -35,30 +35,40 @@ async function templates() {
   await page.waitForTimeout(1500) // the pictures come a moment later
   return await cards.evaluateAll((found) => found.map((card) => {
     const picture = card.querySelector('img')
-    const [width_px, height_px] = [picture?.naturalWidth ?? 0, picture?.naturalHeight ?? 0]
-    return { name: card.dataset.testid.replace('template-workflow-', ''), src: decodeURI(picture?.src ?? ''), width_px, height_px }
+    return { name: card.dataset.testid.replace('template-workflow-', ''), width_px: picture.naturalWidth, height_px: picture.naturalHeight }
   }))
 }
 
 async function openTemplates() {
-  if (await page.getByTestId('template-workflows-content').isVisible()) return
+  const dialog = page.getByRole('dialog')
+  const pack = page.locator('[data-testid="template-workflow-faithdiff_upscale"]')
+  if (await pack.isVisible()) return
   await closePanels()
   await page.getByTestId('side-toolbar').getByText('Templates', { exact: true }).click()
-  await page.getByRole('dialog').getByText(PACK).click()
+  for (let tries = 0; tries < 10 && !(await pack.isVisible()); tries++) { // a click while the list still loads is lost
+    await dialog.getByText(PACK).first().click()
+    await page.waitForTimeout(1000)
+  }
+  await pack.waitFor()
 }
 
 // Click a template; what the graph then is, and what the front end complains of.
 async function openTemplate({ name }) {
   await openTemplates()
+  const before = await page.evaluate(() => window.app.extensionManager.workflow.activeWorkflow?.path)
   await page.getByTestId(`template-workflow-${name}`).click()
-  await page.waitForFunction((wanted) => window.app.extensionManager.workflow.activeWorkflow?.filename === wanted, name)
+  await page.waitForFunction(({ name, before }) => { // opened once more it has a number behind its name
+    const active = window.app.extensionManager.workflow.activeWorkflow
+    return active?.path !== before && active?.filename.startsWith(name)
+  }, { name, before })
   await page.waitForTimeout(1500) // complaints come when the scan of models and media is done
   const graph = await page.evaluate(async () => {
     const nodes = window.app.graph._nodes
     window.faithdiff.fit()
     return {
       problems: window.faithdiff.problems(window.app.graph),
-      unknown: nodes.filter((node) => node.has_errors || !window.LiteGraph.registered_node_types[node.type]).map((node) => node.type),
+      unknown: nodes.filter((node) => !window.LiteGraph.registered_node_types[node.type]).map((node) => node.type),
+      marked: nodes.filter((node) => node.has_errors).map((node) => node.title),
       notes: nodes.filter((node) => node.type === 'MarkdownNote').length,
       groups: window.app.graph._groups.length,
       prompt: (await window.app.graphToPrompt()).output,
@@ -75,10 +85,9 @@ async function complaints() {
 
 // --- Running
 
-// Click Run and wait; the pictures that output nodes show and what went wrong.
+// Click Run and wait until it has ended and a node shows a picture; the pictures, and what went wrong.
 async function run({ timeout_s }) {
   await closePanels()
-  const before = await page.evaluate(() => window.app.extensionManager.lastExecutionError)
   const ended = page.evaluate((ms) => new Promise((resolve) => {
     const api = window.app.api
     const pictures = []
@@ -94,8 +103,12 @@ async function run({ timeout_s }) {
   }), timeout_s * 1000)
   await page.getByTestId('queue-button').click()
   const { outcome, pictures } = await ended
-  await page.waitForTimeout(1000)
-  return { outcome, before, pictures, complaints: await complaints() }
+  if (outcome === 'success') {
+    const areShown = () => window.app.graph._nodes.some((node) => node.type !== 'LoadImage' && node.imgs?.length > 0)
+    await page.waitForFunction(areShown)
+    await page.waitForTimeout(1000)
+  }
+  return { outcome, pictures, complaints: await complaints() }
 }
 
 // --- Help
@@ -112,7 +125,7 @@ async function helpOf({ type }) {
     node.pos = [400, 300]
     app.canvas.ds.scale = 1
     app.canvas.ds.offset = [0, 0]
-    app.canvas.select(node)
+    app.canvas.selectNode(node)
     app.canvas.setDirty(true, true)
   }, type)
   await page.getByTestId('info-button').click()
@@ -210,10 +223,13 @@ async function screenshot({ path }) {
 
 // Dialogs and side panels closed, so that nothing is in front of the next click.
 async function closePanels() {
+  while (await page.getByRole('dialog').first().isVisible()) {
+    await page.keyboard.press('Escape')
+    await page.waitForTimeout(300)
+  }
   await page.evaluate(async () => {
-    const { sidebarTab, dialog } = window.app.extensionManager
-    while (dialog.dialogStack?.length > 0) dialog.closeDialog()
-    sidebarTab.activeSidebarTabId = null
+    window.app.extensionManager.sidebarTab.activeSidebarTabId = null
+    document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s.get('rightSidePanel').closePanel()
     await window.faithdiff.pause(300)
   })
 }

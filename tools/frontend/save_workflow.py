@@ -47,7 +47,8 @@ def _save(api: Path, out: Path, pictures: list[Path] | None) -> int:
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")
         if pictures:
-            write_thumbnail(*pictures, out.with_suffix(".jpg"))
+            before, after = pictures
+            write_thumbnail(before, after, out.with_suffix(".jpg"))
             say(f"thumbnail {out.with_suffix('.jpg')}")
     return code
 

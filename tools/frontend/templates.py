@@ -37,6 +37,7 @@ NEEDED = (
     f"[RealVisXL V4.0]({CHECKPOINT.url}).",
     "",
 )
+EMPTY_VIEW = {"__value__": ["", ""]}  # what the front end sends for the slider before the first run
 COMPARE = "Drag the slider in **Before and after**."
 SAMPLER = {
     "seed": 42, "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0,
@@ -127,7 +128,9 @@ def finish(prefix: str, *, vae: tuple[str, int] = ("sdxl", 2), method: str = "ad
             {"save": Node(kind="SaveImage", title="Save", inputs={"images": ("color", 0), "filename_prefix": prefix})},
             {
                 "compare": Node(
-                    kind="ImageCompare", title="Before and after", inputs={"image_a": ("size", 0), "image_b": ("color", 0)}
+                    kind="ImageCompare",
+                    title="Before and after",
+                    inputs={"image_a": ("size", 0), "image_b": ("color", 0), "compare_view": EMPTY_VIEW},
                 )
             },
         ),
@@ -197,6 +200,7 @@ def eight_k() -> Template:
             "- **Tiles, memory and time** says what will happen. Its settings must be those of the sampler. Mute the sampler to see "
             "it alone.",
             "- The VAE decodes in tiles, too.",
+            "- **wavelet** takes the broad colours from the photo, so that they do not drift from tile to tile.",
             "- Less overlap (0.25) takes about half the time.",
             "- Out of memory: nothing to do, the sampler goes on with fewer or smaller tiles and says so.",
         ),
@@ -204,7 +208,7 @@ def eight_k() -> Template:
             photo("longest side", longest_side=7680),
             weights(),
             restore(more=(plan,)),
-            finish("faithdiff_8k", tiled=True),
+            finish("faithdiff_8k", method="wavelet", tiled=True),
         ),
         models=(WEIGHTS, CHECKPOINT),
     )

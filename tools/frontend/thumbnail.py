@@ -78,7 +78,9 @@ def _small_jpeg(picture: Image.Image) -> bytes:
         picture.save(stream, "JPEG", quality=quality, optimize=True)
         if stream.tell() < LARGEST_BYTES:
             return stream.getvalue()
-    raise ValueError(f"expected a thumbnail under {LARGEST_BYTES} bytes, got {stream.tell()} at the lowest quality; take a calmer picture")
+    raise ValueError(
+        f"expected a thumbnail under {LARGEST_BYTES} bytes, got {stream.tell()} at the lowest quality; take a calmer picture"
+    )
 
 
 if __name__ == "__main__":
