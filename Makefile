@@ -14,7 +14,7 @@ help:
 	@echo 'make test    run all tests, against a real ComfyUI'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
-	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes)'
+	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes; BENCH="...", see docs/benchmarks.md)'
 	@echo 'make clean   delete build/ and the caches inside the clone'
 	@echo
 	@echo 'The first command sets up its environment: about 2.3 GB to fetch and 6.5 GB on disk, in ~/.cache/comfyui-faithdiff.'
@@ -46,7 +46,7 @@ nano:
 
 bench:
 	@$(TEST_ENV) > /dev/null
-	$(TEST_ENV) --no-host --run benchmarks/run.py
+	$(TEST_ENV) --run benchmarks/run.py $(BENCH)
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache
