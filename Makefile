@@ -14,7 +14,7 @@ help:
 	@echo 'make test    run all tests, against a real ComfyUI'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
-	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes)'
+	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes; BENCH="...", see docs/benchmarks.md)'
 	@echo 'make locales write the English texts of the nodes anew (locales/en), and say what the other languages lack'
 	@echo 'make clean   delete build/ and the caches inside the clone'
 	@echo
@@ -32,6 +32,8 @@ test:
 	$(TEST_ENV) --run -m pytest tests/core tests/host tests/server || failed=1; \
 	$(TEST_ENV) --oldest-host --run -m pytest tests/core tests/host --ignore tests/host/test_official.py --deselect tests/host/test_trainer_agrees.py::test_an_export_of_published_size || failed=1; \
 	$(TEST_ENV) --no-host --run -m pytest tests/training || failed=1; \
+	$(TEST_ENV) --run -m pytest tests/browser || failed=1; \
+	$(TEST_ENV) --oldest-host --run -m pytest tests/browser/test_validation.py || failed=1; \
 	exit $$failed
 
 lint:
@@ -47,7 +49,7 @@ nano:
 
 bench:
 	@$(TEST_ENV) > /dev/null
-	$(TEST_ENV) --no-host --run benchmarks/run.py
+	$(TEST_ENV) --run benchmarks/run.py $(BENCH)
 
 locales:
 	@$(TEST_ENV) > /dev/null

@@ -1,24 +1,70 @@
-"""How much RAM loading takes, at SDXL size, with made-up weights: FaithDiff.bin and our .safetensors, fp16 and fp32.
+"""How long loading takes and how much RAM, from the released layout as a pickle (.bin) and from our .safetensors, with made-up
+weights, fp16 and fp32.
 
 Each load runs in a process of its own, in the host's process image, CPU only. Reported per file: its size, the growth of the
 process's anonymous memory (copies) and of its whole resident memory (copies, and pages of the file that it has mapped), both
-at their peak.
+at their peak. Seconds are wall time, of files that the system has just written and still holds.
 
-    COMFYUI_PATH=... python benchmarks/load_memory.py [--dtype fp16 fp32] [--out FILE.json]
+    python benchmarks/run.py load [--size nano|vega|sdxl]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+import host_process
+from rows import Options, Row, compared
+
+DTYPES = ("fp16", "fp32")
+SUFFIXES = (".bin", ".safetensors")
+ROUNDS = {"nano": 2, "vega": 2, "sdxl": 1}
+
+
+def load(options: Options) -> Sequence[Row]:
+    """The pickle over the .safetensors, one row for each type. At SDXL's size this writes 20 GB of files."""
+    rows = []
+    for dtype in DTYPES:
+        with tempfile.TemporaryDirectory() as folder:
+            in_child("write", folder, options.size, dtype)  # whose memory must not count
+            paths = {suffix: str(Path(folder) / f"FaithDiff{suffix}") for suffix in SUFFIXES}
+            rounds = options.rounds or ROUNDS[options.size]
+            loads = [{suffix: in_child("load", path) for suffix, path in paths.items()} for _ in range(rounds)]
+            file_bytes = {suffix: Path(path).stat().st_size for suffix, path in paths.items()}
+        seconds = {suffix: [one[suffix]["seconds"] for one in loads] for suffix in SUFFIXES}
+        figures, told = memory_figures(loads, file_bytes)
+        title = f"load, {options.size} {dtype}"
+        rows.append(compared(title, seconds, *SUFFIXES, notes=f"wall time; copies by file size: {told}", figures=figures))
+    return rows
+
+
+def memory_figures(loads: list[dict[str, Any]], file_bytes: dict[str, int]) -> tuple[dict[str, float], str]:
+    """Medians of the peaks, and in words how much of each file was copied."""
+    figures: dict[str, float] = {}
+    told = []
+    for suffix, size in file_bytes.items():
+        peaks = {name: statistics.median(one[suffix][name] for one in loads) for name in ("RssAnon", "VmRSS")}
+        figures |= {
+            f"{suffix} file_bytes": size,
+            f"{suffix} copies_bytes": peaks["RssAnon"],
+            f"{suffix} resident_bytes": peaks["VmRSS"],
+        }
+        told.append(f"{suffix} {peaks['RssAnon'] / size:.2f}")
+    return figures, f"{', '.join(told)} ({max(file_bytes.values()) / 1e6:.0f} MB)"
+
+
+def in_child(*arguments: str) -> Any:
+    """What this file prints when it is run by itself."""
+    out = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
 
 
 def memory_bytes() -> dict[str, int]:
@@ -47,9 +93,8 @@ class Peak(threading.Thread):
         return {k: self.peak_bytes[k] - self.start_bytes[k] for k in self.peak_bytes}
 
 
-def child(path: str) -> None:
-    sys.path.insert(0, str(ROOT / "tests"))
-    import conftest  # noqa: F401 - puts the host and the pack where imports find them
+def load_file(path: str) -> dict[str, float]:
+    """Seconds and peak growth of memory of one load, as the node makes it."""
     from comfyui_faithdiff.nodes.load_model import load
 
     peak = Peak()
@@ -59,57 +104,30 @@ def child(path: str) -> None:
     seconds = time.perf_counter() - began
     extra = peak.extra_bytes()
     assert kept
-    print(json.dumps({"seconds": round(seconds, 2), **extra}))
+    return {"seconds": round(seconds, 3), **extra}
 
 
-def write_file(path: Path, dtype_name: str) -> None:
-    """An SDXL-size file in the released layout; random values, made quickly, written tensor by tensor into one file."""
+def write_files(folder: str, size: str, dtype_name: str) -> None:
+    """The same made-up weights in the released layout, pickled, and in our full one."""
+    import made_up
     import torch
-
-    sys.path.insert(0, str(ROOT / "tests"))
-    import conftest  # noqa: F401
-    from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, split_state_dict
+    from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, assemble_released
     from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
-    from support import by_rule
 
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[dtype_name]
-    state = {k: torch.empty(s, dtype=dtype).uniform_(-0.05, 0.05) for k, s in by_rule.released_shapes(by_rule.SDXL_UNET).items()}
-    if path.suffix == ".bin":
-        torch.save(state, path)
-    else:
-        parts = split_state_dict(state)
-        write_safetensors(path, assemble_full(parts), parts.metadata.to_header())
+    parts = made_up.parts_of(made_up.SIZES[size])
+    for state in (parts.unet, parts.lq_encoder, parts.alignment):
+        assert state is not None
+        for name in state:
+            state[name] = state[name].to(dtype)  # one at a time: never the whole in both types
+    torch.save(assemble_released(parts), Path(folder) / "FaithDiff.bin")
+    write_safetensors(Path(folder) / "FaithDiff.safetensors", assemble_full(parts), parts.metadata.to_header())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", nargs="+", default=["fp16", "fp32"], choices=["fp16", "fp32"])
-    parser.add_argument("--out")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        return child(args.child)
-    if args.write:
-        return write_file(Path(args.write[0]), args.write[1])
-    rows = []
-    for dtype in args.dtype:
-        for suffix in (".bin", ".safetensors"):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"FaithDiff{suffix}"
-                subprocess.run([sys.executable, __file__, "--write", str(path), dtype], check=True)  # its memory must not count
-                size = path.stat().st_size
-                out = subprocess.run(
-                    [sys.executable, __file__, "--child", str(path)], check=True, stdout=subprocess.PIPE, text=True
-                ).stdout
-                row = {"file": f"{dtype} {suffix}", "file_bytes": size, **json.loads(out.splitlines()[-1])}
-                row["copies_per_file_size"] = round(row["RssAnon"] / size, 3)
-                row["resident_per_file_size"] = round(row["VmRSS"] / size, 3)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    if args.out:
-        Path(args.out).write_text(json.dumps(rows, indent=2) + "\n")
-    return None
+    host_process.enter("cpu")
+    what, *arguments = sys.argv[1:]
+    print(json.dumps({"load": load_file, "write": write_files}[what](*arguments)))
 
 
 if __name__ == "__main__":

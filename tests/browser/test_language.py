@@ -25,5 +25,5 @@ def test_a_language_changes_the_labels(frontend, path):
     for node_id, entry in wanted.items():
         assert shown[node_id]["title"] == entry["display_name"]
         for name, texts in entry.get("inputs", {}).items():
-            label = shown[node_id]["inputs"].get(name.replace("_", "."), shown[node_id]["inputs"].get(name))
+            label = shown[node_id]["inputs"].get(name.replace("_", ".", 1), shown[node_id]["inputs"].get(name))
             assert label in (None, texts["name"]), f"{node_id} {name}"  # None: a choice's own input, while another is chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import run  # noqa: E402
+from rows import Row, compared  # noqa: E402
 from train_official import OFFICIAL, OURS  # noqa: E402
 from train_step import Stage, compare, config_of  # noqa: E402
 
@@ -66,3 +68,31 @@ def test_rows_hold_the_ratio_of_each_round() -> None:
     head, line = run.table([vars(row)]).splitlines()
     assert head.startswith("comparison")
     assert line.startswith("stage 2: official / ours")
+
+
+def test_what_needs_a_host_says_so_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    result = run.in_child("step", [])
+    assert result["skipped"][0]["benchmark"] == "step"
+    assert "COMFYUI_PATH" in result["skipped"][0]["reason"]
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each in a process of its own; one names no host that exists, the other has none of its rows missing."""
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "no-host"))
+    real = run.in_child
+    fine = {"rows": [{**vars(some_row()), "benchmark": "tiles"}]}
+    monkeypatch.setattr(run, "in_child", lambda name, told: real(name, told) if name == "step" else fine)
+    out = tmp_path / "bench.json"
+    monkeypatch.setattr(sys, "argv", ["run.py", "step", "tiles", "--out", str(out)])
+    assert run.main() == 1
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert [entry["benchmark"] for entry in report["failed"]] == ["step"]
+    assert [row["benchmark"] for row in report["rows"]] == ["tiles"]
+    assert "failed: step: exit code" in capsys.readouterr().out
+
+
+def some_row() -> Row:
+    return compared("what", {"a": [1.0], "b": [2.0]}, "a", "b", notes="")

@@ -1,4 +1,4 @@
-"""The workflow templates of the pack, written down once: `python3 tools/frontend/templates.py` writes their API prompts and layouts.
+"""The pack's workflow templates, written down once: `python3 tools/frontend/templates.py` writes API prompts and layouts.
 
 Then, for each, `save_workflow.py` makes the front end's file. Titles and notes are for people who have never read the paper.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from template_graph import BLUE, GREEN, OCHRE, PURPLE, Group, Model, Node, Template, write
+from template_graph import BLUE, GREEN, PURPLE, Group, Model, Node, Template, write
 
 HUB = "https://huggingface.co"
 WEIGHTS = Model(name="FaithDiff.bin", url=f"{HUB}/jychen9811/FaithDiff/resolve/main/FaithDiff.bin", directory="faithdiff")
@@ -38,7 +38,7 @@ NEEDED = (
     "",
 )
 EMPTY_VIEW = {"__value__": ["", ""]}  # what the front end sends for the slider before the first run
-COMPARE = "Drag the slider in **Before and after**."
+COMPARE = "Drag the slider in **Before and after** (it needs Nodes 2.0, in ComfyUI's menu)."
 SAMPLER = {
     "seed": 42, "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0,
     "tile_size": 1024, "tile_overlap": 0.5, "tile_batch": 0, "noise_mode": "per image",
@@ -99,7 +99,10 @@ def restore(
         title="3  Restore",
         color=PURPLE,
         columns=(
-            {"encode": Node(kind="FaithDiffEncodeLQ", title="Encode LQ Features", inputs=encode), **(prompt() if caption else {})},
+            {
+                "encode": Node(kind="FaithDiffEncodeLQ", title="Encode LQ Features", inputs=encode),
+                **(prompt() if caption else {}),
+            },
             {"align": Node(kind="FaithDiffAlignLatent", title="Align Latent", inputs=aligned)},
             *more,
             {
@@ -170,7 +173,8 @@ def old_photo() -> Template:
             "- **cfg 3** instead of 5: less is made up where the photo shows little.",
             "- **wavelet** takes only the broad colours from the photo, so that stains and grain do not come back; `adain` keeps "
             "them closer.",
-            "- The longer side becomes 2048 px, whatever the scan's size was. Scan large, then let it shrink: grain costs nothing.",
+            "- The longer side becomes 2048 px, whatever the scan's size was. Scan large, then let it shrink: grain "
+            "costs nothing.",
             "",
             f"{COMPARE}",
         ),
@@ -197,7 +201,8 @@ def eight_k() -> Template:
             "**What is different here**",
             "",
             "- The longer side becomes 7680 px.",
-            "- **Tiles, memory and time** says what will happen. Its settings must be those of the sampler. Mute the sampler to see "
+            "- **Tiles, memory and time** says what will happen. Its settings must be those of the sampler. Mute the "
+            "sampler to see "
             "it alone.",
             "- The VAE decodes in tiles, too.",
             "- **wavelet** takes the broad colours from the photo, so that they do not drift from tile to tile.",
@@ -247,7 +252,8 @@ def frames() -> Template:
             "",
             "- **noise_mode shared**: every frame starts from the same noise, so that it flickers less. FaithDiff knows single "
             "pictures only; fine detail still changes from frame to frame.",
-            "- Frames go through one after another, so that memory does not grow with their number, but for the frames themselves.",
+            "- Frames go through one after another, so that memory does not grow with their number, but for the "
+            "frames themselves.",
             "- Try a second of the film first.",
         ),
         groups=(
@@ -277,7 +283,8 @@ def masked() -> Template:
             *NEEDED,
             "**What is different here**",
             "",
-            "- Right-click the photo, **Open in MaskEditor**, and paint over faces and text. There the photo is followed in full.",
+            "- Right-click the photo, **Open in MaskEditor**, and paint over faces and text. There the photo is "
+            "followed in full.",
             "- **How closely elsewhere** is the rest: 1 follows in full, too, 0 lets the model make up what it likes.",
             "- Nothing painted: everywhere as elsewhere.",
         ),
@@ -303,8 +310,10 @@ def lightning() -> Template:
             "",
             "**What is different here**",
             "",
-            "- 6 steps at **cfg 1** with `euler` and `sgm_uniform`, as the LoRA was made for: about a seventh of the UNet's work.",
-            "- The LoRA was made for plain SDXL. It works on FaithDiff's UNet because that was fine-tuned from SDXL; compare with "
+            "- 6 steps at **cfg 1** with `euler` and `sgm_uniform`, as the LoRA was made for: about a seventh of the "
+            "UNet's work.",
+            "- The LoRA was made for plain SDXL. It works on FaithDiff's UNet because that was fine-tuned from SDXL; "
+            "compare with "
             "the usual 20 steps before you trust it with faces or text.",
         ),
         groups=(
@@ -332,7 +341,8 @@ def controlnet() -> Template:
             "**What is different here**",
             "",
             "- The ControlNet holds the composition in the first part of the steps. Its hint is cut with the tiles.",
-            "- FaithDiff already follows the photo; use this where the photo is so bad that shapes get lost, or with a depth or line "
+            "- FaithDiff already follows the photo; use this where the photo is so bad that shapes get lost, or with "
+            "a depth or line "
             "ControlNet of your own.",
         ),
         groups=(
@@ -363,7 +373,8 @@ def adapter() -> Template:
             "",
             "**Weights, once**",
             "",
-            "- An adapter that you trained (`python -m training train ...`, then `python -m training export --layout adapter`) to "
+            "- An adapter that you trained (`python -m training train ...`, then `python -m training export --layout "
+            "adapter`) to "
             "`ComfyUI/models/faithdiff`: LQ encoder and alignment module, 90 MB. Choose it in **FaithDiff adapter on it**.",
             "- The SDXL checkpoint that it was trained for, or one like it, to `ComfyUI/models/checkpoints`.",
             "",
@@ -380,7 +391,7 @@ def adapter() -> Template:
 
 def nano() -> Template:
     nano_weights = Group(
-        title="2  The nano weights that come with the pack",
+        title="2  Nano weights, bundled",
         color=GREEN,
         columns=(
             {
