@@ -51,8 +51,8 @@ class FaithDiffAlignLatent(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Point of the denoising at which alignment ends; 1 is the end. Below 1 the last steps invent "
-                    "more detail.",
+                    tooltip="Point of the denoising at which alignment ends; 1 is the end. Below 1 the last steps "
+                    "follow the photo less and invent more.",
                 ),
                 io.Combo.Input(
                     "start_from",

@@ -45,7 +45,7 @@ class FaithDiffEncodeLQ(io.ComfyNode):
                     max=16384,
                     step=64,
                     advanced=True,
-                    tooltip="Side of a tile in pixels; 0 encodes the whole image while it fits in memory, and in tiles otherwise. "
+                    tooltip="Side of a tile in pixels; 0 encodes the whole image while it fits in memory, otherwise in tiles. "
                     "The features are the same; smaller tiles need less memory and take longer.",
                 ),
             ],

@@ -171,8 +171,7 @@ def old_photo() -> Template:
             "**What is different here**",
             "",
             "- **cfg 3** instead of 5: less is made up where the photo shows little.",
-            "- **wavelet** takes only the broad colours from the photo, so that stains and grain do not come back; `adain` keeps "
-            "them closer.",
+            "- **wavelet** takes only the broad colours from the photo, so that grain and fine stains do not come back.",
             "- The longer side becomes 2048 px, whatever the scan's size was. Scan large, then let it shrink: grain "
             "costs nothing.",
             "",

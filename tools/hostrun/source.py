@@ -35,9 +35,7 @@ CURRENT = HostRelease(
     comfyui="0.30.0", carrier="2.6.0", sha256="de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 )
 # The oldest that pyproject promises (requires-comfyui).
-OLDEST = HostRelease(
-    comfyui="0.16.3", carrier="1.0.0", sha256="4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"
-)
+OLDEST = HostRelease(comfyui="0.16.3", carrier="1.0.0", sha256="4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73")
 
 
 def host_folder(cache: Path, release: HostRelease = CURRENT) -> Path:
