@@ -32,11 +32,19 @@ async function templates() {
   await openTemplates()
   const cards = page.locator('[data-testid^="template-workflow-"]')
   await cards.first().waitFor()
-  await page.waitForTimeout(1500) // the pictures come a moment later
-  return await cards.evaluateAll((found) => found.map((card) => {
-    const picture = card.querySelector('img')
-    return { name: card.dataset.testid.replace('template-workflow-', ''), width_px: picture.naturalWidth, height_px: picture.naturalHeight }
-  }))
+  const shown = []
+  for (const card of await cards.all()) {
+    await card.scrollIntoViewIfNeeded() // a picture is fetched when its card comes into sight
+    const picture = card.locator('img').first()
+    await picture.waitFor()
+    const handle = await picture.elementHandle()
+    await page.waitForFunction((image) => image.complete, handle)
+    shown.push(await card.evaluate((node) => {
+      const image = node.querySelector('img')
+      return { name: node.dataset.testid.replace('template-workflow-', ''), width_px: image.naturalWidth, height_px: image.naturalHeight }
+    }))
+  }
+  return shown
 }
 
 async function openTemplates() {
