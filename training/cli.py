@@ -92,6 +92,9 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", type=Path, required=True, help="the .safetensors or .bin to write")
     verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")
     verb.add_argument("--dtype", choices=("keep", "fp16", "bf16", "fp32"), default="keep")
+    verb.add_argument(
+        "--sha256", help="the input's hash as its page gives it: a broken download is then seen before anything else"
+    )
     verb.set_defaults(run=commands.convert)
 
 

@@ -64,7 +64,8 @@ def convert(arguments: argparse.Namespace) -> None:
     """`convert`: one file layout to another."""
     from training.convert import convert as run
 
-    print(run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype))
+    told = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
+    print(told)
 
 
 def restore(arguments: argparse.Namespace) -> None:

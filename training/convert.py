@@ -15,28 +15,33 @@ from faithdiff_core.checkpoint import FaithDiffParts, assemble_adapter, assemble
 from faithdiff_core.checks import check_finite
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
+from training.convert_check import require_sha256, require_written
 from training.weight_files import read_parts
 
 LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
 DTYPES = {"keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def convert(source: Path, out: Path, *, layout: str | None, dtype: str) -> str:
-    """Writes `source` as `out` (atomically) and returns one line that says what was written.
+def convert(source: Path, out: Path, *, layout: str | None, dtype: str, source_sha256: str | None = None) -> str:
+    """Writes `source` as `out` (atomically), reads it back, and returns one line that says what was written.
 
     Args:
         layout: "full", "adapter" or "released"; None takes "released" for a .bin and "full" (or "adapter", where there is no
             UNet) for a .safetensors.
         dtype: "keep", "fp16", "bf16" or "fp32".
+        source_sha256: what the source's hash must be; None does not ask.
 
     Raises:
         ValueError: not a FaithDiff file, weights that are not finite (also after narrowing), an output that would lose the
-            file's metadata, or an output name of another kind.
+            file's metadata, an output name of another kind, or a source of another hash.
+        OSError: what was written does not read back the same.
     """
     if out.suffix not in (".safetensors", ".bin"):
         raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
     if out.resolve() == source.resolve():
         raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
+    if source_sha256 is not None and source.is_file():  # what is no file is told apart below
+        require_sha256(source, source_sha256)
     parts = read_parts(source)
     if out.suffix == ".bin":
         _require_released_metadata(parts.metadata)
@@ -54,6 +59,7 @@ def convert(source: Path, out: Path, *, layout: str | None, dtype: str) -> str:
         _save_pickle(out, state)
     else:
         write_safetensors(out, state, parts.metadata.to_header())
+    require_written(out, state)
     return f"{out}: {chosen} layout, {len(state)} tensors, {out.stat().st_size / 1e6:.1f} MB, {parts.metadata.align_attention}"
 
 

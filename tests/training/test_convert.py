@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from faithdiff_core.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, assemble_released
 from faithdiff_core.keymap import diffusers_to_ldm
 from faithdiff_core.metadata import FaithDiffMetadata
+from training import convert as convert_module
 from training.cli import main
 from training.model import build_model
 from training.weight_files import read_parts
@@ -111,3 +113,30 @@ def test_refusals_leave_nothing_behind(
         error = capsys.readouterr().err
         assert error.startswith("error: expected ") and words in error and error.count("\n") == 1, error
     assert set(tmp_path.iterdir()) == before and not marker.exists()
+
+
+def test_a_broken_download_is_seen(released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ours.safetensors"
+    right = hashlib.sha256(released.read_bytes()).hexdigest()
+    assert convert(released, "--out", out, "--sha256", right.upper()) == 0
+    out.unlink()
+    for wrong in ("0" * 64, "abc"):
+        assert convert(released, "--out", out, "--sha256", wrong) == 2
+        assert "expected" in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize(("name", "writer"), [("ours.safetensors", "write_safetensors"), ("back.bin", "_save_pickle")])
+def test_what_was_written_is_read_back(
+    released: Path, tmp_path: Path, name: str, writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that gives other values than it was given: an error, and no file."""
+    write = getattr(convert_module, writer)
+
+    def spoilt(path: Path, state: dict[str, torch.Tensor], *rest: object) -> None:
+        first = next(iter(state))
+        write(path, {**state, first: state[first] + 1}, *rest)
+
+    monkeypatch.setattr(convert_module, writer, spoilt)
+    out = tmp_path / name
+    assert convert(released, "--out", out) != 0
+    assert not out.exists()
