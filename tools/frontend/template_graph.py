@@ -17,7 +17,8 @@ WIDTHS = {"LoadImage": 330, "SaveImage": 420, "ImageCompare": 460, "CLIPTextEnco
 # Heights that the nodes themselves need are known to the front end only; these are a little more.
 HEIGHTS = {
     "LoadImage": 400, "SaveImage": 420, "ImageCompare": 420, "FaithDiffSampler": 400, "FaithDiffPrompt": 230,
-    "FaithDiffPlan": 330, "FaithDiffAlignLatent": 210, "FaithDiffUpscale": 150, "FaithDiffEncodeLQ": 130, "FaithDiffLoadModel": 100,
+    "FaithDiffPlan": 330, "FaithDiffAlignLatent": 210, "FaithDiffUpscale": 150, "FaithDiffEncodeLQ": 130,
+    "FaithDiffLoadModel": 100,
     "CheckpointLoaderSimple": 100, "ControlNetApplyAdvanced": 190, "LoadVideo": 330, "SaveVideo": 420, "CreateVideo": 130,
     "VAEDecodeTiled": 180, "LoraLoaderModelOnly": 90, "ControlNetLoader": 60, "GetVideoComponents": 100, "PreviewAny": 200,
     "SolidMask": 130, "MaskComposite": 150,
