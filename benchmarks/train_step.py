@@ -10,7 +10,6 @@ import statistics
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from rows import Row, compared  # noqa: E402
 from train_official import OFFICIAL, OURS, TEXT_SIZES, Habits, TextEncoders, checkpointed_levels  # noqa: E402
 
 from training.config import TrainConfig  # noqa: E402
@@ -42,21 +42,6 @@ WAYS = {
     },
 }
 """Stage -> ways of stepping to hold against ours."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One comparison. Ratios are seconds of the other way by seconds of ours (above 1: ours is faster)."""
-
-    name: str
-    ratio_median: float
-    ratio_min: float
-    ratio_max: float
-    a_seconds: float
-    """The other way's step, median."""
-    b_seconds: float
-    """Our step, median."""
-    notes: str
 
 
 class Stage:
@@ -113,22 +98,10 @@ def compare(config: TrainConfig, title: str, ways: dict[str, Habits], *, rounds:
         ours.append(stage.step(OURS))
         for name, habits in ways.items():
             others[name].append(stage.step(habits))
-    rows = []
-    for name, seconds in others.items():
-        ratios = [theirs / own for theirs, own in zip(seconds[1:], ours[1:], strict=True)]
-        rate = config.batch_size / statistics.median(ours[1:])
-        rows.append(
-            Row(
-                name=f"{title}: {name} / ours",
-                ratio_median=round(statistics.median(ratios), 3),
-                ratio_min=round(min(ratios), 3),
-                ratio_max=round(max(ratios), 3),
-                a_seconds=round(statistics.median(seconds[1:]), 3),
-                b_seconds=round(statistics.median(ours[1:]), 3),
-                notes=f"{config.network}, {config.batch_size} x {config.crop_px} px, {config.precision}; ours {rate:.3g}/s",
-            )
-        )
-    return rows
+    rate = config.batch_size / statistics.median(ours[1:])
+    notes = f"{config.network}, {config.batch_size} x {config.crop_px} px, {config.precision}; ours {rate:.3g}/s"
+    timed = {name: seconds[1:] for name, seconds in {**others, "ours": ours}.items()}
+    return [compared(title, timed, name, "ours", notes=notes) for name in ways]
 
 
 def config_of(network: str, stage: str, *, gradient_checkpointing: bool = False) -> TrainConfig:

@@ -8,22 +8,9 @@ import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Box, Size
 from comfyui_faithdiff.faithdiff_core.tiling import gaussian_weights, tile_boxes
+from support.release_grid import official_starts
 
 SIDES = [1, 7, 63, 64, 65, 96, 128, 129, 160, 191, 192, 193, 256, 300, 512]
-
-
-def official_starts(side: int, tile: int, step_frac: float) -> list[int]:
-    """One axis of the release's grid, which advances by a part of the tile and moves the last tile back to the border."""
-    tile = min(tile, side)
-    count = (side - 1) // tile + 1
-    step = tile if count == 1 else math.ceil(tile * step_frac)
-    starts, start, last = [], 0, False
-    while start < side and not last:
-        if start + tile >= side:
-            start, last = side - tile, True
-        starts.append(start)
-        start += step
-    return starts
 
 
 @pytest.mark.parametrize("overlap_frac", [0.0, 0.1, 0.25, 0.5, 0.75, 0.9])

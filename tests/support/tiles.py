@@ -9,6 +9,8 @@ from comfyui_faithdiff.faithdiff_core.geometry import Size, padded_size_px
 from comfyui_faithdiff.nodes.tiles import with_tiles
 from comfyui_faithdiff.nodes.tiles_run import TileSettings
 
+from .release_grid import official_starts
+
 
 def tiled(model, size_px=64, overlap=0.5, batch=0):
     return with_tiles(model, TileSettings(tile_size_px=size_px, tile_overlap_frac=overlap, tile_batch=batch))
@@ -34,19 +36,6 @@ def counted(model):
         return call(x)
 
     return around_calls(model, note), shapes
-
-
-def official_starts(side, tile, step_frac):
-    """One axis of the release's grid (pipeline_FaithDiff_tlc.py:172-214)."""
-    tile = min(tile, side)
-    step = tile if (side - 1) // tile == 0 else int(-(-tile * step_frac // 1))
-    starts, start, last = [], 0, False
-    while start < side and not last:
-        if start + tile >= side:
-            start, last = side - tile, True
-        starts.append(start)
-        start += step
-    return starts
 
 
 def official_weights(height, width):
