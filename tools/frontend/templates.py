@@ -23,8 +23,8 @@ LIGHTNING = Model(
     directory="loras",
 )
 CONTROLNET = Model(
-    name="controlnet-tile-sdxl-1.0.safetensors",
-    url=f"{HUB}/xinsir/controlnet-tile-sdxl-1.0/resolve/main/diffusion_pytorch_model.safetensors",
+    name="TTPLANET_Controlnet_Tile_realistic_v2_fp16.safetensors",
+    url=f"{HUB}/TTPlanet/TTPLanet_SDXL_Controlnet_Tile_Realistic/resolve/main/TTPLANET_Controlnet_Tile_realistic_v2_fp16.safetensors",
     directory="controlnet",
 )
 ADAPTER = Model(name="my_faithdiff_adapter.safetensors", url="", directory="faithdiff")
@@ -335,7 +335,7 @@ def controlnet() -> Template:
             "# With a ControlNet",
             "",
             *NEEDED,
-            f"- [Tile ControlNet for SDXL]({CONTROLNET.url}), saved as `{CONTROLNET.name}` in `ComfyUI/models/controlnet`.",
+            f"- [Tile ControlNet for SDXL]({CONTROLNET.url}) to `ComfyUI/models/controlnet`.",
             "",
             "**What is different here**",
             "",
