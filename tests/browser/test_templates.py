@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from hostrun.client import Client
 from PIL import Image
@@ -12,6 +13,7 @@ from support import workflows
 pytestmark = pytest.mark.host
 LARGEST_THUMBNAIL_BYTES = 60_000
 RUN_S = 100
+ROUNDING_LEVELS = 2  # of 255
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +66,12 @@ def test_run_by_a_click_gives_the_picture_of_the_twin(frontend, name):
         outputs = client.run(workflows.api_prompt(name), RUN_S)["outputs"]
         of_the_twin = [image for output in outputs.values() for image in output.get("images", []) if image["type"] == "output"]
         by_twin = _pixels(client.images({"outputs": {"0": {"images": of_the_twin}}})[-1])
-    assert by_twin == by_click
-    assert len(set(by_click[1])) > 10, "a picture of one colour"
+    # Not always the same bits: by the memory that is free the host takes an image whole or in parts, which rounds otherwise.
+    assert by_twin.shape == by_click.shape
+    assert np.abs(by_twin - by_click).max() <= ROUNDING_LEVELS
+    assert by_click.std() > 10, "a picture of one colour"
 
 
 def _pixels(data):
     with Image.open(io.BytesIO(data)) as image:
-        return image.size, image.convert("RGB").tobytes()
+        return np.asarray(image.convert("RGB"), dtype=np.int16)
