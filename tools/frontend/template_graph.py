@@ -24,7 +24,7 @@ HEIGHTS = {
     "SolidMask": 130, "MaskComposite": 150,
 }  # fmt: skip
 DEFAULT_WIDTH, DEFAULT_HEIGHT = 340, 80
-BLUE, GREEN, PURPLE, OCHRE = "#3f789e", "#8A8", "#a1309b", "#b58b2a"
+BLUE, GREEN, PURPLE = "#3f789e", "#8A8", "#a1309b"
 Link = tuple[str, int]
 
 
