@@ -24,7 +24,8 @@ help:
 demo:
 	@$(PYTHON) tools/demo.py $(if $(PORT),--port $(PORT))
 
-# Three processes: what needs the host, the same in the oldest host that the pack promises, and training, which must never see one.
+# Processes of their own: what needs the host, the same in the oldest host that the pack promises, training, which must never see one,
+# and the front end in a browser, once more the workflows in the oldest host.
 # All run, whatever the first one says.
 test:
 	@$(TEST_ENV) > /dev/null

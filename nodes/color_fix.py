@@ -46,10 +46,9 @@ class FaithDiffColorFix(io.ComfyNode):
         if reference.shape[0] not in (1, image.shape[0]):
             raise ValueError(f"expected 1 reference or one for each of the {image.shape[0]} images, got {reference.shape[0]}")
         reference = reference.to(image).expand(image.shape[0], -1, -1, -1)
-        rgb_BCHW = crop_to(image[..., :3].movedim(-1, 1), size)
-        fixed = [  # one at a time: a batch of frames needs no more memory than a frame
-            fix_colors(one, ref, method)
-            for one, ref in zip(rgb_BCHW.split(1), reference[..., :3].movedim(-1, 1).split(1), strict=True)
-        ]
-        result = torch.cat(fixed).movedim(1, -1)
-        return io.NodeOutput(torch.cat([result, reference[..., 3:]], dim=-1))
+        result_BHWC = torch.empty_like(reference)
+        result_BHWC[..., 3:] = reference[..., 3:]
+        for i in range(image.shape[0]):  # one at a time: a batch of frames needs no more memory than a frame
+            image_1CHW, reference_1CHW = (batch[i : i + 1, ..., :3].movedim(-1, 1) for batch in (image, reference))
+            result_BHWC[i : i + 1, ..., :3] = fix_colors(crop_to(image_1CHW, size), reference_1CHW, method).movedim(1, -1)
+        return io.NodeOutput(result_BHWC)

@@ -18,11 +18,9 @@ from comfyui_faithdiff.nodes.plan_text import plan_lines
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from comfyui_faithdiff.nodes.tiles_run import TileSettings
 from support import tiny
+from support.plans import IMAGE, STEPS, node_text, planned
 from support.sampling import CFG, SEED, Loaded, align, encode, sample
 from support.tiles import counted, tiled
-
-IMAGE = tiny.image(104, 160)  # 13 x 20 cells: 3 x 4 tiles of 8 cells at half overlap
-STEPS = 2
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +31,6 @@ def no_times_known(monkeypatch):
 @pytest.fixture(scope="module")
 def aligned(loaded):
     return align(loaded, IMAGE)
-
-
-def planned(model, latent, size_px=64, overlap=0.5, batch=0, steps=STEPS, cfg=CFG):
-    settings = TileSettings(tile_size_px=size_px, tile_overlap_frac=overlap, tile_batch=batch)
-    return plan(model, latent["samples"], steps=steps, cfg=cfg, settings=settings)
-
-
-def node_text(model, latent, tile_size=64, measure=False):
-    return FaithDiffPlan.execute(model, latent, STEPS, CFG, tile_size, 0.5, 0, measure)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Template:
     note: tuple[str, ...]
     groups: tuple[Group, ...]
     models: tuple[Model, ...] = ()
-    made: tuple[Model, ...] = field(default=())
+    made: tuple[Model, ...] = ()
     photos: tuple[str, ...] = ("example.png",)
 
     def nodes(self) -> dict[str, Node]:

@@ -1,0 +1,33 @@
+"""The templates' API prompts and layouts are those that tools/frontend/templates.py writes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FRONTEND = ROOT / "tools" / "frontend"
+
+
+@pytest.fixture(scope="module")
+def templates():
+    sys.path.append(str(FRONTEND))
+    try:
+        return [make() for make in importlib.import_module("templates").TEMPLATES]
+    finally:
+        sys.path.remove(str(FRONTEND))
+
+
+def test_files_are_what_the_templates_say(templates):
+    assert {t.name for t in templates} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    for template in templates:
+        for path, wanted in (
+            (ROOT / "workflows" / "api" / f"{template.name}.json", template.api()),
+            (FRONTEND / "layouts" / f"{template.name}.json", template.layout()),
+        ):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            assert found == json.loads(json.dumps(wanted)), f"{path.name}: run tools/frontend/templates.py, then save_workflow.py"
