@@ -9,6 +9,8 @@ from pathlib import Path
 from training import commands
 from training.data_commands import add_data_verbs
 from training.errors import DivergedError, Interrupted, SaveError
+from training.evaluate_command import add_evaluate_verb
+from training.restore_command import add_restore_verb
 
 TRAIN_HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
@@ -27,6 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add_data_verbs(verbs)
     _train_verbs(verbs)
     _file_verbs(verbs)
+    add_evaluate_verb(verbs)
+    add_restore_verb(verbs)
     _check_verbs(verbs)
     return root
 
@@ -99,26 +103,6 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
 
 
 def _check_verbs(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("evaluate", help="compare restored pictures with their references")
-    verb.add_argument("--restored", type=Path, required=True)
-    verb.add_argument("--reference", type=Path, required=True)
-    verb.add_argument("--lq", type=Path, help="LQ pictures, for the baseline")
-    verb.add_argument("--metrics", default="psnr,ssim")
-    verb.add_argument("--out", type=Path, required=True, help="the report to write (.json)")
-    verb.set_defaults(run=commands.evaluate)
-
-    verb = verbs.add_parser("restore", help="run a full export through the trainer's own sampler, to check it")
-    verb.add_argument("source", type=Path, metavar="IN", help="LQ picture or folder")
-    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
-    verb.add_argument("--model", type=Path, required=True, help="full export")
-    verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
-    verb.add_argument("--scale", type=int, default=2)
-    verb.add_argument("--steps", type=int, default=20)
-    verb.add_argument("--seed", type=int, default=0)
-    verb.add_argument("--start-from", choices=("lq", "noise"), default="lq")
-    verb.add_argument("--colour", choices=("adain", "wavelet", "none"), default="adain")
-    verb.set_defaults(run=commands.restore)
-
     verb = verbs.add_parser("reconstruct", help="pictures through an exported VAE and back, to see what it alone costs")
     verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
     verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")

@@ -68,27 +68,6 @@ def convert(arguments: argparse.Namespace) -> None:
     print(told)
 
 
-def restore(arguments: argparse.Namespace) -> None:
-    """`restore`: run an export through the trainer's own sampler."""
-    from training.exported import load_exported, read_parts, spec_of
-    from training.restore import restore as run
-    from training.vae_files import read_vae
-
-    pictures = picture_paths([arguments.source])
-    if not pictures:
-        raise ValueError(f"expected pictures in {arguments.source}, got none, check the folder")
-    parts = read_parts(arguments.model)
-    model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec_of(parts))
-    for key, path in pictures:
-        picture = run(
-            model, vae, to_unit(read_image(path)), scale=arguments.scale, target_px=parts.metadata.target_size_px,
-            steps=arguments.steps,
-            seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
-        )  # fmt: skip
-        write_png(arguments.out / f"{key}.png", unit_to_u8(picture))
-        print(arguments.out / f"{key}.png")
-
-
 def reconstruct(arguments: argparse.Namespace) -> None:
     """`reconstruct`: pictures through the VAE and back."""
     from training.restore import reconstruct as run
@@ -98,19 +77,6 @@ def reconstruct(arguments: argparse.Namespace) -> None:
     for key, path in picture_paths([arguments.source]):
         write_png(arguments.out / f"{key}.png", unit_to_u8(run(vae, to_unit(read_image(path)))))
         print(arguments.out / f"{key}.png")
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """`evaluate`: scores of a folder against its references."""
-    from training.evaluate import evaluate as score
-
-    report = score(arguments.restored, arguments.reference, arguments.lq, arguments.metrics.split(","), arguments.out)
-    for kind, means in report["mean"].items():
-        print(
-            f"{kind}: "
-            + ", ".join(f"{name} {value:.4f}" if value is not None else f"{name} infinite" for name, value in means.items())
-        )
-    print(f"{arguments.out}: {report['count']} pictures")
 
 
 def reference(arguments: argparse.Namespace) -> None:
