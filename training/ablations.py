@@ -27,8 +27,9 @@ class Row:
 def align() -> TrainConfig:
     """The study's stage 1, common to most rows."""
     return TrainConfig(
-        recipe="study-align", stage="align", steps=STAGE1_STEPS, batch_size=4, crop_px=128, latent_crops=2048, target_size_px=128,
-        lr=1e-3, warmup_steps=20, adam_beta2=0.99, ema_decay=0.99, save_every=100, degradation="heavy",
+        recipe="study-align", stage="align", steps=STAGE1_STEPS, batch_size=4, noise_draws=4, crop_px=128, latent_crops=2048,
+        target_size_px=128, lr=1e-3, warmup_steps=20, adam_beta2=0.99, ema_decay=0.99, save_every=100, max_zoom_out=1.5,
+        degradation="levels", degradation_scale=4,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 
 from training.config import TrainConfig
 from training.degradation.pipeline import degrade, upscale
-from training.degradation.presets import preset
+from training.degradation.presets import drawn
 from training.groups import Groups, trained_groups
 from training.model import FaithDiffModel
 from training.networks import LATENT_SCALE, encode
@@ -18,6 +18,9 @@ from training.samples import Sample, SampleSource
 from training.seeds import integer
 from training.text_embeddings import TextCache, drop_prompt
 from training.validation import Validation
+
+DRAWN = ("noisy", "noise", "timestep")
+"""What a batch has several of for each crop, with `noise_draws` above 1."""
 
 
 class DiffusionTask:
@@ -38,7 +41,6 @@ class DiffusionTask:
         self._texts = texts
         self._validation = validation
         self._cumprod = alphas_cumprod().to(device)
-        self._preset = None if config.degradation == "none" else preset(config.degradation)
 
     def groups(self) -> Groups:
         """(name, share of the learning rate, parameters) of everything the stage trains."""
@@ -49,13 +51,15 @@ class DiffusionTask:
         self.source.prefetch(step, places)
 
     def batch(self, step: int, places: range) -> dict[str, torch.Tensor]:
-        """noisy and noise (B, 4, h, w), timestep (B,), time_ids (B, 6); with alignment lq (B, 3, H, W) in [-1, 1]; with prompts
-        context (B, 77, C) and pooled (B, C). All on the task's device, float32.
+        """noisy and noise (B D, 4, h, w), timestep (B D,) with D = config.noise_draws, a crop's draws together; time_ids (B, 6);
+        with alignment lq (B, 3, H, W) in [-1, 1]; with prompts context (B, 77, C) and pooled (B, C). All on the task's device,
+        float32.
 
         Every draw comes from the sample's own generator, in one order, whatever else is in the batch."""
         samples = self.source.samples(step, places)
         rows = [self._row(sample, posterior) for sample, posterior in zip(samples, self._posteriors(samples), strict=True)]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        joined = {name: torch.cat([row[name] for row in rows]) for name in DRAWN}
+        return joined | {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name not in DRAWN}
 
     @torch.no_grad()
     def _posteriors(self, samples: list[Sample]) -> list[torch.Tensor]:
@@ -75,10 +79,13 @@ class DiffusionTask:
         log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
         posterior_noise = torch.randn(mean.shape, generator=generator).to(self.device)
         latent = (mean + torch.exp(0.5 * log_variance) * posterior_noise) * LATENT_SCALE
-        noise = draw_noise(tuple(latent.shape), self.config.noise_offset, generator).to(self.device)
-        timestep = torch.tensor(integer(generator, 0, TRAIN_TIMESTEPS - 1), device=self.device)
+        noises, timesteps = [], []
+        for _ in range(self.config.noise_draws):
+            noises.append(draw_noise(tuple(latent.shape), self.config.noise_offset, generator))
+            timesteps.append(integer(generator, 0, TRAIN_TIMESTEPS - 1))
+        noise, timestep = torch.stack(noises).to(self.device), torch.tensor(timesteps, device=self.device)
         prompt = drop_prompt(sample.caption, self.config.prompt_dropout, generator)
-        noisy = add_noise(latent[None], noise[None], timestep[None], self._cumprod)[0]
+        noisy = add_noise(latent[None], noise, timestep, self._cumprod)
         row = {"noisy": noisy, "noise": noise, "timestep": timestep, "time_ids": sample.time_ids_6.to(self.device)}
         if self._texts is not None:
             context, pooled = self._texts.get(prompt)
@@ -94,12 +101,16 @@ class DiffusionTask:
             small = sample.lq_CHW.to(self.device)
         else:
             unit = (sample.image_CHW.to(self.device) + 1.0) / 2.0
-            if self._preset is None:
+            if self.config.degradation == "none":
                 raise ValueError(
                     f"expected a degradation for {sample.key!r}, which has no LQ twin, got none, add --set degradation=mild"
                 )
-            small = degrade(unit, self._preset, self.config.degradation_scale, sample.generator)
+            small = degrade(unit, drawn(self.config.degradation, sample.generator), self._scale(sample), sample.generator)
         return upscale(small, size, sample.generator) * 2.0 - 1.0
+
+    def _scale(self, sample: Sample) -> int:
+        low, high = self.config.degradation_scale, self.config.degradation_scale_max
+        return integer(sample.generator, low, high) if high > low else low
 
     def autocast(self) -> torch.autocast:
         """The networks' precision."""

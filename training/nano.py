@@ -15,19 +15,29 @@ from training.settings_text import override
 from training.stages import Sources, run_stage
 from training.text_images import write_series
 
-STAGES = ("prepare", "vae", "prior", "align", "joint", "export")
+STAGES = ("prepare", "vae", "prior", "align", "joint", "levels", "export")
 TEXT_PICTURES = 64
+LARGE_TEXT_PICTURES, LARGE_TEXT_PX = 128, 28
+"""Stage `levels` sees these as well: letters that the VAE can carry."""
 MIN_SIDE_PX = 256
+MANIFEST, LEVELS_MANIFEST = "manifest.jsonl", "manifest-levels.jsonl"
 LICENCE = "MIT"
 BASE_MODEL = "nano (trained from scratch by this project)"
 VAE_FILE, MODEL_FILE = "nano_vae.safetensors", "nano_faithdiff.safetensors"
 
 
-def prepare(data: Path) -> None:
-    """Make the manifest of the packaged stills and the rendered text, unless it is there."""
+def prepare(work: Path) -> None:
+    """Make the two manifests, unless they are there: packaged stills and rendered text; the same and larger text."""
+    text = work / "text"
+    pictures = bundled_stills() + write_series(text, seed=0, count=TEXT_PICTURES)
+    _write_manifest(work / MANIFEST, pictures)
+    larger = write_series(text, seed=1, count=LARGE_TEXT_PICTURES, smallest_px=LARGE_TEXT_PX)
+    _write_manifest(work / LEVELS_MANIFEST, pictures + larger)
+
+
+def _write_manifest(data: Path, pictures: list[tuple[str, Path]]) -> None:
     if data.is_file():
         return
-    pictures = bundled_stills() + write_series(data.parent / "text", seed=0, count=TEXT_PICTURES)
     records, skipped = build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
     manifest.write(records, data)
     print(f"{data}: {len(records)} pictures, {len(skipped)} skipped")
@@ -40,18 +50,19 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
-    data, vae = work / "manifest.jsonl", work / VAE_FILE
+    vae = work / VAE_FILE
     if "prepare" in stages:
-        prepare(data)
-    for stage, before in (("vae", None), ("prior", None), ("align", "prior"), ("joint", "align")):
+        prepare(work)
+    for stage, before in (("vae", None), ("prior", None), ("align", "prior"), ("joint", "align"), ("levels", "joint")):
         if stage not in stages:
             continue
+        data = work / (LEVELS_MANIFEST if stage == "levels" else MANIFEST)
         sources = Sources(data=data, vae=None if stage == "vae" else vae, init=work / before if before else None)
         run_stage(override(recipe(f"nano-{stage}"), settings), sources, work / stage, resume=True)
         if stage == "vae":
             print(export(work / stage, vae, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
-        last = "joint" if runstate.exists(work / "joint") else "align"
+        last = next(stage for stage in ("levels", "joint", "align") if stage == "align" or runstate.exists(work / stage))
         model = work / MODEL_FILE
         print(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
         # Both at the end: a model beside another training's VAE would give wrong colours.

@@ -26,8 +26,9 @@ def _colour(generator: torch.Generator, low: int, high: int) -> tuple[int, int, 
     return integer(generator, low, high), integer(generator, low, high), integer(generator, low, high)
 
 
-def render(seed: int, index: int) -> Image.Image:
-    """Picture number `index` of the series `seed`: 512 x 512 px, lines of made-up words in Pillow's own font at 12 to 72 px."""
+def render(seed: int, index: int, *, smallest_px: int = 12) -> Image.Image:
+    """Picture number `index` of the series `seed`: 512 x 512 px, lines of made-up words in Pillow's own font at `smallest_px` to
+    72 px."""
     generator = generator_for(seed, "text", index)
     dark_on_light = integer(generator, 0, 2) > 0
     paper, ink = ((180, 255), (0, 90)) if dark_on_light else ((0, 80), (170, 255))
@@ -39,7 +40,7 @@ def render(seed: int, index: int) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     top_px = integer(generator, 4, 24)
     while top_px < SIZE_PX:
-        size_px = integer(generator, 12, 72) if integer(generator, 0, 1) else integer(generator, 12, 28)
+        size_px = integer(generator, smallest_px, 72 if integer(generator, 0, 1) else smallest_px + 16)
         font = ImageFont.load_default(size_px)
         colour = _colour(generator, *ink)
         if integer(generator, 0, 4) == 0:
@@ -52,13 +53,13 @@ def render(seed: int, index: int) -> Image.Image:
     return canvas
 
 
-def write_series(folder: Path, *, seed: int, count: int) -> list[tuple[str, Path]]:
+def write_series(folder: Path, *, seed: int, count: int, smallest_px: int = 12) -> list[tuple[str, Path]]:
     """Write `count` pictures as PNG (those that exist are kept) and return (key, path) of each."""
     pictures: list[tuple[str, Path]] = []
     for index in range(count):
         path = folder / f"text-{seed}-{index:04d}.png"
         if not path.is_file():
-            picture = render(seed, index)
+            picture = render(seed, index, smallest_px=smallest_px)
             write_atomically(path, lambda temporary, picture=picture: picture.save(temporary, format="PNG"))
         pictures.append((f"text/{path.stem}", path))
     return pictures

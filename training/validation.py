@@ -18,7 +18,7 @@ from faithdiff_core.geometry import Box, Size
 from training.config import TrainConfig
 from training.crops import time_ids
 from training.degradation.pipeline import degrade
-from training.degradation.presets import preset
+from training.degradation.presets import drawn
 from training.images import read_image, to_unit, unit_to_u8, write_png
 from training.manifest import Record
 from training.metrics import psnr_db, ssim
@@ -75,7 +75,7 @@ class Validation:
             truth = scaled(picture, centre_box(Size(*picture.shape[1:]), 2 * side_px), side_px, "bilinear")
             lq = truth
             if self.config.degradation != "none":
-                small = degrade(truth, preset(self.config.degradation), self.config.degradation_scale, generator)
+                small = degrade(truth, drawn(self.config.degradation, generator), self.config.degradation_scale, generator)
                 lq = scaled(small, centre_box(Size(*small.shape[1:]), side_px), side_px, "bicubic")
         prompt = texts.get(record.caption) if texts is not None else None
         return Picture(

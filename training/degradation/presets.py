@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, replace
 
+import torch
+
+from training.seeds import choose
+
 FAMILY_WEIGHTS = {
     "iso": 0.45, "aniso": 0.25, "generalised_iso": 0.12, "generalised_aniso": 0.03, "plateau_iso": 0.12, "plateau_aniso": 0.03,
 }  # fmt: skip
@@ -132,6 +136,8 @@ LEVEL_III = Preset(  # strong, both stages always
     ),
 )
 
+MIXTURES = {"levels": ("I", "II", "III")}
+"""Several presets, one of which is drawn for each picture."""
 PRESETS = {"I": LEVEL_I, "II": LEVEL_II, "III": LEVEL_III, "mild": MILD, "heavy": HEAVY}
 
 
@@ -142,3 +148,10 @@ def preset(name: str) -> Preset:
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}"
         raise ValueError(f"expected a degradation level, got {name!r}, {hint}")
     return PRESETS[name]
+
+
+def drawn(name: str, generator: torch.Generator) -> Preset:
+    """The preset called `name`, or one drawn from the mixture of that name. Raises ValueError naming the choices."""
+    if name in MIXTURES:
+        return preset(choose(generator, dict.fromkeys(MIXTURES[name], 1.0)))
+    return preset(name)
