@@ -11,6 +11,8 @@ from training.data_commands import add_data_verbs
 from training.errors import DivergedError, Interrupted, SaveError
 from training.evaluate_command import add_evaluate_verb
 from training.restore_command import add_restore_verb
+from training.study_command import add_study_verb
+from training.text_command import add_text_verbs
 
 TRAIN_HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
@@ -31,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     _file_verbs(verbs)
     add_evaluate_verb(verbs)
     add_restore_verb(verbs)
+    add_text_verbs(verbs)
     _check_verbs(verbs)
+    add_study_verb(verbs)
     return root
 
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 PARTS_OF_STAGE = {
     "vae": ("vae",),
+    "decoder": ("decoder",),
     "prior": ("unet",),
     "align": ("alignment",),
     "joint": ("lq_encoder", "alignment", "unet"),
 }
-"""What each stage trains: the VAE (nano only), the UNet on clean latents (nano only), the paper's stage 1, the paper's stage
-2."""
+"""What each stage trains: the VAE, then its decoder again for the same latents (nano only), the UNet on clean latents (nano
+only), the paper's stage 1, the paper's stage 2."""
+VAE_STAGES = ("vae", "decoder")
 
 CHOICES = {
     "stage": tuple(PARTS_OF_STAGE),
@@ -111,10 +113,13 @@ class TrainConfig:
     """Official train_SDXL_stage_2.py:899-902; part of the target too."""
     kl_weight: float = 1e-4
     """vae only: weight of the mean KL divergence to N(0, 1)."""
+    latent_noise: float = 0.0
+    """decoder only: each crop's latent gets normal noise of a strength drawn from 0 to this, in model units (a latent's own
+    standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into texture."""
     gradient_weight: float = 0.5
-    """vae only: weight of the L1 difference of horizontal and vertical differences."""
+    """vae and decoder: weight of the L1 difference of horizontal and vertical differences."""
     chroma_weight: float = 1.0
-    """vae only: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the size."""
+    """vae and decoder: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the size."""
     start_crops: int = 32
     """vae only: crops that the starting weights are fitted on (vae_init); 0 = random start."""
 
@@ -193,7 +198,7 @@ class TrainConfig:
     def parts(self) -> tuple[str, ...]:
         """The parts that train, in the order lq_encoder, alignment, unet."""
         chosen = tuple(filter(None, self.trains.split(","))) or PARTS_OF_STAGE[self.stage]
-        order = (*PARTS_OF_STAGE["joint"], "vae")
+        order = (*PARTS_OF_STAGE["joint"], *VAE_STAGES)
         return tuple(sorted(chosen, key=order.index))
 
     def crops_at(self, step: int) -> tuple[int, int]:

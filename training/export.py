@@ -16,7 +16,7 @@ from faithdiff_core.keymap import diffusers_to_ldm
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
 from training import runstate
-from training.config import TrainConfig
+from training.config import VAE_STAGES, TrainConfig
 from training.latents import bank_crop
 from training.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model import alignment_sizes, lq_encoder_sizes, spec_for
@@ -62,7 +62,7 @@ def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | No
             "know; look at its validation pictures, or train with --set lq_features=penultimate"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    if config.stage == "vae":
+    if config.stage in VAE_STAGES:
         _export_vae(state, config, out, dtype, data, licence)
         notes = []
     else:
@@ -130,14 +130,19 @@ def _narrow(what: str, dtype: torch.dtype, weights: Iterable[tuple[str, torch.Te
 
 
 def _export_vae(state: dict[str, Any], config: TrainConfig, out: Path, dtype: str, data: Path | None, licence: str) -> None:
-    if data is None:
-        raise ValueError("expected --data with the training manifest to normalise the VAE's latents, got none, name it")
     spec = network_spec(config.network)
     vae = build_vae(spec)
     vae.load_state_dict(averaged_weights(state))
     vae.eval()
+    if config.stage == "vae":  # a decoder run started from an export, whose latents are normalised
+        _normalise(vae, config, data)
+    write_vae(out, vae, spec, dtype=DTYPES[dtype], training=training_facts(state, config), licence=licence)
+
+
+def _normalise(vae: AutoencoderKL, config: TrainConfig, data: Path | None) -> None:
+    if data is None:
+        raise ValueError("expected --data with the training manifest to normalise the VAE's latents, got none, name it")
     store, _ = training_store(config, data)
     cut = replace(config, crop_px=max(config.crop_px, config.late_crop_px))
     crops = [bank_crop(cut, store, index).image_CHW for index in range(STATISTICS_CROPS)]
     fold_latent_statistics(vae, *latent_statistics(vae, torch.stack(crops)))
-    write_vae(out, vae, spec, dtype=DTYPES[dtype], training=training_facts(state, config), licence=licence)

@@ -17,7 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from training.config import TrainConfig
+from training.config import VAE_STAGES, TrainConfig
 from training.devices import device_of
 from training.diffusion_task import DiffusionTask
 from training.ema import EMA
@@ -103,8 +103,9 @@ def estimate(config: TrainConfig, *, on_gpu: bool, processes: int = 1, sharded: 
 def _without_content(config: TrainConfig) -> tuple[Task, AutoencoderKL | None]:
     """The stage, on the meta device, and the frozen VAE where the run encodes its crops."""
     with torch.device("meta"):
-        if config.stage == "vae":
-            return VAETask(replace(config, start_crops=0, device="cpu"), cast(Any, None)), None
+        if config.stage in VAE_STAGES:
+            vae = build_vae(network_spec(config.network)) if config.stage == "decoder" else None
+            return VAETask(replace(config, start_crops=0, device="cpu"), cast(Any, None), vae), None
         model = build_model(config)
         vae = None if config.latent_crops else build_vae(network_spec(config.network)).requires_grad_(False).eval()
     return DiffusionTask(config, cast(Any, None), model, device=CPU, vae=None, texts=None), vae
@@ -178,10 +179,12 @@ def _step(
 def empty_batch(config: TrainConfig, crops: int, crop_px: int) -> Batch:
     """A batch as the stage's task makes it, without content."""
     image, latent = torch.empty(crops, 3, crop_px, crop_px), torch.empty(crops, 4, crop_px // 8, crop_px // 8)
-    if config.stage == "vae":
-        return {"image": image, "noise": latent}
-    batch = {"noisy": latent, "noise": torch.empty_like(latent), "time_ids": torch.empty(crops, 6)}
-    batch["timestep"] = torch.zeros(crops, dtype=torch.int64)
+    if config.stage in VAE_STAGES:
+        return {"image": image, "noise": latent} | ({"error": torch.empty_like(latent)} if config.latent_noise else {})
+    draws = crops * config.noise_draws
+    noisy = torch.empty(draws, *latent.shape[1:])
+    batch = {"noisy": noisy, "noise": torch.empty_like(noisy), "time_ids": torch.empty(crops, 6)}
+    batch["timestep"] = torch.zeros(draws, dtype=torch.int64)
     if config.stage != "prior":
         batch["lq"] = image
     if config.prompts != "none":

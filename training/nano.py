@@ -7,6 +7,7 @@ from pathlib import Path
 
 from training import manifest, runstate
 from training.bundled import bundled_stills
+from training.config import VAE_STAGES
 from training.export import export
 from training.files import write_atomically
 from training.prepare import build
@@ -15,7 +16,7 @@ from training.settings_text import override
 from training.stages import Sources, run_stage
 from training.text_images import write_series
 
-STAGES = ("prepare", "vae", "prior", "align", "joint", "levels", "export")
+STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "export")
 TEXT_PICTURES = 64
 LARGE_TEXT_PICTURES, LARGE_TEXT_PX = 128, 28
 """Stage `levels` sees these as well: letters that the VAE can carry."""
@@ -23,7 +24,7 @@ MIN_SIDE_PX = 256
 MANIFEST, LEVELS_MANIFEST = "manifest.jsonl", "manifest-levels.jsonl"
 LICENCE = "MIT"
 BASE_MODEL = "nano (trained from scratch by this project)"
-VAE_FILE, MODEL_FILE = "nano_vae.safetensors", "nano_faithdiff.safetensors"
+FIRST_VAE_FILE, VAE_FILE, MODEL_FILE = "nano_vae_first.safetensors", "nano_vae.safetensors", "nano_faithdiff.safetensors"
 
 
 def prepare(work: Path) -> None:
@@ -50,17 +51,21 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
-    vae = work / VAE_FILE
+    first_vae, vae = work / FIRST_VAE_FILE, work / VAE_FILE
     if "prepare" in stages:
         prepare(work)
-    for stage, before in (("vae", None), ("prior", None), ("align", "prior"), ("joint", "align"), ("levels", "joint")):
+    for stage in STAGES[1:-1]:
         if stage not in stages:
             continue
-        data = work / (LEVELS_MANIFEST if stage == "levels" else MANIFEST)
-        sources = Sources(data=data, vae=None if stage == "vae" else vae, init=work / before if before else None)
+        data = work / (LEVELS_MANIFEST if stage in ("decoder", "levels") else MANIFEST)
+        before = {"align": "prior", "joint": "align", "levels": "joint"}.get(stage)
+        sources = Sources(
+            data=data, vae={"vae": None, "decoder": first_vae}.get(stage, vae), init=work / before if before else None
+        )
         run_stage(override(recipe(f"nano-{stage}"), settings), sources, work / stage, resume=True)
-        if stage == "vae":
-            print(export(work / stage, vae, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
+        if stage in VAE_STAGES:
+            file = first_vae if stage == "vae" else vae
+            print(export(work / stage, file, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
         last = next(stage for stage in ("levels", "joint", "align") if stage == "align" or runstate.exists(work / stage))
         model = work / MODEL_FILE

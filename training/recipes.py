@@ -126,6 +126,25 @@ def nano_vae() -> TrainConfig:
     )
 
 
+def nano_decoder() -> TrainConfig:
+    """The nano VAE's decoder alone, for the latents as they are, with errors such as restored ones have, and more text."""
+    return replace(
+        nano_vae(),
+        recipe="nano-decoder",
+        stage="decoder",
+        steps=600,
+        batch_size=2,
+        crop_px=256,
+        late_crop_px=0,
+        late_batch_size=0,
+        late_from_frac=1.0,
+        max_zoom_out=2.0,
+        lr=5e-4,
+        kl_weight=0.0,
+        latent_noise=0.5,
+    )
+
+
 def nano_prior() -> TrainConfig:
     """The nano model's denoising UNet on clean latents, without alignment."""
     return TrainConfig(
@@ -199,6 +218,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "lora-24gb": lora_24gb,
     "full-24gb": full_24gb,
     "nano-vae": nano_vae,
+    "nano-decoder": nano_decoder,
     "nano-prior": nano_prior,
     "nano-align": nano_align,
     "nano-joint": nano_joint,

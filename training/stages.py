@@ -25,6 +25,7 @@ from training.text_embeddings import TextCache, TextEncoders
 from training.vae_files import weights_digest
 from training.vae_task import VAETask
 from training.validation import Validation
+from training.weight_files import file_digest
 
 
 def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
@@ -51,6 +52,9 @@ def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Ta
     if config.stage == "vae":
         return VAETask(config, store), {"data_digest": digest, "before": []}
     vae = load_vae(config, sources, device)
+    if config.stage == "decoder":
+        before = [{"file": path.name, "sha256": file_digest(path)} for path in (sources.vae,) if path is not None]
+        return VAETask(config, store, vae), {"data_digest": digest, "before": before}
     model, before = initial_model(config, sources)
     facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
     texts = open_texts(config, sources, device)

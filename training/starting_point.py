@@ -10,7 +10,7 @@ from typing import Any
 from faithdiff_core.checkpoint import alignment_state_for
 from faithdiff_core.keymap import ldm_to_diffusers
 from training import runstate
-from training.config import TrainConfig
+from training.config import VAE_STAGES, TrainConfig
 from training.devices import warn
 from training.lora import base_unet, has_lora, lora_state, merged_unet
 from training.settings_text import from_json
@@ -78,8 +78,10 @@ def part_of(weights: State, part: str) -> State:
 def _of_run(path: Path, config: TrainConfig) -> StartingPoint:
     state = runstate.load(path)
     held = from_json(state["config"])
-    if held.stage == "vae":
-        raise ValueError(f"expected --init with a run of stage prior, align or joint, got vae in {path}, export it and use --vae")
+    if held.stage in VAE_STAGES:
+        raise ValueError(
+            f"expected --init with a run of stage prior, align or joint, got {held.stage} in {path}, export it and use --vae"
+        )
     if held.network != config.network:
         raise ValueError(
             f"expected --init with a run of network {config.network}, got {held.network} in {path}, choose another run or "

@@ -5,7 +5,8 @@ Every row is measured with the same pictures, noise and timesteps, so difference
 from __future__ import annotations
 
 import statistics
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,26 +31,24 @@ def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int],
     table.
 
     Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
-    chosen = _chosen(rows)
+    chosen = chosen_rows(rows)
     if sources.init is None:
         raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
     if not any(record.split == "val" for record in manifest.read(sources.data)):
         raise ValueError(f"expected validation pictures in {sources.data}, got none, prepare with a larger --val-frac")
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
-        folder = out / f"seed-{seed}"
-        stage1 = folder / "stage1"
-        if any(row.from_stage1 for row in chosen.values()):
-            run_stage(_configured(align(), seed, settings), sources, stage1, resume=True)
-        for name, row in chosen.items():
-            results[name].append(_run_row(name, row, sources, folder, stage1, seed, settings))
+        for name, trained in train_rows(sources, out / f"seed-{seed}", chosen, seed, settings):
+            figures = measure(trained.config, replace(sources, init=trained.run_dir), trained.run_dir.parent / f"{name}.png")
+            results[name].append(figures)
             write_json(out / "report.json", {"seeds": seeds, "settings": settings, "rows": results})
     table = as_markdown(results)
     write_text(out / "report.md", table + "\n")
     return table
 
 
-def _chosen(names: list[str]) -> dict[str, Row]:
+def chosen_rows(names: list[str]) -> dict[str, Row]:
+    """The rows of these names. Raises ValueError for an unknown one."""
     known = rows()
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -61,16 +60,29 @@ def _configured(config: TrainConfig, seed: int, settings: list[str]) -> TrainCon
     return override(replace(config, seed=seed), settings)
 
 
-def _run_row(
-    name: str, row: Row, sources: Sources, folder: Path, stage1: Path, seed: int, settings: list[str]
-) -> dict[str, float]:
-    before = stage1 if row.from_stage1 else sources.init
-    for number, planned in enumerate(row.runs, start=1):
-        config = _configured(replace(planned, recipe=f"{name}/{number}"), seed, settings)
-        run_dir = folder / f"{name}-{number}"
-        run_stage(config, replace(sources, init=before), run_dir, resume=True)
-        before = run_dir
-    return measure(config, replace(sources, init=before), folder / f"{name}.png")
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A row's last run."""
+
+    config: TrainConfig
+    run_dir: Path
+
+
+def train_rows(
+    sources: Sources, folder: Path, chosen: Mapping[str, Row], seed: int, settings: list[str]
+) -> Iterator[tuple[str, Trained]]:
+    """Train the common stage 1 and every row with one seed, each from its last checkpoint; yields a row when it is done."""
+    stage1 = folder / "stage1"
+    if any(row.from_stage1 for row in chosen.values()):
+        run_stage(_configured(align(), seed, settings), sources, stage1, resume=True)
+    for name, row in chosen.items():
+        before = stage1 if row.from_stage1 else sources.init
+        for number, planned in enumerate(row.runs, start=1):
+            config = _configured(replace(planned, recipe=f"{name}/{number}"), seed, settings)
+            run_dir = folder / f"{name}-{number}"
+            run_stage(config, replace(sources, init=before), run_dir, resume=True)
+            before = run_dir
+        yield name, Trained(config=config, run_dir=run_dir)
 
 
 @torch.no_grad()

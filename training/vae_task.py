@@ -1,4 +1,5 @@
-"""Training of the small autoencoder: L1 at three scales, L1 of differences and of colour, and a little KL."""
+"""Training of the small autoencoder, or of its decoder alone: L1 at three scales, L1 of differences and of colour, and a little
+KL."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from training.config import TrainConfig
 from training.crops import ImageStore, draw_crop
 from training.devices import device_of
 from training.groups import Groups
-from training.networks import build_vae, network_spec
-from training.seeds import generator_for, integer, seed_for
+from training.networks import LATENT_SCALE, build_vae, network_spec
+from training.seeds import generator_for, integer, seed_for, uniform
 from training.task import Batch, Figures
 from training.vae_init import start_with_colour
 
@@ -38,12 +39,18 @@ class RoundTrip(nn.Module):
         self.post_quant_conv: nn.Module = parts.post_quant_conv
         self.decoder: nn.Module = parts.decoder
 
-    def forward(self, image_BCHW: torch.Tensor, noise_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, image_BCHW: torch.Tensor, noise_BCHW: torch.Tensor, error_BCHW: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images (B, 3, H, W) in [-1, 1] and normal noise (B, 4, H/8, W/8) -> the posterior's mean and log variance, each of the
-        noise's shape, and the decoded sample (B, 3, H, W), all float32."""
-        mean, log_variance = self.quant_conv(self.encoder(image_BCHW)).float().chunk(2, dim=1)
+        noise's shape, and the decoded sample (B, 3, H, W), all float32. `error_BCHW` is added to the latent."""
+        frozen = not any(parameter.requires_grad for parameter in self.encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            mean, log_variance = self.quant_conv(self.encoder(image_BCHW)).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)  # as diffusers' DiagonalGaussianDistribution does
         latent = mean + torch.exp(0.5 * log_variance) * noise_BCHW
+        if error_BCHW is not None:
+            latent = latent + error_BCHW
         return mean, log_variance, self.decoder(self.post_quant_conv(latent)).float()
 
 
@@ -72,14 +79,14 @@ def reconstruction_loss(
 
 
 class VAETask:
-    """What the loop needs to know about this stage."""
+    """What the loop needs to know about these stages. `start`: the VAE whose decoder stage `decoder` goes on with."""
 
-    def __init__(self, config: TrainConfig, store: ImageStore) -> None:
+    def __init__(self, config: TrainConfig, store: ImageStore, start: AutoencoderKL | None = None) -> None:
         self.config = config
         self.store = store
         self.device = device_of(config)
-        vae = build_vae_module(config)
-        if config.start_crops:
+        vae = start or build_vae_module(config)
+        if start is None and config.start_crops:
             start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
         self.module = RoundTrip(vae)
 
@@ -90,27 +97,35 @@ class VAETask:
 
     def groups(self) -> Groups:
         """(name, share of the learning rate, parameters) of everything trained."""
-        return [("vae", 1.0, dict(self.module.named_parameters()))]
+        members = dict(self.module.named_parameters())
+        if self.config.stage == "decoder":
+            members = {name: value for name, value in members.items() if name.startswith(("decoder.", "post_quant_conv."))}
+        return [(self.config.stage, 1.0, members)]
 
     def prefetch(self, step: int, places: range) -> None:
         """Nothing: the store keeps its few pictures in memory."""
 
     def batch(self, step: int, places: range) -> Batch:
-        """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior."""
+        """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior; with `latent_noise` also error, of noise's
+        shape, in the VAE's own units."""
         _, crop_px = self.config.crops_at(step)
-        images, noises = [], []
+        images, noises, errors = [], [], []
         for place in places:
             generator = generator_for(self.config.seed, "vae", step, place)
             index = integer(generator, 0, len(self.store) - 1)
             images.append(draw_crop(self.store.get(index), crop_px, self.config.max_zoom_out, generator).image_CHW)
             noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
-        return {"image": torch.stack(images).to(self.device), "noise": torch.stack(noises).to(self.device)}
+            if self.config.latent_noise:
+                strength = uniform(generator, 0.0, self.config.latent_noise) / LATENT_SCALE
+                errors.append(strength * torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
+        batch = {"image": images, "noise": noises} | ({"error": errors} if errors else {})
+        return {name: torch.stack(values).to(self.device) for name, values in batch.items()}
 
     def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
         """Loss and figures to log. Networks under autocast, losses in fp32."""
         image = batch["image"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            mean, log_variance, got = module(image, batch["noise"])
+            mean, log_variance, got = module(image, batch["noise"], batch.get("error"))
         reconstruction = reconstruction_loss(
             got, image, gradient_weight=self.config.gradient_weight, chroma_weight=self.config.chroma_weight
         )

