@@ -58,13 +58,19 @@ def evaluate(options: Evaluation) -> dict[str, Any]:
         rows: Rows = dict(joined.rows)
         if joined.lq is not None:
             rows[LQ_ROW] = enlarge(joined.lq, sizes_px, Path(folder), progress=True)
+        # Text first: what is wrong with the annotations shows before the metrics take their time.
+        text, text_json = _text(options, {**rows, REFERENCE_ROW: joined.reference})
         scored = dict(rows)
         if any(metric.needs_reference is not True for metric in metrics_named(options.metrics).values()):
             scored[REFERENCE_ROW] = joined.reference
         scores = score_rows(
-            scored, joined.reference, options.metrics, border_px=options.border_px, weights=options.weights, pyiqa=options.pyiqa
+            scored,
+            joined.reference,
+            options.metrics,
+            border_px=options.border_px,
+            weights=options.weights,
+            pyiqa=options.pyiqa,
         )
-        text, text_json = _text(options, {**rows, REFERENCE_ROW: joined.reference})
         report = _report(options, joined, scores, text_json)
         report["worst"] = _worst(options, scores, rows, joined.reference)
     report["pictures"] = pictures(scores)
@@ -110,7 +116,7 @@ def _text(options: Evaluation, rows: Mapping[str, Mapping[str, Path]]) -> tuple[
     from training.text_fidelity import score_text
 
     found = score_text(rows, options.text, options.ocr)
-    return found.markdown(), found.as_json()
+    return found.markdown().strip(), found.as_json()
 
 
 def _worst(options: Evaluation, scores: Scores, rows: Rows, reference: Mapping[str, Path]) -> dict[str, Any]:

@@ -28,20 +28,18 @@ FIRST_VAE_FILE, VAE_FILE, MODEL_FILE = "nano_vae_first.safetensors", "nano_vae.s
 
 
 def prepare(work: Path) -> None:
-    """Make the two manifests, unless they are there: packaged stills and rendered text; the same and larger text."""
+    """Make the manifests that are missing: of packaged stills and rendered text, and of the same and larger text."""
+    missing = [work / name for name in (MANIFEST, LEVELS_MANIFEST) if not (work / name).is_file()]
+    if not missing:
+        return
     text = work / "text"
     pictures = bundled_stills() + write_series(text, seed=0, count=TEXT_PICTURES)
-    _write_manifest(work / MANIFEST, pictures)
-    larger = write_series(text, seed=1, count=LARGE_TEXT_PICTURES, smallest_px=LARGE_TEXT_PX)
-    _write_manifest(work / LEVELS_MANIFEST, pictures + larger)
-
-
-def _write_manifest(data: Path, pictures: list[tuple[str, Path]]) -> None:
-    if data.is_file():
-        return
-    records, skipped = build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
-    manifest.write(records, data)
-    print(f"{data}: {len(records)} pictures, {len(skipped)} skipped")
+    for data in missing:
+        larger = data.name == LEVELS_MANIFEST
+        more = write_series(text, seed=1, count=LARGE_TEXT_PICTURES, smallest_px=LARGE_TEXT_PX) if larger else []
+        records, skipped = build(pictures + more, val_frac=0.03, min_side_px=MIN_SIDE_PX)
+        manifest.write(records, data)
+        print(f"{data}: {len(records)} pictures, {len(skipped)} skipped")
 
 
 def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:

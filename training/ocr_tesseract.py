@@ -15,10 +15,11 @@ from training.ocr_words import EngineMissing, Word
 INSTALL = "install tesseract and its English data (Debian, Ubuntu: apt install tesseract-ocr tesseract-ocr-eng)"
 LANGUAGE = "eng"
 PAGE_MODE = 11
-"""--psm 11, "sparse text": words anywhere, in no order. PAGE_MODE, ENLARGE and DPI are chosen by measurement on undegraded
-text sets (docs/text_fidelity.md), and are the same for every picture and row."""
+"""--psm 11, "sparse text": words anywhere, in no order."""
 ENLARGE = 2
+"""All pictures are enlarged alike before they are read: tesseract expects capitals of about 30 px; a 24 px font's have 17."""
 DPI = 300
+"""Told to the program, which otherwise guesses it from each picture."""
 TIMEOUT_S = 300.0
 """One picture takes 0.1 to 3 s; more means that the program hangs."""
 _COLUMNS = 12

@@ -89,6 +89,7 @@ class Worker:
         self._sent: dict[str, _Sent] = {}
         self._has_accepted = False
         self._left = False
+        self._silent_since_s: float | None = None
 
     def run(self) -> None:
         """Work until there is nothing left."""
@@ -102,24 +103,26 @@ class Worker:
 
     def _work(self) -> None:
         pause_s = SHORTEST_PAUSE_S
-        silent_since_s: float | None = None
         while not (self._stop.is_set() or self._left or self._share.is_finished):
             try:
                 changed = self._collect() | self._fill()
-                if silent_since_s is not None:
+                if self._silent_since_s is not None:
                     self._say("answers again")
-                silent_since_s = None
+                    self._silent_since_s = None
             except (NoAnswer, Refused) as error:
                 changed = False
-                now_s = time.monotonic()
-                if silent_since_s is None:
-                    silent_since_s = now_s
-                    self._say(f"does not answer ({error}), trying for {self._orders.patience_s:g} s")
-                elif now_s - silent_since_s > self._orders.patience_s:
-                    self._say(f"given up ({error})")
-                    self._leave()
+                self._stand_silence(str(error))
             pause_s = SHORTEST_PAUSE_S if changed else min(2 * pause_s, LONGEST_PAUSE_S)
             self._stop.wait(pause_s)
+
+    def _stand_silence(self, reason: str) -> None:
+        now_s = time.monotonic()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+            self._say(f"does not answer ({reason}), trying for {self._orders.patience_s:g} s")
+        elif now_s - self._silent_since_s > self._orders.patience_s:
+            self._say(f"given up ({reason})")
+            self._leave()
 
     def _fill(self) -> bool:
         """Queue pictures up to the number ahead. Whether any was."""
@@ -162,7 +165,7 @@ class Worker:
 
     def _collect(self) -> bool:
         """Take what has ended. Whether anything had."""
-        if not self._sent:
+        if not self._sent and self._silent_since_s is None:
             return False
         waiting = self.client.queued()  # before the histories: a prompt goes from one to the other in one step, never back
         ended = [prompt_id for prompt_id in self._sent if prompt_id not in waiting]

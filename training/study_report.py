@@ -43,13 +43,14 @@ def shown_keys(keys: Iterable[str]) -> list[str]:
 
 def report(results: Mapping[str, Any]) -> str:
     """The whole page."""
-    parts = [_head(results), _main(results), _levels(results), _ablation(results), _limits(results)]
+    parts = [_head(results), _main(results), _levels(results), _ablation(results), LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
 def _head(results: Mapping[str, Any]) -> str:
     plan = results["plan"]
     software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
+    fonts = ", ".join(map(str, plan["font_px"]))
     missing = "".join(f"\n\nRow `{row}`: {why}." for row, why in results["missing"].items())
     return f"""\
 # The small-scale study
@@ -57,12 +58,15 @@ def _head(results: Mapping[str, Any]) -> str:
 Written by a command, figures and sentences alike; what it says holds for the nano model and these pictures:
 
 {COMMAND}
-Pictures that no training saw: one {plan["photo_px"]} px crop of each of scikit-image's photos, and {plan["text_pictures"]} pictures of English words at
-{", ".join(map(str, plan["font_px"]))} px ({plan["text_px"]} px wide), degraded by `degrade --scale 4 --seed {plan["seed"]}` at Levels I, II and III: **this project's own
-levels, not the paper's, whose generator is not public**. Sizes back to the original by bicubic enlargement. *Floor*: the enlarged LQ picture through the VAE and back,
-what a restorer that changes nothing gives. *Ceiling*: the truth through the same VAE, the most that the model can give.
-Figures in brackets are 95 % bootstrap intervals over photos (10,000 resamples); "less floor" is the mean difference picture by picture, bold where its interval is
-clear of 0. Metrics: docs/evaluation.md; reading: docs/text_fidelity.md. No LPIPS, DISTS, MUSIQ or CLIPIQA+: their weights cannot be had where this was run. {software}.{missing}"""
+Pictures that no training saw: one {plan["photo_px"]} px crop of each of scikit-image's photos, and {plan["text_pictures"]}
+pictures of English words at {fonts} px ({plan["text_px"]} px wide), degraded by `degrade --scale 4 --seed {plan["seed"]}` at
+Levels I, II and III: **this project's own levels, not the paper's, whose generator is not public**. They go back to the
+original's size by bicubic enlargement. *Floor*: the enlarged LQ picture through the VAE and back, what a restorer that changes
+nothing gives. *Ceiling*: the truth through the same VAE, the most that the model can give.
+
+Figures in brackets are 95 % bootstrap intervals over photos (10,000 resamples); "less floor" is the mean difference picture by
+picture, bold where its interval is clear of 0. Metrics: [evaluation](evaluation.md); reading: [text fidelity](text_fidelity.md).
+There is no LPIPS, DISTS, MUSIQ or CLIPIQA+: their weights could not be had where this was run. {software}.{missing}"""
 
 
 def _main(results: Mapping[str, Any]) -> str:
@@ -91,12 +95,15 @@ def _levels(results: Mapping[str, Any]) -> str:
 def _ablation(results: Mapping[str, Any]) -> str:
     names, seeds, plan = list(results["validation"]), results["seeds"], results["plan"]
     says = ablation_rows()
+    run, sampling = says["joint"].runs[0], plan["row_sampling"]
     parts = [
         f"""\
 ## The rows of the paper's Tables 5 and 6
 
-Every row from the same prior, {len(seeds)} seeds, {says["joint"].runs[0].steps} steps after the common stage 1 ({says["no-stage1"].runs[0].batch_size} crops of {says["joint"].runs[0].crop_px} px, {says["joint"].runs[0].noise_draws} noise draws each, Levels I to III at scale 4; `ablations.py`).
-Measured on {plan["row_photo_px"]} px crops of the same photos ({plan["row_photo_crops"]} of each) and on the words at Level II, with {plan["row_sampling"]["steps"]} steps at denoise {plan["row_sampling"]["denoise"]:g}. Mean ± standard deviation over seeds."""
+Every row from the same prior, {len(seeds)} seeds, {run.steps} steps after the common stage 1 ({run.batch_size} crops of
+{run.crop_px} px, {run.noise_draws} noise draws each, Levels I to III at scale {run.degradation_scale}; `training/ablations.py`).
+Measured on {plan["row_photo_px"]} px crops of the same photos ({plan["row_photo_crops"]} of each) and on the words at Level II,
+with {sampling["steps"]} steps at denoise {sampling["denoise"]:g}. Mean ± standard deviation over seeds."""
     ]
     headings = ["row", "what", "validation loss", *(f"SSIM, {level}" for level in plan["levels"])]
     text = {level: found for level, found in results["rows"]["row-text"].items() if "text" in found}
@@ -160,11 +167,11 @@ def _list(names: list[str]) -> str:
     return ", ".join(names) if names else "none"
 
 
-def _limits(results: Mapping[str, Any]) -> str:
-    return """\
+LIMITS = """\
 ## What this does not show
 
 * A network of 9 million parameters, trained for an hour on a CPU, says nothing about the quality of the published weights.
 * Few photos: an interval that contains 0 is no proof of equality.
-* The runs of the ablation are short. Where the paper trains 40,000 steps, these train hundreds: a row that learns slowly looks worse here than it is.
+* The runs of the ablation are short. Where the paper trains 40,000 steps, these train hundreds: a row that learns slowly looks
+  worse here than it is.
 * The intervals speak of other pictures, the standard deviations of other seeds; neither speaks of other training data."""

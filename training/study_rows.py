@@ -36,7 +36,7 @@ class Sampling:
 
 
 SAMPLINGS = {"restored": Sampling(steps=6, denoise=0.6), "restored-20": Sampling(steps=20, denoise=1.0)}
-"""Rows of the shipped model: the nano model's own setting, chosen on its validation pictures (docs/nano.md), and the release's."""
+"""Rows of the shipped model: its own setting, chosen on its validation pictures (docs/nano.md), and the release's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,9 +46,7 @@ def held_out_photos() -> list[tuple[str, Path]]:
     try:
         import skimage
     except ImportError as error:
-        raise ValueError(
-            "expected scikit-image for its sample photos, got no such package; install it, or name --photos"
-        ) from error
+        raise ValueError("expected the package scikit-image for its photos, got none; install it, or name --photos") from error
     folder = Path(skimage.__file__).parent / "data"
     missing = [name for name in HELD_OUT if not (folder / name).is_file()]
     if missing:

@@ -75,7 +75,8 @@ def claim(table: Table, row: str, what: str, digits: int) -> str:
     way = f"{difference.mean / gap:.0%} of the way from floor to ceiling" if gap > 0 else "no gap between floor and ceiling"
     return (
         f"{what}: {plain[row].mean:.{digits}f} against {plain[FLOOR].mean:.{digits}f}, "
-        f"difference {difference_text(difference, digits)}, {way}. Intervals of the two means: plain {_ends(plain[row], digits)} and "
+        f"difference {difference_text(difference, digits)}, {way}. "
+        f"Intervals of the two means: plain {_ends(plain[row], digits)} and "
         f"{_ends(plain[FLOOR], digits)} ({_verdict(plain[row], plain[FLOOR])}); within pictures {_ends(within[row], digits)} and "
         f"{_ends(within[FLOOR], digits)} ({_verdict(within[row], within[FLOOR])})."
     )

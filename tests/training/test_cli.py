@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_it_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "training", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    commands = {"prepare", "degrade", "caption", "recipes", "train", "ablate", "export", "convert", "evaluate", "nano"}
+    commands = {"prepare", "degrade", "caption", "recipes", "train", "ablate", "export", "convert", "evaluate", "nano", "study"}
     assert commands <= set(done.stdout.split())
 
 
@@ -57,9 +57,12 @@ def test_prepare_degrade_evaluate(tmp_path: Path, pictures_dir: Path, capsys: py
     )
     value = json.loads(report.read_text())
     assert value["count"] == 6
-    assert value["mean"]["restored"] == {"psnr": None, "ssim": pytest.approx(1.0)}
-    assert 10 < value["mean"]["lq"]["psnr"] < 40 and value["mean"]["lq"]["ssim"] < 1
-    assert "restored: psnr infinite" in capsys.readouterr().out
+    restored, lq = value["rows"]["restored"], value["rows"]["lq"]
+    assert restored["psnr_rgb"]["mean"] is None and restored["psnr_rgb"]["not_finite"] == 6
+    assert restored["ssim_rgb"]["mean"] == pytest.approx(1.0)
+    assert 10 < lq["psnr_rgb"]["mean"] < 40 and lq["ssim_rgb"]["mean"] < 1
+    assert "restored: psnr_rgb infinite" in capsys.readouterr().out
+    assert report.with_suffix(".md").is_file()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,8 @@ def test_a_diverged_run_has_its_own_exit_code(tmp_path: Path, data: Path, capsys
 def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     work.mkdir()
-    (work / "manifest.jsonl").write_text(data.read_text())
+    for name in ("manifest.jsonl", "manifest-levels.jsonl"):
+        (work / name).write_text(data.read_text())
     small = [
         "network=tiny",
         "precision=fp32",
