@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .align_latent import FaithDiffAlignLatent
+from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
@@ -10,6 +11,7 @@ from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
 from .plan_node import FaithDiffPlan
 from .prompt import FaithDiffPrompt
 from .prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
+from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
 from .tile_model import FaithDiffTileModel
 from .upscale import FaithDiffUpscale
@@ -27,10 +29,12 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffTileModel,
             FaithDiffPlan,
             FaithDiffColorFix,
+            FaithDiffReport,
             FaithDiffUpscale,
             FaithDiffPrompt,
             FaithDiffSplitTiles,
             FaithDiffTilePrompts,
+            FaithDiffAttribution,
             FaithDiffLoadNanoVAE,
             FaithDiffNoPrompt,
         ]

@@ -107,19 +107,21 @@ class TrainConfig:
 
     # Objective
     noise_draws: int = 1
-    """Timesteps and noises drawn for each crop of a step. Its LQ picture is encoded once for all of them: with the nano network at
-    256 px on a CPU the LQ encoder takes 2.6 times the UNet's time (measured)."""
+    """Timesteps and noises drawn for each crop of a step. Its LQ picture is encoded once for all of them: with the nano network
+    at 256 px on a CPU the LQ encoder takes 2.6 times the UNet's time (measured)."""
     noise_offset: float = 0.02
     """Official train_SDXL_stage_2.py:899-902; part of the target too."""
     kl_weight: float = 1e-4
     """vae only: weight of the mean KL divergence to N(0, 1)."""
     latent_noise: float = 0.0
     """decoder only: each crop's latent gets normal noise of a strength drawn from 0 to this, in model units (a latent's own
-    standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into texture."""
+    standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into
+    texture."""
     gradient_weight: float = 0.5
     """vae and decoder: weight of the L1 difference of horizontal and vertical differences."""
     chroma_weight: float = 1.0
-    """vae and decoder: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the size."""
+    """vae and decoder: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the
+    size."""
     start_crops: int = 32
     """vae only: crops that the starting weights are fitted on (vae_init); 0 = random start."""
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from training.evaluation_rows import REFERENCE_ROW, Paths, check_sizes, read_cropped
 from training.metric_catalogue import OURS, OWN, PYIQA, Metric, metrics_named
 from training.metric_networks import NotComputedError, PairScore, network_metric
-from training.metric_pyiqa import PyiqaResult, pyiqa_metrics
+from training.metric_pyiqa import PyiqaResult, program_of, pyiqa_metrics
 
 RowValues = dict[str, dict[str, "float | None"]]
 """Metric to key to value; None = not finite (the PSNR of equal pictures)."""
@@ -55,7 +55,7 @@ def score_rows(
     `progress`: a bar on the terminal. A row called `reference` gets the metrics that need no reference only. One picture of every
     row is in memory at a time. Raises ValueError for unknown metrics, rows with other keys or sizes, and unreadable pictures."""
     asked = metrics_named(metrics)
-    _check(rows, reference, weights)
+    _check(rows, reference, weights, pyiqa)
     sizes_px = check_sizes(rows, reference, border_px)
     pairs = _Pairs(scorers={name: OWN[name] for name, metric in asked.items() if metric.computed_by == OURS})
     notes: dict[str, str] = {}
@@ -88,7 +88,7 @@ def score_rows(
     )  # fmt: skip
 
 
-def _check(rows: Mapping[str, Paths], reference: Paths, weights: Path | None) -> None:
+def _check(rows: Mapping[str, Paths], reference: Paths, weights: Path | None, pyiqa: Path | None) -> None:
     for name, paths in rows.items():
         if paths.keys() != reference.keys():
             differ = sorted(paths.keys() ^ reference.keys())[:5]
@@ -99,6 +99,8 @@ def _check(rows: Mapping[str, Paths], reference: Paths, weights: Path | None) ->
         raise ValueError("expected at least one picture, got none, check the folders")
     if weights is not None and not weights.is_dir():
         raise ValueError(f"expected --weights to be a folder of weight files, got {weights}, check the path")
+    if pyiqa is not None:
+        program_of(pyiqa)
 
 
 def _paired(rows: Mapping[str, Paths], reference: Paths, pairs: _Pairs, border_px: int, progress: bool) -> dict[str, RowValues]:

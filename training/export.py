@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 
 from faithdiff_core import checkpoint
 from faithdiff_core.architecture import config_of, unet_sizes

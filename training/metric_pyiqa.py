@@ -43,12 +43,10 @@ def pyiqa_metrics(
 ) -> dict[str, PyiqaResult]:
     """Every metric of `names` (pyiqa's own names) over all rows; one that compares leaves `reference_row` out.
 
-    Raises ValueError if `python` is no program. What pyiqa lacks or cannot do is a reason in the result."""
+    Raises ValueError as program_of. What pyiqa lacks or cannot do is a reason in the result."""
     if python is None:
         return {name: PyiqaResult(values={}, reason=MISSING) for name in names}
-    program = shutil.which(python)
-    if program is None:
-        raise ValueError(f"expected --pyiqa to be the Python of an environment with pyiqa, got {python}, which is no program")
+    program = program_of(python)
     job = {
         "metrics": list(names),
         "rows": {row: {key: str(path.resolve()) for key, path in paths.items()} for row, paths in rows.items()},
@@ -61,6 +59,14 @@ def pyiqa_metrics(
     if "error" in answer:
         return {name: PyiqaResult(values={}, reason=answer["error"]) for name in names}
     return {name: _result(answer["metrics"][name], answer) for name in names}
+
+
+def program_of(python: Path) -> str:
+    """The interpreter as a program to start. Raises ValueError if it is none."""
+    program = shutil.which(python)
+    if program is None:
+        raise ValueError(f"expected --pyiqa to be the Python of an environment with pyiqa, got {python}, which is no program")
+    return program
 
 
 def _run(program: str, job: dict, weights: Path | None, progress: bool) -> dict:

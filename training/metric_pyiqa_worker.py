@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import torch
 from tqdm import tqdm
@@ -50,7 +51,7 @@ class LocalWeights:
 
     def place(self, url: str, destination: str, *_: Any, **__: Any) -> None:
         """Put the file of that name where it is looked for. Raises MissingWeightsError if there is none."""
-        name = Path(destination).name
+        name = unquote(Path(destination).name)  # some names have a + in them, which pyiqa's addresses write %2B
         if self.folder is None:
             raise MissingWeightsError(f"needs {name}, name the folder that holds it with --weights")
         if not (self.folder / name).is_file():
@@ -85,7 +86,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     weights = LocalWeights(Path(job["weights"]) if job["weights"] else None)
     weights.install()
     try:
-        import pyiqa
+        import pyiqa  # pyright: ignore[reportMissingImports]  (the other environment has it)
     except ImportError as error:
         return {"error": f"{sys.executable} cannot import pyiqa ({error})"}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -98,8 +98,8 @@ class FaithDiffModel(nn.Module):
     ) -> torch.Tensor:
         """The noise in `noisy_BCHW`, given the LQ picture (None for the prior) and a prompt as in `predict`.
 
-        There may be D times as many noisy latents and timesteps as rows of the rest: D draws for each picture, which is then encoded
-        once."""
+        There may be D times as many noisy latents and timesteps as rows of the rest: D draws for each picture, which is then
+        encoded once."""
         features = None
         if self.use_alignment and lq_BCHW is not None:
             frozen = not any(parameter.requires_grad for parameter in self.lq_encoder.parameters())
@@ -107,11 +107,10 @@ class FaithDiffModel(nn.Module):
                 features = self.encode_lq(lq_BCHW)
         draws = len(noisy_BCHW) // len(time_ids_B6)
         if draws > 1:
-            time_ids_B6, features, context_BNC, pooled_BC = (
-                value if value is None else value.repeat_interleave(draws, dim=0)
-                for value in (time_ids_B6, features, context_BNC, pooled_BC)
+            time_ids_B6 = time_ids_B6.repeat_interleave(draws, dim=0)
+            features, context_BNC, pooled_BC = (
+                value if value is None else value.repeat_interleave(draws, dim=0) for value in (features, context_BNC, pooled_BC)
             )
-            assert time_ids_B6 is not None
         return self.predict(noisy_BCHW, timestep_B, time_ids_B6, features, context_BNC, pooled_BC)
 
 

@@ -55,8 +55,10 @@ class RapidOcr:
         if not found.txts:
             return []
         words: list[Word] = []
-        # A line without any character box is left out of word_results, which are then shorter and cannot be told apart.
-        characters = found.word_results if len(found.word_results) == len(found.txts) else [()] * len(found.txts)
+        characters: list[Any] = list(found.word_results)
+        # A line without any character box is left out of them: then nobody knows which boxes are whose.
+        if len(characters) != len(found.txts):
+            characters = [()] * len(found.txts)
         for text, quad, confidence, boxes in zip(found.txts, found.boxes, found.scores, characters, strict=True):
             words += words_of_line(text, quad.tolist(), float(confidence), [(char, points) for char, _, points in boxes])
         return words

@@ -48,6 +48,7 @@ def restore(
     features = model.encode_lq(padded)
     ids = time_ids((size.height, size.width), (0, 0), target_px)[None]
     noise = torch.randn(latent.shape, generator=generator_for(seed, "restore"))
-    result = sample(lambda x, t: model.predict(x, t, ids, features), noise, latent if start == "lq" else None, steps=steps, denoise=denoise)
+    begin = latent if start == "lq" else None
+    result = sample(lambda x, t: model.predict(x, t, ids, features), noise, begin, steps=steps, denoise=denoise)
     picture = (decode(vae, result / LATENT_SCALE).clamp(-1, 1) + 1.0) / 2.0
     return fix_colors(crop_to(picture, size), enlarged, colour)[0]

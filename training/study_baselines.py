@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
+from faithdiff_core.color_fix import fix_colors
 from training.restore import reconstruct
 
 Make = Callable[[torch.Tensor], torch.Tensor]
@@ -29,9 +32,15 @@ def bicubic(lq_CHW: torch.Tensor, scale: int) -> torch.Tensor:
     return F.interpolate(lq_CHW[None], scale_factor=scale, mode="bicubic")[0].clamp(0, 1)
 
 
-def through_vae(vae: AutoencoderKL, scale: int) -> Make:
-    """The floor: the enlarged LQ picture through the VAE and back. A restorer that changes nothing comes out here."""
-    return lambda lq_CHW: reconstruct(vae, bicubic(lq_CHW, scale))
+def through_vae(vae: AutoencoderKL, scale: int, *, colour: str = "none") -> Make:
+    """The floor: the enlarged LQ picture through the VAE and back, without or with the LQ picture's colours put back. A restorer
+    that changes nothing comes out here."""
+
+    def make(lq_CHW: torch.Tensor) -> torch.Tensor:
+        enlarged = bicubic(lq_CHW, scale)
+        return fix_colors(reconstruct(vae, enlarged)[None], enlarged[None], colour)[0]
+
+    return make
 
 
 def classical(scale: int) -> Make:
@@ -75,8 +84,7 @@ def learned() -> Make:
     network = _network(Path(package.submodule_search_locations[0]) / "models" / LEARNED_MODEL)
 
     def make(lq_CHW: torch.Tensor) -> torch.Tensor:
-        import ncnn
-
+        ncnn: Any = importlib.import_module("ncnn")
         extractor = network.create_extractor()
         extractor.input("data", ncnn.Mat(np.ascontiguousarray(lq_CHW.numpy())))
         _, out = extractor.extract("output")
@@ -86,9 +94,8 @@ def learned() -> Make:
 
 
 @functools.cache
-def _network(stem: Path):  # noqa: ANN202 - ncnn has no annotations
-    import ncnn
-
+def _network(stem: Path) -> Any:  # ncnn has no annotations, and is in no environment of this project
+    ncnn = importlib.import_module("ncnn")
     network = ncnn.Net()
     network.opt.use_vulkan_compute = False
     network.opt.num_threads = torch.get_num_threads()

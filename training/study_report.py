@@ -9,7 +9,7 @@ from typing import Any
 from training.ablations import rows as ablation_rows
 from training.bootstrap import mean_interval, paired_interval
 from training.study import FIGURES, REFERENCE_ROW
-from training.study_rows import CEILING, FLOOR, LQ
+from training.study_rows import CEILING, FLOOR, LQ, SAMPLINGS
 from training.study_tables import (
     Table,
     claim,
@@ -62,7 +62,8 @@ Pictures that no training saw: one {plan["photo_px"]} px crop of each of scikit-
 pictures of English words at {fonts} px ({plan["text_px"]} px wide), degraded by `degrade --scale 4 --seed {plan["seed"]}` at
 Levels I, II and III: **this project's own levels, not the paper's, whose generator is not public**. They go back to the
 original's size by bicubic enlargement. *Floor*: the enlarged LQ picture through the VAE and back, what a restorer that changes
-nothing gives. *Ceiling*: the truth through the same VAE, the most that the model can give.
+nothing gives; once more with the LQ picture's colours put back, as restored pictures have them. *Ceiling*: the truth through the
+same VAE, the most that the model can give.
 
 Figures in brackets are 95 % bootstrap intervals over photos (10,000 resamples); "less floor" is the mean difference picture by
 picture, bold where its interval is clear of 0. Metrics: [evaluation](evaluation.md); reading: [text fidelity](text_fidelity.md).
@@ -72,7 +73,7 @@ There is no LPIPS, DISTS, MUSIQ or CLIPIQA+: their weights could not be had wher
 def _main(results: Mapping[str, Any]) -> str:
     photos, text = (results["shipped"][name]["II"] for name in ("photos", "text"))
     lines = ["## Does the nano model restore? Level II, against the floor", ""]
-    for row in ("restored", "restored-20"):
+    for row in SAMPLINGS:
         lines.append(f"* `{row}`, photos. " + claim(metric_table(photos, "ssim_rgb"), row, "SSIM", 4))
         lines.append(f"* `{row}`, rendered words. " + claim(metric_table(text, "ssim_rgb"), row, "SSIM", 4))
         for engine in text.get("text", {}):
@@ -103,7 +104,7 @@ def _ablation(results: Mapping[str, Any]) -> str:
 Every row from the same prior, {len(seeds)} seeds, {run.steps} steps after the common stage 1 ({run.batch_size} crops of
 {run.crop_px} px, {run.noise_draws} noise draws each, Levels I to III at scale {run.degradation_scale}; `training/ablations.py`).
 Measured on {plan["row_photo_px"]} px crops of the same photos ({plan["row_photo_crops"]} of each) and on the words at Level II,
-with {sampling["steps"]} steps at denoise {sampling["denoise"]:g}. Mean ± standard deviation over seeds."""
+with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± standard deviation over seeds."""
     ]
     headings = ["row", "what", "validation loss", *(f"SSIM, {level}" for level in plan["levels"])]
     text = {level: found for level, found in results["rows"]["row-text"].items() if "text" in found}

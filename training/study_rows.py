@@ -24,18 +24,18 @@ from training.study_sets import SCALE, StudySet
 from training.vae_files import read_vae, weights_digest
 
 STAMP = "made-by.json"
-FLOOR, CEILING, LQ = "floor", "ceiling", "lq"
+FLOOR, FLOOR_WAVELET, CEILING, LQ = "floor", "floor-wavelet", "ceiling", "lq"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a row is sampled: as FaithDiff Sampler's `steps` and `denoise`."""
+    """How a row is sampled, as by FaithDiff Sampler, and its colours set, as by FaithDiff Color Fix."""
 
     steps: int
-    denoise: float
+    colour: str
 
 
-SAMPLINGS = {"restored": Sampling(steps=6, denoise=0.6), "restored-20": Sampling(steps=20, denoise=1.0)}
+SAMPLINGS = {"restored": Sampling(steps=10, colour="wavelet"), "restored-release": Sampling(steps=20, colour="adain")}
 """Rows of the shipped model: its own setting, chosen on its validation pictures (docs/nano.md), and the release's."""
 
 
@@ -43,7 +43,7 @@ SAMPLINGS = {"restored": Sampling(steps=6, denoise=0.6), "restored-20": Sampling
 class Maker:
     """Something that makes a row's pictures. `identity` changes whenever its pictures may; `from_hq`: it is given the truth."""
 
-    identity: dict[str, object]
+    identity: Mapping[str, object]
     make: Make
     from_hq: bool = False
 
@@ -51,9 +51,9 @@ class Maker:
 def write_row(folder: Path, sources: Mapping[str, Path], maker: Maker) -> dict[str, Path]:
     """Make the pictures that are missing and return all of them by key. A folder of another maker's is made anew."""
     stamp = folder / STAMP
-    if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != maker.identity):
+    if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != dict(maker.identity)):
         shutil.rmtree(folder)
-    write_json(stamp, maker.identity)
+    write_json(stamp, dict(maker.identity))
     made = {key: folder / f"{key}.png" for key in sources}
     for key in tqdm([key for key, path in made.items() if not path.is_file()], desc=f"{folder.parent.name} {folder.name}"):
         write_png(made[key], unit_to_u8(maker.make(to_unit(read_image(sources[key])))))
@@ -81,6 +81,9 @@ def baseline_makers(vae_path: Path, model_path: Path) -> tuple[dict[str, Maker],
         except NotInstalled as error:
             missing[row] = f"not computed: needs the package {error}"
     makers[FLOOR] = Maker(identity={"row": FLOOR, "scale": SCALE} | vae_identity, make=through_vae(vae, SCALE))
+    makers[FLOOR_WAVELET] = Maker(
+        identity={"row": FLOOR_WAVELET, "scale": SCALE} | vae_identity, make=through_vae(vae, SCALE, colour="wavelet")
+    )
     makers[CEILING] = Maker(identity={"row": CEILING} | vae_identity, make=lambda hq_CHW: reconstruct(vae, hq_CHW), from_hq=True)
     return makers, missing
 

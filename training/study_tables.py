@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.bootstrap import Interval, mean_interval, paired_interval, within_interval
-from training.study_rows import CEILING, FLOOR
+from training.study_rows import CEILING, FLOOR, FLOOR_WAVELET
 from training.study_scores import REFERENCE, recalls, unit_means
 
 Table = dict[str, dict[str, float]]
@@ -17,8 +17,9 @@ SAYS = {
     "classical": "non-local means, bicubic",
     "learned": "Real-ESRGAN x4plus",
     FLOOR: "the LQ picture through the VAE",
-    "restored": "**FaithDiff nano**, 6 steps, denoise 0.6",
-    "restored-20": "FaithDiff nano, 20 steps",
+    FLOOR_WAVELET: "the same, colours by wavelet",
+    "restored": "**FaithDiff nano**, 10 steps, colours by wavelet",
+    "restored-release": "FaithDiff nano, the release's 20 steps and AdaIN",
     CEILING: "the truth through the VAE",
     REFERENCE: "the truth itself",
 }
@@ -71,11 +72,12 @@ def claim(table: Table, row: str, what: str, digits: int) -> str:
     plain = {name: mean_interval(list(table[name].values())) for name in (row, FLOOR)}
     within = within_interval({name: list(table[name].values()) for name in (FLOOR, row, CEILING)})
     difference = paired(table, row, FLOOR)
+    coloured = difference_text(paired(table, row, FLOOR_WAVELET), digits)
     gap = paired(table, CEILING, FLOOR).mean
     way = f"{difference.mean / gap:.0%} of the way from floor to ceiling" if gap > 0 else "no gap between floor and ceiling"
     return (
         f"{what}: {plain[row].mean:.{digits}f} against {plain[FLOOR].mean:.{digits}f}, "
-        f"difference {difference_text(difference, digits)}, {way}. "
+        f"difference {difference_text(difference, digits)} ({coloured} to the floor with colours put back), {way}. "
         f"Intervals of the two means: plain {_ends(plain[row], digits)} and "
         f"{_ends(plain[FLOOR], digits)} ({_verdict(plain[row], plain[FLOOR])}); within pictures {_ends(within[row], digits)} and "
         f"{_ends(within[FLOOR], digits)} ({_verdict(within[row], within[FLOOR])})."

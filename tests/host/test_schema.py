@@ -26,12 +26,21 @@ CONTRACT = {
         ["STRING", "INT"],
     ),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
+    "FaithDiffReport": (
+        ["image", "reference", "map", "tile_size", "tile_overlap", "scale", "truth"],
+        ["STRING", "IMAGE"],
+    ),
     "FaithDiffUpscale": (["image", "target", "upscale_model"], ["IMAGE", "INT", "INT"]),
     "FaithDiffPrompt": (["clip", "caption", "trim", "add_quality"], ["CONDITIONING", "CONDITIONING", "STRING"]),
     "FaithDiffSplitTiles": (["image", "tile_size", "tile_overlap"], ["IMAGE"]),
     "FaithDiffTilePrompts": (
         ["clip", "captions", "latent_image", "tile_size", "tile_overlap", "shared", "trim", "add_quality"],
         ["CONDITIONING", "CONDITIONING", "STRING"],
+    ),
+    "FaithDiffAttribution": (
+        ["model", "clip", "vae", "positive", "prompt", "words", "compare", "seed", "steps", "cfg", "sampler_name", "scheduler",
+         "negative", "latent_image", "denoise", "tile_size", "tile_overlap", "tile_batch", "noise_mode"],
+        ["IMAGE", "MASK", "STRING", "LATENT"],
     ),
     "FaithDiffLoadNanoVAE": (["vae_name"], ["VAE"]),
     "FaithDiffNoPrompt": (["model"], ["CONDITIONING"]),

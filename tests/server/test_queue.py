@@ -16,7 +16,7 @@ from PIL import Image
 
 NODES = (
     "FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffTileModel", "FaithDiffPlan",
-    "FaithDiffColorFix",
+    "FaithDiffColorFix", "FaithDiffReport", "FaithDiffAttribution",
 )  # fmt: skip
 HELPERS = ("FaithDiffLoadNanoVAE", "FaithDiffNoPrompt")
 

@@ -233,8 +233,8 @@ def test_pyiqa_runs_in_an_interpreter_of_its_own(folders: Path) -> None:
 def test_the_real_pyiqa_agrees(folders: Path) -> None:
     paths = {row: {key: folders / row / f"{key}.png" for key in KEYS} for row in ("worse", "reference")}
     found = pyiqa_metrics(
-        ["psnr", "ssim", "niqe"], {"worse": paths["worse"]}, paths["reference"], reference_row="reference", border_px=0, weights=None,
-        python=Path(os.environ["PYIQA_PYTHON"]), progress=False,
+        ["psnr", "ssim", "niqe"], {"worse": paths["worse"]}, paths["reference"], reference_row="reference", border_px=0,
+        weights=None, python=Path(os.environ["PYIQA_PYTHON"]), progress=False,
     )  # fmt: skip
     for key in KEYS:
         pair = [read_image(paths[row][key]).float() / 255 for row in ("worse", "reference")]

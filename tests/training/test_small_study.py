@@ -26,7 +26,7 @@ from training.study_tables import claim, metric_table
 ROWS, SEEDS = ["unet-only", "joint"], [0, 1]
 PLAN = StudyPlan(
     photo_px=64, text_px=128, text_pictures=2, font_px=(16,), row_photo_px=32, engines=("tesseract",),
-    row_sampling=Sampling(steps=1, denoise=0.6),
+    row_sampling=Sampling(steps=1, colour="wavelet"),
 )  # fmt: skip
 SETTINGS = [*QUICK, "steps=2", "batch_size=2", "noise_draws=2", "crop_px=32", "latent_crops=4", "target_size_px=32"]
 SETTINGS += ["validation_sampling_steps=1", "degradation_scale=2"]
@@ -64,7 +64,8 @@ def test_the_study_twice_is_the_same_page(inputs: StudyInputs, first: tuple[Path
     assert run(inputs, tmp_path) == page
     names = sorted(path.relative_to(folder / "docs") for path in (folder / "docs").rglob("*.*"))
     assert [str(name) for name in names] == [
-        "pictures/study-curves.png", "pictures/study-photos.jpg", "pictures/study-rows.jpg", "pictures/study-text.jpg", "study.md",
+        "pictures/study-curves.png", "pictures/study-photos.jpg", "pictures/study-rows.jpg", "pictures/study-text.jpg",
+        "study.md",
     ]  # fmt: skip
     for name in [*names, Path("../out/study.json")]:
         assert (tmp_path / "docs" / name).read_bytes() == (folder / "docs" / name).read_bytes(), name
@@ -164,6 +165,7 @@ def test_the_claim_says_what_the_intervals_say(gain: float, verdict: str) -> Non
     noise = {unit: 0.01 * (-1) ** number for number, unit in enumerate(floor)}
     table = {
         "floor": floor,
+        "floor-wavelet": floor,
         "restored": {unit: value + gain + noise[unit] for unit, value in floor.items()},
         "ceiling": {unit: value + 0.4 for unit, value in floor.items()},
     }

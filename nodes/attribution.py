@@ -1,0 +1,130 @@
+"""Word Attribution: where the network looks for a word of the prompt, with FaithDiff and without (as in the paper's Figure 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_patcher
+import comfy.sd
+from comfy_api.latest import io
+
+from .alignment_hook import detach
+from .alignment_patch import KEY as ALIGNMENT_KEY
+from .attribution_hook import Attribution
+from .attribution_picture import WordRun, show
+from .attribution_words import PromptWords, prompt_words, require_prompt
+from .sampler import NOISE_MODES, FaithDiffSampler
+from .types import CATEGORY
+from .unet_loader import require_sdxl
+
+
+class FaithDiffAttribution(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        of_sampler = {i.id: i for i in FaithDiffSampler.define_schema().inputs}
+        del of_sampler["model"], of_sampler["positive"]
+        return io.Schema(
+            node_id="FaithDiffAttribution",
+            display_name="Word Attribution",
+            category=CATEGORY,
+            description="Shows as a heat map where the network looks for a word of the prompt, with FaithDiff and without. "
+            "Samples by itself, like FaithDiff Sampler.",
+            search_aliases=["daam", "attention map", "heat map", "cross attention", "faithdiff"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Align Latent."),
+                io.Clip.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
+                io.Vae.Input("vae", tooltip="Decodes the pictures that the maps are drawn over."),
+                io.Conditioning.Input("positive", tooltip="The prompt, from FaithDiff Prompt or CLIP Text Encode."),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    multiline=True,
+                    tooltip="The text that positive was made from; connect text of FaithDiff Prompt.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="",
+                    tooltip="Words of the prompt, separated by commas; each gets its maps. Several words in a row count as one: "
+                    "red car.",
+                ),
+                io.Boolean.Input(
+                    "compare",
+                    default=True,
+                    tooltip="Samples once more without the alignment, and shows both on one scale. Takes twice the time.",
+                ),
+                *of_sampler.values(),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="heat_maps",
+                    tooltip="A picture for every word, image and run: brightest where the most attention goes to the word.",
+                ),
+                io.Mask.Output(
+                    display_name="masks", tooltip="The same maps without the picture; 1 where the attention is highest."
+                ),
+                io.String.Output(display_name="figures", tooltip="The share of the attention that each word gets, in figures."),
+                io.Latent.Output(tooltip="The restored latent, the same that FaithDiff Sampler gives."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP | None,
+        vae: comfy.sd.VAE | None,
+        positive: list,
+        prompt: str,
+        words: str,
+        compare: bool,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        negative: list,
+        latent_image: dict,
+        denoise: float,
+        tile_size: int,
+        tile_overlap: float,
+        tile_batch: int,
+        noise_mode: str = NOISE_MODES[0],
+    ) -> io.NodeOutput:
+        if vae is None:
+            raise ValueError("expected a VAE, got none: the checkpoint holds no VAE; load one with Load VAE")
+        models = _models(model, compare)
+        found = prompt_words(clip, prompt, words)
+        require_prompt(positive, found)
+        sampling = {
+            "seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler, "positive": positive,
+            "negative": negative, "latent_image": latent_image, "denoise": denoise, "tile_size": tile_size,
+            "tile_overlap": tile_overlap, "tile_batch": tile_batch, "noise_mode": noise_mode,
+        }  # fmt: skip
+        runs, latents = zip(*(_run(one, found, vae, sampling) for one in models), strict=True)
+        shown = show(found.words, list(runs))
+        return io.NodeOutput(shown.pictures_BHWC, shown.masks_BHW, shown.figures, latents[0])
+
+
+def _models(model: comfy.model_patcher.ModelPatcher, compare: bool) -> list[comfy.model_patcher.ModelPatcher]:
+    """The MODEL, and where asked for it, the same without its alignment.
+
+    Raises:
+        ValueError: not SDXL, or nothing to compare with.
+    """
+    require_sdxl(model, "model")
+    if not compare:
+        return [model]
+    if model.get_attachment(ALIGNMENT_KEY) is None:
+        raise ValueError(
+            "expected a MODEL from Align Latent to compare with and without FaithDiff, got one without alignment; connect Align "
+            "Latent at a strength above 0, or set compare to false"
+        )
+    return [model, detach(model)]
+
+
+def _run(
+    model: comfy.model_patcher.ModelPatcher, words: PromptWords, vae: comfy.sd.VAE, sampling: dict[str, Any]
+) -> tuple[WordRun, dict]:
+    attribution = Attribution(words)
+    (latent,) = FaithDiffSampler.execute(attribution.on(model), **sampling).args
+    return WordRun(shares_BWHW=attribution.shares(), pictures_BHWC=vae.decode(latent["samples"])), latent
