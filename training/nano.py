@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from training import manifest, runstate
@@ -16,30 +17,47 @@ from training.settings_text import override
 from training.stages import Sources, run_stage
 from training.text_images import write_series
 
-STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "export")
-TEXT_PICTURES = 64
-LARGE_TEXT_PICTURES, LARGE_TEXT_PX = 128, 28
-"""Stage `levels` sees these as well: letters that the VAE can carry."""
+STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "export")
 MIN_SIDE_PX = 256
-MANIFEST, LEVELS_MANIFEST = "manifest.jsonl", "manifest-levels.jsonl"
+FIRST_MANIFEST, LEVELS_MANIFEST, WORDS_MANIFEST = "manifest.jsonl", "manifest-levels.jsonl", "manifest-words.jsonl"
+MANIFESTS = {"decoder": LEVELS_MANIFEST, "levels": LEVELS_MANIFEST, "words": WORDS_MANIFEST}
+"""Of the stages that do not use the first one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSeries:
+    """Rendered pictures of words (text_images.py)."""
+
+    seed: int
+    count: int
+    smallest_px: int
+
+
+FIRST_TEXT = TextSeries(seed=0, count=64, smallest_px=12)
+LARGER_TEXT = TextSeries(seed=1, count=128, smallest_px=28)  # letters that the VAE can carry, barely
+LARGEST_TEXT = TextSeries(seed=2, count=256, smallest_px=40)  # and well
+TEXT_OF_MANIFEST = {
+    FIRST_MANIFEST: (FIRST_TEXT,),
+    LEVELS_MANIFEST: (FIRST_TEXT, LARGER_TEXT),
+    WORDS_MANIFEST: (FIRST_TEXT, LARGER_TEXT, LARGEST_TEXT),
+}
+"""What is added to the packaged stills."""
 LICENCE = "MIT"
 BASE_MODEL = "nano (trained from scratch by this project)"
 FIRST_VAE_FILE, VAE_FILE, MODEL_FILE = "nano_vae_first.safetensors", "nano_vae.safetensors", "nano_faithdiff.safetensors"
 
 
 def prepare(work: Path) -> None:
-    """Make the manifests that are missing: of packaged stills and rendered text, and of the same and larger text."""
-    missing = [work / name for name in (MANIFEST, LEVELS_MANIFEST) if not (work / name).is_file()]
-    if not missing:
-        return
-    text = work / "text"
-    pictures = bundled_stills() + write_series(text, seed=0, count=TEXT_PICTURES)
-    for data in missing:
-        larger = data.name == LEVELS_MANIFEST
-        more = write_series(text, seed=1, count=LARGE_TEXT_PICTURES, smallest_px=LARGE_TEXT_PX) if larger else []
-        records, skipped = build(pictures + more, val_frac=0.03, min_side_px=MIN_SIDE_PX)
-        manifest.write(records, data)
-        print(f"{data}: {len(records)} pictures, {len(skipped)} skipped")
+    """Make the manifests that are missing: the packaged stills, and more text in each."""
+    missing = [name for name in TEXT_OF_MANIFEST if not (work / name).is_file()]
+    stills = bundled_stills() if missing else []
+    for name in missing:
+        pictures = list(stills)
+        for series in TEXT_OF_MANIFEST[name]:
+            pictures += write_series(work / "text", seed=series.seed, count=series.count, smallest_px=series.smallest_px)
+        records, skipped = build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
+        manifest.write(records, work / name)
+        print(f"{work / name}: {len(records)} pictures, {len(skipped)} skipped")
 
 
 def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
@@ -55,8 +73,8 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
     for stage in STAGES[1:-1]:
         if stage not in stages:
             continue
-        data = work / (LEVELS_MANIFEST if stage in ("decoder", "levels") else MANIFEST)
-        before = {"align": "prior", "joint": "align", "levels": "joint"}.get(stage)
+        data = work / MANIFESTS.get(stage, FIRST_MANIFEST)
+        before = {"align": "prior", "joint": "align", "levels": "joint", "words": "levels"}.get(stage)
         sources = Sources(
             data=data, vae={"vae": None, "decoder": first_vae}.get(stage, vae), init=work / before if before else None
         )
@@ -65,7 +83,7 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
             file = first_vae if stage == "vae" else vae
             print(export(work / stage, file, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
-        last = next(stage for stage in ("levels", "joint", "align") if stage == "align" or runstate.exists(work / stage))
+        last = next(stage for stage in ("words", "levels", "joint", "align") if stage == "align" or runstate.exists(work / stage))
         model = work / MODEL_FILE
         print(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
         # Both at the end: a model beside another training's VAE would give wrong colours.

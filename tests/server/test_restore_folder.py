@@ -81,8 +81,8 @@ def entries(out: Path) -> dict[str, dict[str, Any]]:
     return json.loads((out / "restore.json").read_text())["pictures"]
 
 
-def write_workflow(path: Path, *, scale_by: float) -> Path:
-    """Enlarge and invert; a second SaveImage that nobody asked for."""
+def workflow(folder: Path, *, scale_by: float) -> list[object]:
+    """Options that enlarge and invert; the file has a second SaveImage that nobody asks for."""
     nodes = {
         "1": ("LoadImage", {"image": "none.png"}),
         "2": ("ImageScaleBy", {"image": ["1", 0], "upscale_method": "bilinear", "scale_by": scale_by}),
@@ -90,8 +90,9 @@ def write_workflow(path: Path, *, scale_by: float) -> Path:
         "4": ("SaveImage", {"images": ["3", 0], "filename_prefix": "wanted"}),
         "5": ("SaveImage", {"images": ["1", 0], "filename_prefix": "unasked"}),
     }
+    path = folder / "w.json"
     path.write_text(json.dumps({key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}))
-    return path
+    return ["--workflow", path, "--output-node", 4]
 
 
 def write_flat(path: Path, level: int, size_px: tuple[int, int] = (30, 20), **options: Any) -> None:
@@ -121,8 +122,7 @@ def first_run(servers: list[HostServer], tmp_path_factory: pytest.TempPathFactor
     (source / "turned.png").unlink()
     write_flat(source / "turned.jpg", LEVELS["turned"], exif=exif, quality=98)
     (source / "broken.png").write_bytes(b"not a picture")
-    workflow = write_workflow(folder / "w.json", scale_by=2.0)
-    options = [source, out, "--workflow", workflow, "--output-node", "4", "--header", "Authorization: Bearer secret"]
+    options = [source, out, *workflow(folder, scale_by=2.0), "--header", "Authorization: Bearer secret"]
     code, said, err = restore(*options, *at(*servers))
     return {"source": source, "out": out, "options": options, "code": code, "said": said, "err": err}
 
@@ -176,14 +176,7 @@ def slow(tmp_path: Path) -> list[object]:
     """Arguments for six pictures that take a good part of a second each."""
     for index in range(6):
         write_flat(tmp_path / "in" / f"{index}.png", 10 * index, (450, 300))
-    return [
-        tmp_path / "in",
-        tmp_path / "out",
-        "--workflow",
-        write_workflow(tmp_path / "w.json", scale_by=8.0),
-        "--output-node",
-        4,
-    ]
+    return [tmp_path / "in", tmp_path / "out", *workflow(tmp_path, scale_by=8.0)]
 
 
 def test_ctrl_c_leaves_others_prompts_alone_and_the_next_run_goes_on(
@@ -212,10 +205,9 @@ def test_ctrl_c_leaves_others_prompts_alone_and_the_next_run_goes_on(
 
 
 def test_a_workflow_that_every_server_refuses_stops_at_once(pair: list[HostServer], tmp_path: Path) -> None:
-    workflow = write_workflow(tmp_path / "w.json", scale_by=2.0)
     write_flat(tmp_path / "in" / "a.png", 10)
-    options = [tmp_path / "in", tmp_path / "out", "--workflow", workflow, "--output-node", 4]
-    code, said, err = restore(*options, "--set", "2.upscale_method=magic", *at(*pair))
+    options = [*workflow(tmp_path, scale_by=2.0), "--set", "2.upscale_method=magic"]
+    code, said, err = restore(tmp_path / "in", tmp_path / "out", *options, *at(*pair))
     assert (code, said) == (2, "")
     assert err.splitlines()[-1].startswith("error: expected servers to take the workflow, got a refusal (")
     assert err.splitlines()[-1].count("node 2 (ImageScaleBy): Value not in list: upscale_method: 'magic' not in") == 2

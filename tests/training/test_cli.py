@@ -15,6 +15,7 @@ from training_support import picture
 from training.cli import main
 from training.images import read_image, write_png
 from training.metrics import psnr_db, ssim
+from training.nano import TEXT_OF_MANIFEST
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,7 +126,7 @@ def test_a_diverged_run_has_its_own_exit_code(tmp_path: Path, data: Path, capsys
 def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     work.mkdir()
-    for name in ("manifest.jsonl", "manifest-levels.jsonl"):
+    for name in TEXT_OF_MANIFEST:
         (work / name).write_text(data.read_text())
     small = [
         "network=tiny",
