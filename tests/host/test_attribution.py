@@ -10,7 +10,8 @@ from comfyui_faithdiff.nodes.attribution_words import prompt_words
 from comfyui_faithdiff.nodes.prompt import encode
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetTimestepRange
 from support import tiny
-from support.attribution import LONG, PROMPT, PlainAttention, all_words, run, sampled, small_clip
+from support.attribution import LONG, PROMPT, PlainAttention, all_words, run, sampled
+from support.clips import small_clip
 from support.sampling import align
 from support.tiles import official_starts, official_weights
 

@@ -14,7 +14,8 @@ from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt, load_nano_vae
 from comfyui_faithdiff.nodes.prompt import encode
 from comfyui_faithdiff.nodes.weights_file import read_weights
 from support import tiny
-from support.attribution import PROMPT, SAMPLING, all_words, run, sampled, small_clip
+from support.attribution import PROMPT, SAMPLING, all_words, run, sampled
+from support.clips import small_clip
 from support.sampling import align
 
 IMAGE = tiny.image(96, 128)

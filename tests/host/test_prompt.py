@@ -14,6 +14,7 @@ from comfyui_faithdiff.nodes.prompt import QUALITY_WORDS, FaithDiffPrompt, promp
 from comfyui_faithdiff.nodes.prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
 from nodes import CLIPTextEncode
 from support import tiny
+from support.clips import small_clip
 from support.executor import run_prompt
 from support.sampling import align, noise_like, predictions, sample
 from support.tiles import counted, official_starts, official_weights, tiled
@@ -25,19 +26,9 @@ CLOSE = {"rtol": 0, "atol": 1e-4}
 LLAVA = "The image features a red car. It is parked, next to a tree. A dog sits in it. The style is plain."
 
 
-def small_clip(encoders, tokenizer):
-    widths = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "projection_dim": 32}
-    target = comfy.supported_models_base.ClipTarget(tokenizer, encoders)
-    options = {"clip_l_model_config": widths, "clip_g_model_config": widths}
-    clip = comfy.sd.CLIP(target, model_options={**options, "dtype": torch.float32})
-    model = clip.cond_stage_model
-    model.load_state_dict(tiny.random_weights(model.state_dict(), 3))
-    return clip
-
-
 @pytest.fixture(scope="module")
 def clip():
-    return small_clip(comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
+    return small_clip()
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.sd
-import comfy.sdxl_clip
-import comfy.supported_models_base
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import CrossAttention
@@ -13,25 +10,12 @@ from comfyui_faithdiff.nodes.attribution_hook import Attribution
 from comfyui_faithdiff.nodes.attribution_words import PromptWords
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 
-from . import tiny
-
 PROMPT = "A red car, and a dog."
 LONG = f"{'word ' * 80} (old:1.3) car"
 SAMPLING = {
     "seed": 7, "steps": 2, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 0,
     "tile_overlap": 0.5, "tile_batch": 0, "noise_mode": "per image",
 }  # fmt: skip
-
-
-def small_clip():
-    """SDXL's text encoders with the host's tokenizer, at small widths with random weights."""
-    widths = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "projection_dim": 32}
-    target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
-    options = {"clip_l_model_config": widths, "clip_g_model_config": widths, "dtype": torch.float32}
-    clip = comfy.sd.CLIP(target, model_options=options)
-    model = clip.cond_stage_model
-    model.load_state_dict(tiny.random_weights(model.state_dict(), 3))
-    return clip
 
 
 def run(model, latent, positive, negative, words, **changes):
