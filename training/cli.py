@@ -125,11 +125,11 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0 = done, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not be saved, 130 = Ctrl-C,
-    143 = SIGTERM."""
+    """Run one command. 0 = done, 1 = some pictures failed, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not
+    be saved, 130 = Ctrl-C, 143 = SIGTERM."""
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except ValueError as error:
         return _failed(str(error), 2)
     except SaveError as error:
@@ -144,7 +144,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was trained since the last checkpoint is lost, go on with --resume", file=sys.stderr)
         return 130
-    return 0
 
 
 def _failed(message: str, code: int) -> int:

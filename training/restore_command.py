@@ -67,20 +67,18 @@ def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--colour", choices=("adain", "wavelet", "none"), help="default: adain")
 
 
-def restore(arguments: argparse.Namespace) -> None:
-    """`restore`, either way."""
+def restore(arguments: argparse.Namespace) -> int:
+    """`restore`, either way. The exit code: 0, 1 = some pictures failed, 2 = no server takes the workflow, 130 = Ctrl-C."""
     if arguments.workflow is None:
         _settle(arguments, LOCAL_DEFAULTS, QUEUE_DEFAULTS, "--model")
         _restore_locally(arguments)
-        return
+        return 0
     _settle(arguments, QUEUE_DEFAULTS, LOCAL_DEFAULTS, "--workflow")
     try:
-        code = _restore_by_queue(arguments)
+        return _restore_by_queue(arguments)
     except KeyboardInterrupt:
         print("stopped; what was restored is kept, the same command goes on from here", file=sys.stderr)
-        code = 130
-    if code:
-        raise SystemExit(code)
+        return 130
 
 
 def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[str, object], way: str) -> None:
