@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ARROWS = {True: " ↑", False: " ↓", None: ""}
+from training.metric_catalogue import HIGHER, LOWER
+
+ARROWS = {True: f" {HIGHER}", False: f" {LOWER}", None: ""}
+INFINITE = "\u221e"
 
 
 def as_markdown(report: Mapping[str, Any], *, text: str, paper: str) -> str:
@@ -32,7 +35,7 @@ def _scores(report: Mapping[str, Any]) -> str:
         return ""
     note = "Mean [95 % interval] ± standard deviation over the pictures."
     if any(cell["not_finite"] for row in report["rows"].values() for cell in row.values()):
-        note += " ∞: so many pictures without a finite value (PSNR of equal pictures is infinite), in no mean."
+        note += f" {INFINITE}: so many pictures without a finite value (PSNR of equal pictures is infinite), in no mean."
     lq = " Row `lq`: the LQ pictures enlarged by bicubic interpolation." if report["inputs"]["lq"] else ""
     return f"## Scores\n\n{_table(report, report['rows'], sign=False)}\n\n{note}{lq}"
 
@@ -65,7 +68,7 @@ def _digits(report: Mapping[str, Any], name: str) -> int:
 def _cell(cell: Mapping[str, Any] | None, digits: int, sign: bool) -> str:
     if cell is None:
         return "–"
-    infinite = f"∞ {cell['not_finite']}" if cell["not_finite"] else ""
+    infinite = f"{INFINITE} {cell['not_finite']}" if cell["not_finite"] else ""
     if not cell["count"]:
         return infinite
     mark = "+" if sign else ""

@@ -16,6 +16,9 @@ OURS, TORCHMETRICS, PYIQA = "this package", "torchmetrics", "pyiqa"
 PYIQA_PREFIX = "pyiqa:"
 """`pyiqa:NAME` = the metric that pyiqa calls NAME, whichever it is."""
 
+HIGHER, LOWER = "\u2191", "\u2193"
+"""Arrows up and down. Escaped: sources have to be readable in Windows' own encoding, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
@@ -32,7 +35,7 @@ class Metric:
     @property
     def arrow(self) -> str:
         """Which way is better."""
-        return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+        return {True: HIGHER, False: LOWER, None: ""}[self.higher_is_better]
 
     @property
     def pyiqa_name(self) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from training.metric_catalogue import HIGHER, LOWER
+
 TITLE = "The paper's own figures, for orientation: other images, a generator that is not public, not comparable"
 TEXT = "text"
 """Stands among the names of what was computed for reading of text."""
@@ -34,7 +36,7 @@ _NO_REFERENCE = frozenset({"musiq", "clipiqa+", "clipiqa+_vitL14_512"})
 PAPER_TABLES = (
     PaperTable(
         name="Table 1: FaithDiff at Level III",
-        columns=("set", "PSNR ↑", "SSIM ↑", "LPIPS ↓", "MUSIQ ↑", "CLIPIQA+ ↑"),
+        columns=("set", f"PSNR {HIGHER}", f"SSIM {HIGHER}", f"LPIPS {LOWER}", f"MUSIQ {HIGHER}", f"CLIPIQA+ {HIGHER}"),
         rows=(
             ("DIV2K-Val", "21.77", "0.5662", "0.3080", "66.28 (?)", "0.5275 (?)"),
             ("LSDIR-Val", "18.92", "0.4568", "0.3170", "", ""),
@@ -45,14 +47,14 @@ PAPER_TABLES = (
     ),
     PaperTable(
         name="Real photos, upscaled by 2: FaithDiff",
-        columns=("set", "MUSIQ ↑", "CLIPIQA+ ↑"),
+        columns=("set", f"MUSIQ {HIGHER}", f"CLIPIQA+ {HIGHER}"),
         rows=(("RealPhoto60", "72.74", "0.5932"), ("RealDeg", "61.24", "0.4327")),
         belongs_to=_NO_REFERENCE,
         remark="Which table these are from is not certain; most likely Table 2.",
     ),
     PaperTable(
         name="Table 3: text, precision and recall of OCR in per cent",
-        columns=("row", "precision ↑", "recall ↑"),
+        columns=("row", f"precision {HIGHER}", f"recall {HIGHER}"),
         rows=(
             ("ground truth", "52.72", "56.67"),
             ("LQ", "7.54", "7.59"),
@@ -64,7 +66,7 @@ PAPER_TABLES = (
     ),
     PaperTable(
         name="Table 4: time of the diffusion process at 1024 x 1024",
-        columns=("method", "seconds ↓"),
+        columns=("method", f"seconds {LOWER}"),
         rows=(
             ("DiffBIR", "46.81"),
             ("SUPIR", "11.44"),
@@ -77,7 +79,7 @@ PAPER_TABLES = (
     ),
     PaperTable(
         name="Table 5: the alignment",
-        columns=("row", "DIV2K-Val Level III LPIPS ↓", "RealPhoto60 MUSIQ ↑"),
+        columns=("row", f"DIV2K-Val Level III LPIPS {LOWER}", f"RealPhoto60 MUSIQ {HIGHER}"),
         rows=(
             ("without alignment", "0.3199", "66.67"),
             ("without stage 1", "0.3244", "69.76"),
@@ -88,7 +90,7 @@ PAPER_TABLES = (
     ),
     PaperTable(
         name="Table 6: what is fine-tuned",
-        columns=("row", "DIV2K-Val Level III LPIPS ↓", "RealPhoto60 MUSIQ ↑"),
+        columns=("row", f"DIV2K-Val Level III LPIPS {LOWER}", f"RealPhoto60 MUSIQ {HIGHER}"),
         rows=(
             ("encoder only", "0.3370", "69.66"),
             ("UNet only", "0.3302", "71.11"),
