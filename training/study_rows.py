@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -49,15 +50,23 @@ class Maker:
 
 
 def write_row(folder: Path, sources: Mapping[str, Path], maker: Maker) -> dict[str, Path]:
-    """Make the pictures that are missing and return all of them by key. A folder of another maker's is made anew."""
-    stamp = folder / STAMP
-    if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != dict(maker.identity)):
+    """Make the pictures that are missing and return all of them by key. A folder of another maker, or made of other pictures, is
+    made anew."""
+    stamp, identity = folder / STAMP, {**maker.identity, "sources": _digest(sources)}
+    if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != identity):
         shutil.rmtree(folder)
-    write_json(stamp, dict(maker.identity))
+    write_json(stamp, identity)
     made = {key: folder / f"{key}.png" for key in sources}
     for key in tqdm([key for key, path in made.items() if not path.is_file()], desc=f"{folder.parent.name} {folder.name}"):
         write_png(made[key], unit_to_u8(maker.make(to_unit(read_image(sources[key])))))
     return made
+
+
+def _digest(sources: Mapping[str, Path]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(sources):
+        digest.update(key.encode() + b"\0" + sources[key].read_bytes())
+    return digest.hexdigest()
 
 
 def write_level(folder: Path, pictures: StudySet, level: str, makers: Mapping[str, Maker]) -> dict[str, dict[str, Path]]:

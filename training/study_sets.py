@@ -4,6 +4,7 @@ The photos are scikit-image's samples, which come with that package; the words a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def photo_set(
 ) -> StudySet:
     """`crops` square crops of each photo, side by side about its middle, as many as do not overlap.
 
-    Raises ValueError for a photo whose shorter side is below `side_px`."""
+    What was in the folder goes. Raises ValueError for a photo whose shorter side is below `side_px`."""
+    shutil.rmtree(folder, ignore_errors=True)
     for key, path in photos:
         for number, crop_CHW in enumerate(_crops(key, to_unit(read_image(path)), side_px, crops)):
             write_png(folder / "hq" / key / f"{number}.png", unit_to_u8(crop_CHW))
@@ -69,7 +71,8 @@ def photo_set(
 def text_set(
     name: str, folder: Path, *, count: int, font_px: tuple[int, ...], side_px: int, levels: tuple[str, ...], seed: int
 ) -> StudySet:
-    """`count` pictures of words, the font sizes taking turns."""
+    """`count` pictures of words, the font sizes taking turns. What was in the folder goes."""
+    shutil.rmtree(folder, ignore_errors=True)
     write_set(folder / "hq", count=count, font_px=font_px, seed=seed, font=None, side_px=side_px)
     return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed, annotations=folder / "hq" / ANNOTATIONS)
 

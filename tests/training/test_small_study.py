@@ -25,7 +25,7 @@ from training.study_tables import claim, metric_table
 
 ROWS, SEEDS = ["unet-only", "joint"], [0, 1]
 PLAN = StudyPlan(
-    photo_px=64, text_px=128, text_pictures=2, font_px=(16,), row_photo_px=32, engines=("tesseract",),
+    photo_px=64, text_px=128, text_pictures=2, row_text_pictures=2, font_px=(16,), row_photo_px=32, engines=("tesseract",),
     row_sampling=Sampling(steps=1, colour="wavelet"),
 )  # fmt: skip
 SETTINGS = [*QUICK, "steps=2", "batch_size=2", "noise_draws=2", "crop_px=32", "latent_crops=4", "target_size_px=32"]
@@ -111,7 +111,7 @@ def test_floor_and_ceiling_are_the_vae_alone(inputs: StudyInputs, first: tuple[P
         assert difference < 2 / 255, row
 
 
-def test_a_row_of_another_maker_is_made_anew(tmp_path: Path) -> None:
+def test_a_row_of_another_maker_or_other_pictures_is_made_anew(tmp_path: Path) -> None:
     write_png(tmp_path / "in.png", picture(0, 16, 16))
     made = []
 
@@ -122,6 +122,9 @@ def test_a_row_of_another_maker_is_made_anew(tmp_path: Path) -> None:
     for identity in ({"steps": 1}, {"steps": 1}, {"steps": 2}):
         write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Maker(identity=identity, make=make))
     assert len(made) == 2
+    write_png(tmp_path / "in.png", picture(1, 16, 16))
+    write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Maker(identity={"steps": 2}, make=make))
+    assert len(made) == 3, "another picture under the same key"
 
 
 def test_crops_do_not_overlap_and_degrade_to_a_quarter(tmp_path: Path) -> None:
