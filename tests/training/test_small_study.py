@@ -25,8 +25,8 @@ from training.study_tables import claim, metric_table
 
 ROWS, SEEDS = ["unet-only", "joint"], [0, 1]
 PLAN = StudyPlan(
-    photo_px=64, text_px=128, text_pictures=2, row_text_pictures=2, font_px=(16,), row_photo_px=32, engines=("tesseract",),
-    row_sampling=Sampling(steps=1, colour="wavelet"),
+    levels=("II",), photo_px=64, text_px=128, text_pictures=2, row_text_pictures=2, font_px=(16,), row_photo_px=32,
+    engines=("tesseract",), row_sampling=Sampling(steps=1, colour="wavelet"),
 )  # fmt: skip
 SETTINGS = [*QUICK, "steps=2", "batch_size=2", "noise_draws=2", "crop_px=32", "latent_crops=4", "target_size_px=32"]
 SETTINGS += ["validation_sampling_steps=1", "degradation_scale=2"]
@@ -74,7 +74,7 @@ def test_the_study_twice_is_the_same_page(inputs: StudyInputs, first: tuple[Path
 def test_a_finished_study_makes_nothing_again(inputs: StudyInputs, first: tuple[Path, str]) -> None:
     folder, page = first
     made = {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")}
-    assert len(made) > 100
+    assert len(made) > 30
     assert run(inputs, folder) == page
     assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")} == made
 
