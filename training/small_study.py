@@ -15,7 +15,7 @@ from training.files import write_json, write_text
 from training.images import picture_paths
 from training.settings_text import override
 from training.sources import Sources
-from training.study import Trained, chosen_rows, measure, train_rows
+from training.study import Trained, check_sources, chosen_rows, measure, train_rows
 from training.study_charts import write_curves, write_strips
 from training.study_report import report, shown_keys
 from training.study_rows import (
@@ -32,6 +32,7 @@ from training.study_rows import (
 )  # fmt: skip
 from training.study_scores import scores
 from training.study_sets import LEVELS, StudySet, held_out_photos, photo_set, text_set
+from training.weight_files import file_digest
 
 SHOWN_PX = 128
 """Side of a picture on a sheet."""
@@ -80,8 +81,7 @@ def run_small_study(
 
     Raises ValueError for an unknown row, sources without a prior, or pictures that are missing or too small."""
     chosen = chosen_rows(rows)
-    if inputs.sources.init is None:
-        raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
+    check_sources(inputs.sources)
     override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set is told before an hour of work
     photos = held_out_photos() if inputs.photos is None else picture_paths([inputs.photos])
     makers, missing = baseline_makers(inputs.vae, inputs.model)
@@ -186,11 +186,13 @@ def _row_sets(folder: Path, photos: list[tuple[str, Path]], plan: StudyPlan) -> 
 
 
 def _measured(run: Trained, sources: Sources, cache: Path) -> dict[str, float]:
-    """Validation figures of a finished run; kept beside it."""
-    if cache.is_file():
-        return json.loads(cache.read_text(encoding="utf-8"))
+    """Validation figures of a finished run; kept beside it, for as long as the VAE is the same."""
+    identity = {"vae": file_digest(sources.vae)} if sources.vae is not None else {}
+    kept = json.loads(cache.read_text(encoding="utf-8")) if cache.is_file() else {}
+    if kept.get("made_by") == identity:
+        return kept["figures"]
     figures = measure(run.config, replace(sources, init=run.run_dir), cache.with_suffix(".png"))
-    write_json(cache, figures)
+    write_json(cache, {"made_by": identity, "figures": figures})
     return figures
 
 

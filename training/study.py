@@ -32,10 +32,7 @@ def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int],
 
     Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
     chosen = chosen_rows(rows)
-    if sources.init is None:
-        raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
-    if not any(record.split == "val" for record in manifest.read(sources.data)):
-        raise ValueError(f"expected validation pictures in {sources.data}, got none, prepare with a larger --val-frac")
+    check_sources(sources)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, trained in train_rows(sources, out / f"seed-{seed}", chosen, seed, settings):
@@ -45,6 +42,14 @@ def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int],
     table = as_markdown(results)
     write_text(out / "report.md", table + "\n")
     return table
+
+
+def check_sources(sources: Sources) -> None:
+    """Raises ValueError for sources without a prior (`--init`) or a validation split."""
+    if sources.init is None:
+        raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
+    if not any(record.split == "val" for record in manifest.read(sources.data)):
+        raise ValueError(f"expected validation pictures in {sources.data}, got none, prepare with a larger --val-frac")
 
 
 def chosen_rows(names: list[str]) -> dict[str, Row]:
@@ -103,14 +108,15 @@ def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     reference = results.get(REFERENCE_ROW)
     lines = ["| row | what | " + " | ".join(FIGURES) + " | loss less joint's |", "|---|---|" + "---|" * (len(FIGURES) + 1)]
     for name, runs in results.items():
-        cells = [_cell([run[figure] for run in runs]) for figure in FIGURES]
+        cells = [over_seeds([run[figure] for run in runs]) for figure in FIGURES]
         difference = ""
         if reference and name != REFERENCE_ROW and len(reference) == len(runs):
-            difference = _cell([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
+            difference = over_seeds([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
         lines.append(f"| {name} | {known[name].says} | " + " | ".join(cells) + f" | {difference} |")
     return "\n".join(lines)
 
 
-def _cell(values: list[float], *, sign: bool = False) -> str:
+def over_seeds(values: list[float], *, sign: bool = False) -> str:
+    """Mean and standard deviation."""
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):{'+' if sign else ''}.4f} ± {spread:.4f}"

@@ -8,7 +8,8 @@ from typing import Any
 
 from training.ablations import rows as ablation_rows
 from training.bootstrap import mean_interval, paired_interval
-from training.study import FIGURES, REFERENCE_ROW
+from training.paper_tables import ABLATION_LPIPS
+from training.study import FIGURES, REFERENCE_ROW, over_seeds
 from training.study_rows import CEILING, FLOOR, LQ, SAMPLINGS
 from training.study_tables import (
     Table,
@@ -17,16 +18,10 @@ from training.study_tables import (
     interval_text,
     markdown,
     metric_table,
-    over_seeds,
     recall_table,
     shipped_table,
 )  # fmt: skip
 
-PAPER_LPIPS = {
-    "no-alignment": 0.3199, "no-stage1": 0.3244, "last-layer": 0.3302, "encoder-only": 0.3370, "unet-only": 0.3302,
-    "separate": 0.3261, "joint": 0.3080,
-}  # fmt: skip
-"""DIV2K-Val, Level III, lower is better (paper, Tables 5 and 6)."""
 SHOWN = 2
 COMMAND = """\
     python -m training nano --out demo --work runs/nano
@@ -114,9 +109,9 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
     read = {key: recall_table(text[key[0]], key[1]) for key in engines}
     lines = []
     for name in names:
-        cells = [name, says[name].says, over_seeds([each[FIGURES[0]] for each in results["validation"][name]], 4)]
+        cells = [name, says[name].says, over_seeds([each[FIGURES[0]] for each in results["validation"][name]])]
         for table in [*tables.values(), *read.values()]:
-            cells.append(over_seeds([statistics.mean(table[f"{name}-{seed}"].values()) for seed in seeds], 4))
+            cells.append(over_seeds([statistics.mean(table[f"{name}-{seed}"].values()) for seed in seeds]))
         lines.append(cells)
     for name in (LQ, FLOOR, CEILING):
         plain = [interval_text(mean_interval(list(table[name].values()))) for table in [*tables.values(), *read.values()]]
@@ -145,7 +140,8 @@ def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int
         better = all(value < 0 for value in paired)
         (agree if worse else differ if better else open_).append(name)
         lines.append([
-            name, f"{PAPER_LPIPS[name] - PAPER_LPIPS[REFERENCE_ROW]:+.4f}", over_seeds(paired, 4), difference_text(ssim, 4),
+            name, f"{ABLATION_LPIPS[name] - ABLATION_LPIPS[REFERENCE_ROW]:+.4f}", over_seeds(paired, sign=True),
+            difference_text(ssim, 4),
             "as in the paper" if worse else "not as in the paper" if better else "seeds disagree",
         ])  # fmt: skip
     headings = [
@@ -156,7 +152,7 @@ def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int
         f"Better than joint training with every seed, against the paper: {_list(differ)}.",
         f"Seeds disagree: {_list(open_)}.",
         "The paper's order of the rows is "
-        + ", ".join(sorted(names, key=lambda name: PAPER_LPIPS[name]))
+        + ", ".join(sorted(names, key=lambda name: ABLATION_LPIPS[name]))
         + "; ours, by loss, is "
         + ", ".join(sorted(names, key=lambda name: statistics.mean(losses[name])))
         + ".",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.bootstrap import Interval, mean_interval, paired_interval, within_interval
-from training.study_rows import CEILING, FLOOR, FLOOR_WAVELET
+from training.study_rows import CEILING, FLOOR, FLOOR_WAVELET, SAMPLINGS
 from training.study_scores import REFERENCE, recalls, unit_means
 
 Table = dict[str, dict[str, float]]
@@ -18,8 +17,7 @@ SAYS = {
     "learned": "Real-ESRGAN x4plus",
     FLOOR: "the LQ picture through the VAE",
     FLOOR_WAVELET: "the same, colours by wavelet",
-    "restored": "**FaithDiff nano**, 10 steps, colours by wavelet",
-    "restored-release": "FaithDiff nano, the release's 20 steps and AdaIN",
+    **{row: f"FaithDiff nano, {each.steps} steps, colours by {each.colour}" for row, each in SAMPLINGS.items()},
     CEILING: "the truth through the VAE",
     REFERENCE: "the truth itself",
 }
@@ -104,9 +102,3 @@ def difference_text(interval: Interval, digits: int = 3) -> str:
     """The same with a sign; bold where the interval is clear of 0."""
     text = f"{interval.mean:+.{digits}f} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
     return f"**{text}**" if interval.low > 0 or interval.high < 0 else text
-
-
-def over_seeds(values: Sequence[float], digits: int = 3) -> str:
-    """Mean and standard deviation over seeds."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"

@@ -79,6 +79,13 @@ def test_a_finished_study_makes_nothing_again(inputs: StudyInputs, first: tuple[
     assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")} == made
 
 
+def test_a_manifest_without_validation_is_told_before_any_work(inputs: StudyInputs, data: Path, tmp_path: Path) -> None:
+    wrong = replace(inputs, sources=replace(inputs.sources, data=data))
+    with pytest.raises(ValueError, match="expected validation pictures in"):
+        run(wrong, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_page_is_made_of_the_scores(first: tuple[Path, str]) -> None:
     folder, page = first
     results = json.loads((folder / "out" / "study.json").read_text(encoding="utf-8"))
