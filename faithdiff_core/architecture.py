@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+from .checks import shown
 
 State = Mapping[str, torch.Tensor]
 
@@ -67,8 +69,10 @@ class UNetSizes:
 
 def _count(state: State, pattern: str) -> int:
     """How many of pattern.format(0), pattern.format(1), ... begin some key."""
+    before, after = pattern.split("{}")
+    found = {key[len(before) :].partition(after)[0] for key in state if key.startswith(before) and after in key[len(before) :]}
     n = 0
-    while any(key.startswith(pattern.format(n)) for key in state):
+    while str(n) in found:  # one pass over the names: a file may have very many
         n += 1
     return n
 
@@ -90,6 +94,11 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
         raise ValueError(
             f"expected the weights of an LQ encoder, got a file without a usable {_lacking(e)}; get the file again"
         ) from None
+    if levels * sizes.layers_per_block > len(state):  # before anything of that size is built
+        raise ValueError(
+            f"expected the weights of an LQ encoder, got {len(state)} for {levels} levels of {sizes.layers_per_block} layers; "
+            "get the file again"
+        )
     if not sizes.block_out_channels:
         raise ValueError("expected the weights of an LQ encoder, got a file without its down_blocks; get the file again")
     sizes = _with_config(sizes, config.get("lq_encoder", {}), "lq_encoder")
@@ -162,18 +171,19 @@ _NOT_IN_WEIGHTS = ("norm_groups", "num_heads", "num_head_channels")
 def _with_config(sizes: Any, fields: Mapping[str, Any], section: str) -> Any:
     """`sizes` with what weights cannot tell taken from the file's config; a contradiction is an error."""
     for name, told in fields.items():
-        if not hasattr(sizes, name):
+        if name not in asdict(sizes):
             continue  # written by a later version that knows more
-        told = tuple(told) if isinstance(told, list) else told
+        told = tuple(cast("list[Any]", told)) if isinstance(told, list) else told
         if name in _NOT_IN_WEIGHTS:
-            if not isinstance(told, int) or told < 1:
+            if type(told) is not int or told < 1:
                 raise ValueError(
-                    f"expected a whole number for {name} in faithdiff.config, got {told!r}; the file is damaged, get it again"
+                    f"expected a whole number for {name} in faithdiff.config, got {shown(told)}; get the file again"
                 )
             sizes = replace(sizes, **{name: told})
         elif told != getattr(sizes, name):
+            got = getattr(sizes, name)
             raise ValueError(
-                f"expected {section}.{name} = {told} as faithdiff.config says, got {getattr(sizes, name)} from the "
-                "weights; the file is damaged, get it again"
+                f"expected {section}.{name} = {shown(told)} as faithdiff.config says, got {got} from the weights; "
+                "the file is damaged, get it again"
             )
     return sizes

@@ -23,7 +23,7 @@ class Attention(Protocol):
 
 def torch_attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor, num_heads: int) -> torch.Tensor:
     """softmax(q k^T / sqrt(C / num_heads)) v per head, by torch's own fused kernel; returns (B, N, C)."""
-    q, k, v = (t.unflatten(-1, (num_heads, -1)).transpose(1, 2) for t in (q_BNC, k_BNC, v_BNC))  # (B, heads, N, C/heads)
+    q, k, v = (torch.unflatten(t, -1, (num_heads, -1)).transpose(1, 2) for t in (q_BNC, k_BNC, v_BNC))  # (B, heads, N, C/heads)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -45,4 +45,4 @@ def attend_in_chunks(attention: Attention, q_BNC: torch.Tensor, k_BNC: torch.Ten
     at_once = queries_at_once(k_BNC)
     if q_BNC.shape[1] <= at_once:
         return attention(q_BNC, k_BNC, v_BNC, 1)
-    return torch.cat([attention(part_BNC, k_BNC, v_BNC, 1) for part_BNC in q_BNC.split(at_once, dim=1)], dim=1)
+    return torch.cat([attention(part_BNC, k_BNC, v_BNC, 1) for part_BNC in torch.split(q_BNC, at_once, dim=1)], dim=1)

@@ -44,11 +44,11 @@ def word_shares(q_BNC: torch.Tensor, k_BTC: torch.Tensor, words_TW: torch.Tensor
         heads: heads that C is made of.
     """
     batch, places, tokens = q_BNC.shape[0], q_BNC.shape[1], k_BTC.shape[1]
-    q_BHND, k_BHTD = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q_BNC, k_BTC))
+    q_BHND, k_BHTD = (torch.unflatten(t, -1, (heads, -1)).transpose(1, 2) for t in (q_BNC, k_BTC))
     scale = q_BHND.shape[-1] ** -0.5
     at_once = max(1, MOST_SCORES_BYTES // (4 * batch * places * tokens))
     total_BNW = q_BNC.new_zeros((batch, places, words_TW.shape[1]), dtype=torch.float32)
-    for q_BhND, k_BhTD in zip(q_BHND.split(at_once, dim=1), k_BHTD.split(at_once, dim=1), strict=True):
+    for q_BhND, k_BhTD in zip(torch.split(q_BHND, at_once, dim=1), torch.split(k_BHTD, at_once, dim=1), strict=True):
         scores_BhNT = (q_BhND.float() * scale) @ k_BhTD.float().transpose(-1, -2)
         total_BNW += (scores_BhNT.softmax(dim=-1) @ words_TW.to(scores_BhNT)).sum(dim=1)
     return total_BNW / heads

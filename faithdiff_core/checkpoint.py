@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .checks import named, shown
 from .keymap import diffusers_to_ldm, is_diffusers_unet, ldm_to_diffusers
 from .metadata import FaithDiffMetadata, parse_metadata
 
@@ -44,6 +45,7 @@ _LAYER_NAMES = (
 )
 _FUSED_QKV = re.compile(r"information_transformer_layes\.(\d+)\.attn\.in_proj_(weight|bias)")
 _RELEASED_ALIGNMENT_PREFIXES = ("condition_embedding.", "spatial_ch_projs.", "information_transformer_layes.")
+_OUR_PREFIXES = (ENCODER_PREFIX, ALIGNMENT_PREFIX, RELEASED_ENCODER_PREFIX, *_RELEASED_ALIGNMENT_PREFIXES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,13 @@ def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str
         ValueError: not a FaithDiff file (the message says what it is instead), or names that belong nowhere.
     """
     metadata = parse_metadata(header)
-    encoder, alignment, rest = {}, {}, {}
+    encoder: State = {}
+    alignment: State = {}
+    rest: State = {}
     for key, tensor in state.items():
+        if tensor.numel() == 0 and (tensor.ndim > 1 or key.startswith(_OUR_PREFIXES)):
+            # Marks are empty lists (v_pred); sides without elements could claim any size.
+            raise ValueError(f"expected weights in {shown(key)}, got an empty tensor; the file is damaged, get it again")
         if key.startswith(ENCODER_PREFIX):
             encoder[key[len(ENCODER_PREFIX) :]] = tensor
         elif key.startswith(ALIGNMENT_PREFIX):
@@ -174,7 +181,7 @@ def describe_foreign(keys: Iterable[str]) -> str:
     unet_prefixes = (UNET_PREFIX, "input_blocks.", "down_blocks.")
     choose = "choose FaithDiff.bin or a FaithDiff .safetensors from models/faithdiff"
     if not any(k.startswith(unet_prefixes) for k in keys):
-        found = ", ".join(sorted(keys)[:3]) or "nothing"
+        found = named(sorted(keys)[:3]) or "nothing"
         return f"expected a FaithDiff file, got one that holds something else ({found}, {len(keys)} tensors in all); {choose}"
     sdxl = any(k.startswith((UNET_PREFIX + "label_emb.", "label_emb.", "add_embedding.")) for k in keys)
     kind = "a plain SDXL checkpoint or UNet" if sdxl else "a UNet of another family (no SDXL size embedding; SD 1.5 or 2?)"
@@ -203,7 +210,7 @@ def _unet_of(rest: State) -> State | None:
     if unknown:
         raise ValueError(
             f"expected UNet, LQ encoder and alignment module, got {len(unknown)} further tensors "
-            f"({', '.join(unknown[:3])}); the file is damaged or not a FaithDiff file, get it again"
+            f"({named(unknown)}); the file is damaged or not a FaithDiff file, get it again"
         )
     return unet
 
@@ -213,7 +220,8 @@ def _alignment_from_released(key: str, tensor: torch.Tensor) -> State:
     if m is None:
         return {_rename(key, _LAYER_NAMES): tensor}
     if tensor.ndim == 0 or tensor.shape[0] % 3:
-        raise ValueError(f"expected {key} to hold query, key and value, got shape {tuple(tensor.shape)}; get the file again")
+        shape = tuple(tensor.shape)
+        raise ValueError(f"expected {shown(key)} to hold query, key and value, got shape {shape}; get the file again")
     q, k, v = tensor.chunk(3)  # rows 0:D query, D:2D key, 2D:3D value (torch.nn.MultiheadAttention.in_proj_weight)
     return {f"blocks.{m[1]}.to_{c}.{m[2]}": t for c, t in zip("qkv", (q, k, v), strict=True)}
 

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+
+MOST_LETTERS = 80
+"""Of a name or value in a message. Files may name a tensor by a megabyte, or by several lines."""
+
+
+def named(names: Sequence[str]) -> str:
+    """The first three names as a message shows them: on one line, and not at any length."""
+    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def shown(value: object) -> str:
+    """A tensor's name, or a value of JSON, as a message shows it."""
+    if isinstance(value, str) and value.isprintable() and len(value) <= MOST_LETTERS:
+        return value
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)[:MOST_LETTERS]
+    return f"a {type(value).__name__}"  # its text may be endless
 
 
 def check_state(
@@ -19,17 +36,17 @@ def check_state(
     Raises:
         ValueError: one message that counts and names what is missing, unexpected or of another shape.
     """
-    problems = []
+    problems: list[str] = []
     missing = [k for k in expected if k not in state]
     unexpected = [k for k in state if k not in expected and not names_only]
     reshaped = [
-        f"{k} {tuple(state[k].shape)} instead of {tuple(t.shape)}"
+        f"{shown(k)} {tuple(state[k].shape)} instead of {tuple(t.shape)}"
         for k, t in expected.items()
         if k in state and state[k].shape != t.shape and not names_only
     ]
     for names, verb in ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape")):
         if names:
-            problems.append(f"{len(names)} {verb} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+            problems.append(f"{len(names)} {verb} ({named(names)})")
     if problems:
         raise ValueError(
             f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a "
@@ -42,7 +59,7 @@ def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
     bad = [k for k, t in state.items() if not _is_finite(t)]
     if bad:
         raise ValueError(
-            f"expected finite weights in the {what}, got NaN or infinity in {len(bad)} tensors ({', '.join(bad[:3])}); "
+            f"expected finite weights in the {what}, got NaN or infinity in {len(bad)} tensors ({named(bad)}); "
             "the file is damaged or its training diverged, get it again"
         )
 

@@ -106,7 +106,7 @@ def color_drift(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> ColorDr
     # float64 on the CPU: some devices have none, and cells are few
     image_CHW, reference_CHW = (resized(x, cells, "bilinear").cpu().double() for x in (image_CHW, reference_CHW))
     difference_N = ciede2000(*(lab_of_srgb(x.flatten(1)) for x in (image_CHW, reference_CHW)))
-    red, green, blue = ((image_CHW - reference_CHW).mean(dim=(1, 2)) * 255).tolist()
+    red, green, blue = (float(shift) for shift in (image_CHW - reference_CHW).mean(dim=(1, 2)) * 255)
     return ColorDrift(
         mean=difference_N.mean().item(),
         most=difference_N.quantile(0.95).item(),

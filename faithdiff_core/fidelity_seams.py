@@ -67,8 +67,9 @@ def find_seams(image_CHW: torch.Tensor, boxes: list[Box]) -> Seams:
         jumps_LS = _log_jumps(picture_CHW, lines_px)
         is_border_L = torch.tensor([line in border_px for line in lines_px], device=jumps_LS.device)
         jumps_LS = jumps_LS - jumps_LS[~is_border_L].mean()  # each way by itself: many pictures differ across and down
-        at_borders += jumps_LS[is_border_L].mean(dim=1).tolist()
-        elsewhere += jumps_LS[~is_border_L].mean(dim=1).tolist()
+        # torch says of what tolist gives only that it is a list
+        at_borders += jumps_LS[is_border_L].mean(dim=1).tolist()  # pyright: ignore[reportUnknownMemberType]
+        elsewhere += jumps_LS[~is_border_L].mean(dim=1).tolist()  # pyright: ignore[reportUnknownMemberType]
         ratios_LS = jumps_LS[is_border_L].exp()
         borders += [Border(is_row=is_row, line_px=px, ratios_S=r) for px, r in zip(sorted(border_px), ratios_LS, strict=True)]
     if not borders:
@@ -95,7 +96,7 @@ def seam_map(seams: Seams, size_px: Size) -> torch.Tensor:
 
 def _borders_px(boxes: list[Box], is_row: bool) -> set[int]:
     edges = ({box.top, box.top + box.height} if is_row else {box.left, box.left + box.width} for box in boxes)
-    return {edge * LATENT_CELL_PX for edge in set().union(*edges)}
+    return {edge * LATENT_CELL_PX for edge in set[int]().union(*edges)}
 
 
 def _log_jumps(image_CHW: torch.Tensor, lines_px: list[int]) -> torch.Tensor:

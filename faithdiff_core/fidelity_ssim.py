@@ -39,8 +39,8 @@ def ssim_strips(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> Iterato
     height, width = image_CHW.shape[1:]
     if min(height, width) < SSIM_WINDOW_PX:
         return
-    taps = torch.exp(-((torch.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2) ** 2) / (2 * SSIM_SIGMA_PX**2))
-    taps = (taps / taps.sum()).tolist()
+    taps_W = torch.exp(-((torch.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2) ** 2) / (2 * SSIM_SIGMA_PX**2))
+    taps = [float(tap) for tap in taps_W / taps_W.sum()]
     reach = SSIM_WINDOW_PX - 1
     for top in range(0, height - reach, STRIP_ROWS):
         rows = slice(top, top + STRIP_ROWS + reach)

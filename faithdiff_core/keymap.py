@@ -49,7 +49,7 @@ def ldm_to_diffusers(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _renamed(keys: list[str], blocks: list[Block], resnet_layers: dict[str, str]) -> dict[str, str]:
-    renamed = {}
+    renamed: dict[str, str] = {}
     for key in keys:
         for prefix, target, kind in blocks:
             if key.startswith(prefix):
@@ -74,8 +74,8 @@ def _indices(keys: Iterable[str], pattern: str) -> list[int]:
 def _diffusers_blocks(keys: list[str]) -> list[Block]:
     blocks: list[Block] = [(f"{d}.", f"{ldm}.", "same") for ldm, d in _SINGLE]
     n = 1  # input_blocks.0 is the first convolution
-    for i in _indices(keys, r"down_blocks\.(\d+)\."):
-        for j in _indices(keys, rf"down_blocks\.{i}\.resnets\.(\d+)\."):
+    for i in _indices(keys, r"down_blocks\.(\d)\."):  # one digit: SDXL has 3 levels of 3 layers; each costs a pass over all names
+        for j in _indices(keys, rf"down_blocks\.{i}\.resnets\.(\d)\."):
             blocks.append((f"down_blocks.{i}.resnets.{j}.", f"input_blocks.{n}.0.", "resnet"))
             blocks.append((f"down_blocks.{i}.attentions.{j}.", f"input_blocks.{n}.1.", "same"))
             n += 1
@@ -86,8 +86,8 @@ def _diffusers_blocks(keys: list[str]) -> list[Block]:
     blocks.append(("mid_block.attentions.0.", "middle_block.1.", "same"))
     blocks.append(("mid_block.resnets.1.", "middle_block.2.", "resnet"))
     n = 0
-    for i in _indices(keys, r"up_blocks\.(\d+)\."):
-        layers = _indices(keys, rf"up_blocks\.{i}\.resnets\.(\d+)\.")
+    for i in _indices(keys, r"up_blocks\.(\d)\."):
+        layers = _indices(keys, rf"up_blocks\.{i}\.resnets\.(\d)\.")
         attends = any(key.startswith(f"up_blocks.{i}.attentions.") for key in keys)
         for j in layers:
             blocks.append((f"up_blocks.{i}.resnets.{j}.", f"output_blocks.{n}.0.", "resnet"))
@@ -101,7 +101,7 @@ def _diffusers_blocks(keys: list[str]) -> list[Block]:
 def _ldm_blocks(keys: list[str]) -> list[Block]:
     blocks: list[Block] = [(f"{ldm}.", f"{d}.", "same") for ldm, d in _SINGLE]
     i = j = 0
-    for n in _indices(keys, r"input_blocks\.(\d+)\."):
+    for n in _indices(keys, r"input_blocks\.(\d{1,2})\."):
         if n == 0:
             continue
         if any(key.startswith(f"input_blocks.{n}.0.op.") for key in keys):
@@ -115,7 +115,7 @@ def _ldm_blocks(keys: list[str]) -> list[Block]:
     blocks.append(("middle_block.1.", "mid_block.attentions.0.", "same"))
     blocks.append(("middle_block.2.", "mid_block.resnets.1.", "resnet"))
     i = j = 0
-    for n in _indices(keys, r"output_blocks\.(\d+)\."):
+    for n in _indices(keys, r"output_blocks\.(\d{1,2})\."):
         upsamplers = [
             p for p in (f"output_blocks.{n}.1.conv.", f"output_blocks.{n}.2.conv.") if any(key.startswith(p) for key in keys)
         ]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from .checks import shown
 
 FORMAT = "1"
 ALIGN_ATTENTION = ("pointwise", "spatial")
@@ -34,8 +36,8 @@ class FaithDiffMetadata:
     target_size_px: int = RELEASED_TARGET_SIZE_PX
     base_model: str = ""
     license: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def to_header(self) -> dict[str, str]:
         """The safetensors header entries."""
@@ -61,7 +63,7 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
     told = header.get("faithdiff.format", FORMAT)
     if told != FORMAT:
         raise ValueError(
-            f"expected faithdiff.format {FORMAT}, got {told!r}; this file needs a newer ComfyUI-FaithDiff, update the pack"
+            f"expected faithdiff.format {FORMAT}, got {told!r:.40}; this file needs a newer ComfyUI-FaithDiff, update the pack"
         )
     size = header.get("faithdiff.target_size_px", str(RELEASED_TARGET_SIZE_PX))
     if not size.isascii() or not size.isdigit() or len(size) > 6 or int(size) < 1:
@@ -84,7 +86,7 @@ def _one_of(header: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> s
     value = header.get(name, allowed[0])
     if value not in allowed:
         raise ValueError(
-            f"expected {name} to be one of {', '.join(allowed)}, got {value!r}; update the pack or get the file again"
+            f"expected {name} to be one of {', '.join(allowed)}, got {value!r:.40}; update the pack or get the file again"
         )
     return value
 
@@ -92,15 +94,16 @@ def _one_of(header: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> s
 def _json_object(header: Mapping[str, str], name: str) -> dict[str, Any]:
     try:
         value = json.loads(header.get(name, "{}"))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: also a number of more than 4300 digits
         value = None
     if not isinstance(value, dict):
         raise ValueError(
-            f"expected {name} to be a JSON object, got {header.get(name, '')[:80]!r}; the file is damaged, get it again"
+            f"expected {name} to be a JSON object, got {header.get(name, '')!r:.80}; the file is damaged, get it again"
         )
-    for section, fields in value.items():
+    found = cast("dict[str, Any]", value)  # a JSON object's keys are strings
+    for section, fields in found.items():
         if name == "faithdiff.config" and not isinstance(fields, dict):
             raise ValueError(
-                f"expected {name} {section!r} to be a JSON object, got {fields!r}; the file is damaged, get it again"
+                f"expected {name} {section!r:.40} to be a JSON object, got {shown(fields)}; the file is damaged, get it again"
             )
-    return value
+    return found

@@ -122,7 +122,8 @@ def blend_weights(side_lat: int) -> list[torch.Tensor]:
     """Each window's weights along a side; they rise over OVERLAP_CELLS from a window's edge, and sum to 1 at every cell."""
     starts, window = window_starts(side_lat), min(WINDOW_CELLS, side_lat)
     cells_N = torch.arange(window, dtype=torch.float32) + 0.5
-    hats, total_N = [], torch.zeros(side_lat)
+    hats: list[torch.Tensor] = []
+    total_N = torch.zeros(side_lat)
     for start in starts:
         first, last = start == 0, start + window == side_lat
         rise_N = torch.ones(window) if first else (cells_N / OVERLAP_CELLS).clamp(max=1.0)

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from .alignment_hook import AlignmentState, attach, detach, mask_to_cells
 from .bundle import FaithDiffFeatures, check_size
+from .inputs import FROM_A_VAE, checked
 from .types import CATEGORY, FaithDiffFeaturesType
 from .unet_loader import model_channels, require_sdxl
 
@@ -75,6 +76,7 @@ class FaithDiffAlignLatent(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: comfy.model_patcher.ModelPatcher,
@@ -101,6 +103,8 @@ def _check(model: comfy.model_patcher.ModelPatcher, features: FaithDiffFeatures,
             f"{model_channels(model)}; take MODEL and faithdiff from the same Load FaithDiff Model"
         )
     check_size(features, samples)
+    if not torch.isfinite(samples).all():
+        raise ValueError(f"expected a latent of finite numbers, got NaN or infinity; {FROM_A_VAE}")
 
 
 def _aligned(

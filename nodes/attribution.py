@@ -13,6 +13,7 @@ from .alignment_patch import KEY as ALIGNMENT_KEY
 from .attribution_hook import Attribution
 from .attribution_picture import WordRun, show
 from .attribution_words import PromptWords, prompt_words, require_prompt
+from .inputs import checked
 from .sampler import NOISE_MODES, FaithDiffSampler
 from .types import CATEGORY
 from .unet_loader import require_sdxl
@@ -68,6 +69,7 @@ class FaithDiffAttribution(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: comfy.model_patcher.ModelPatcher,

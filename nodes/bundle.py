@@ -139,7 +139,11 @@ def _build(
     disable_dynamic: bool,
 ) -> comfy.model_patcher.ModelPatcher:
     # torch's own layers tell the shapes: the host's have no weights before loading when it manages memory dynamically.
-    check_state(make(torch.nn, device="meta").state_dict(), state, what)
+    try:
+        expected = make(torch.nn, device="meta").state_dict()
+    except RuntimeError as e:  # more values than a tensor can have
+        raise ValueError(f"expected usable sizes in the {what}, got others ({e!r:.120}); get the file again") from None
+    check_state(expected, state, what)
     check_finite(state, what)
     module = make(host.OPERATIONS, device="meta")
     # The file's own tensors, so that nothing is copied. Never fp8: these two are 2 % of the weights, and fidelity is in them.

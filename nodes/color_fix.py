@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import comfy.model_management as mm
 import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.color_fix import METHODS, fix_colors
 from ..faithdiff_core.geometry import Size, crop_to, padded_size_px
+from .inputs import FROM_A_VAE, checked
 from .types import CATEGORY
 
 
@@ -36,6 +38,7 @@ class FaithDiffColorFix(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image: torch.Tensor, reference: torch.Tensor, method: str) -> io.NodeOutput:
         size, got = Size(*reference.shape[1:3]), Size(*image.shape[1:3])
         if got not in (size, padded_size_px(size)):
@@ -49,6 +52,10 @@ class FaithDiffColorFix(io.ComfyNode):
         result_BHWC = torch.empty_like(reference)
         result_BHWC[..., 3:] = reference[..., 3:]
         for i in range(image.shape[0]):  # one at a time: a batch of frames needs no more memory than a frame
+            mm.throw_exception_if_processing_interrupted()
+            for name, batch in (("image", image), ("reference", reference)):
+                if not torch.isfinite(batch[i]).all():  # the colours of a single one would spread over the whole image
+                    raise ValueError(f"expected finite numbers in {name}, got NaN or infinity in image {i + 1}; {FROM_A_VAE}")
             image_1CHW, reference_1CHW = (batch[i : i + 1, ..., :3].movedim(-1, 1) for batch in (image, reference))
             result_BHWC[i : i + 1, ..., :3] = fix_colors(crop_to(image_1CHW, size), reference_1CHW, method).movedim(1, -1)
         return io.NodeOutput(result_BHWC)

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells, padded_size_px
 from .bundle import FaithDiffFeatures, FaithDiffModel
 from .encode_tiled import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
+from .inputs import checked
 from .types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
 
 PROGRESS_PER_IMAGE = 1000
@@ -58,14 +59,10 @@ class FaithDiffEncodeLQ(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, faithdiff: FaithDiffModel, image: torch.Tensor, tile_size: int, vae: comfy.sd.VAE | None = None
     ) -> io.NodeOutput:
-        if image.ndim != 4 or image.shape[-1] < 3 or 0 in image.shape:
-            raise ValueError(
-                f"expected an IMAGE (batch, height, width, 3 or 4 channels), got shape {tuple(image.shape)}; check what "
-                "is connected"
-            )
         _check_vae(vae)
         size_px = Size(*image.shape[1:3])
         features = FaithDiffFeatures(encode(faithdiff, image, tile_size), size_px, faithdiff)

@@ -56,7 +56,7 @@ def weights_path(name: str) -> str:
         if path is not None:
             return path
     raise ValueError(
-        f"expected the file {name!r} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
+        f"expected the file {name!r:.200} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
         f"{RELEASED_URL}) or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh "
         "the page"
     )

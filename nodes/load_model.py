@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..faithdiff_core.checkpoint import split_state_dict
 from . import folders
 from .bundle import FaithDiffModel, build_model
+from .inputs import checked
 from .types import CATEGORY, FaithDiffModelType
 from .unet_loader import WEIGHT_DTYPES, load_unet, model_channels, require_sdxl
 from .weights_file import read_weights
@@ -61,6 +62,7 @@ class FaithDiffLoadModel(io.ComfyNode):
         return folders.fingerprint(model_name)
 
     @classmethod
+    @checked
     def execute(
         cls, model_name: str, weight_dtype: str, base_model: comfy.model_patcher.ModelPatcher | None = None
     ) -> io.NodeOutput:

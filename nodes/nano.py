@@ -13,10 +13,12 @@ from comfy_api.latest import io
 
 from ..faithdiff_core.checks import check_finite, check_state
 from . import folders
+from .inputs import checked
 from .types import CATEGORY
 from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
 from .weights_file import read_weights
 
+HOST_NORM_GROUPS = 32  # of its VAE class, until `_set_norm_groups`
 PROMPT_TOKENS = 77  # length of a CLIP prompt
 
 
@@ -40,6 +42,7 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, vae_name: str) -> io.NodeOutput:
         state, header = read_weights(folders.weights_path(vae_name))
         try:
@@ -66,6 +69,7 @@ class FaithDiffNoPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model: comfy.model_patcher.ModelPatcher) -> io.NodeOutput:
         unet_config = require_sdxl(model, "model").model_config.unet_config
         pooled = torch.zeros(1, unet_config["adm_in_channels"] - SIZE_EMBEDDING_CHANNELS)
@@ -82,8 +86,12 @@ def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> com
         config = json.loads(header["faithdiff.vae_config"])
         widths, groups = config["block_out_channels"], config["norm_groups"]
         numbers = [*widths, groups, config["layers_per_block"], config["latent_channels"]]
-        sound = all(isinstance(n, int) and n > 0 for n in numbers) and not any(w % widths[0] or w % groups for w in widths)
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+        sound = isinstance(widths, list) and bool(widths) and all(type(n) is int and n > 0 for n in numbers)
+        sound = sound and not any(w % step for w in widths for step in (widths[0], groups, HOST_NORM_GROUPS))
+        # A VAE of these sizes is built to compare with: the weights must be of their order.
+        largest_side = max(side for tensor in state.values() for side in tensor.shape)
+        sound = sound and max(numbers) <= largest_side and len(widths) * config["layers_per_block"] <= len(state)
+    except (KeyError, TypeError, IndexError, ValueError, RecursionError):
         sound = False
     if not sound:
         raise ValueError("expected a nano VAE with faithdiff.vae_config in its header, got another file; use Load VAE for it")
@@ -91,7 +99,9 @@ def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> com
         state = comfy.diffusers_convert.convert_vae_state_dict(state)
     check_finite(state, "nano VAE")
     params = _host_config(config)
-    check_state(comfy.ldm.models.autoencoder.AutoencoderKL(**params).state_dict(), state, "nano VAE")
+    with torch.device("meta"):
+        expected = comfy.ldm.models.autoencoder.AutoencoderKL(**params).state_dict()
+    check_state(expected, state, "nano VAE")
     vae = comfy.sd.VAE(sd=state, config={"params": params})
     assert vae.first_stage_model is not None, "made by the config above"
     _set_norm_groups(vae.first_stage_model, groups)

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX
 from .alignment_hook import detach
+from .inputs import checked
 from .nano import FaithDiffNoPrompt
 from .plan import Plan, plan
 from .plan_text import plan_lines
@@ -58,6 +59,7 @@ class FaithDiffPlan(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: comfy.model_patcher.ModelPatcher,

@@ -8,6 +8,7 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..faithdiff_core.captions import trim_caption
+from .inputs import checked
 from .types import CATEGORY
 
 # How LLaVA and other captioners begin; the training rule drops as many words (official Realesrgan_offline_dataset.py:157-164).
@@ -64,6 +65,7 @@ class FaithDiffPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, clip: comfy.sd.CLIP | None, caption: str, trim: bool, add_quality: bool) -> io.NodeOutput:
         text = prompt_text(caption, trim=trim, add_quality=add_quality)
         return io.NodeOutput(encode(clip, text), encode(clip, ""), text)

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size, latent_size
+from .inputs import checked, checked_lists
 from .prompt import caption_inputs, encode, prompt_text
 from .prompt_one_tile import for_tile
 from .tile_model import tile_inputs
@@ -41,6 +42,7 @@ class FaithDiffSplitTiles(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image: torch.Tensor, tile_size: int, tile_overlap: float) -> io.NodeOutput:
         boxes = _grid(latent_size(Size(*image.shape[1:3])), tile_size, tile_overlap)
         px = [Box(*(side * LATENT_CELL_PX for side in box)) for box in boxes]
@@ -83,6 +85,7 @@ class FaithDiffTilePrompts(io.ComfyNode):
         )
 
     @classmethod
+    @checked_lists
     def execute(
         cls,
         clip: list[comfy.sd.CLIP | None],

@@ -13,6 +13,7 @@ from ..faithdiff_core.fidelity_map import draw
 from ..faithdiff_core.fidelity_seams import find_seams, seam_map
 from ..faithdiff_core.fidelity_ssim import psnr_db, ssim
 from ..faithdiff_core.geometry import Box, Size, latent_size, padded_size_px
+from .inputs import checked
 from .prompt_tiles import grid_inputs
 from .report_text import Figures, report_lines
 from .tiles_run import TileSettings
@@ -73,6 +74,7 @@ class FaithDiffReport(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         image: torch.Tensor,

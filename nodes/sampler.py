@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import comfy.model_patcher
 import comfy.samplers
@@ -10,6 +11,7 @@ import torch
 from comfy_api.latest import io
 from nodes import common_ksampler  # the host's
 
+from .inputs import check_prompt, checked
 from .plan import plan
 from .plan_text import plan_lines
 from .tile_model import tile_inputs
@@ -91,6 +93,7 @@ class FaithDiffSampler(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: comfy.model_patcher.ModelPatcher,
@@ -109,6 +112,9 @@ class FaithDiffSampler(io.ComfyNode):
         noise_mode: str = NOISE_MODES[0],
     ) -> io.NodeOutput:
         settings = TileSettings(tile_size_px=tile_size, tile_overlap_frac=tile_overlap, tile_batch=tile_batch)
+        check_prompt("positive", positive, model)
+        if cfg != 1.0 or negative:  # at 1 the host leaves the negative prompt out
+            check_prompt("negative", negative, model)
         latent = _sharing_noise(latent_image) if noise_mode == "shared" else latent_image
         tiled = with_tiles(model, settings)
         planned = plan(model, latent["samples"], steps=steps, cfg=cfg, settings=settings)
@@ -137,8 +143,7 @@ def _show(lines: list[str], node_id: str | None) -> None:
     logging.info("FaithDiff: %s; %s", *lines[:2])
     if node_id is None:
         return
-    from server import PromptServer  # the host's; there is none where the nodes are called without its executor
-
-    server = getattr(PromptServer, "instance", None)
+    # The host's module, which is there where a server runs; to import it elsewhere would bring in all of its web application.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.send_progress_text("\n".join(lines), node_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import comfy.model_patcher
 from comfy_api.latest import io
 
+from .inputs import checked
 from .tiles import with_tiles
 from .tiles_run import TileSettings
 from .types import CATEGORY
@@ -59,6 +60,7 @@ class FaithDiffTileModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model: comfy.model_patcher.ModelPatcher, tile_size: int, tile_overlap: float, tile_batch: int
     ) -> io.NodeOutput:

@@ -8,6 +8,7 @@ memory) is asked of the same host functions here.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ..faithdiff_core.architecture import unet_sizes
 from ..faithdiff_core.checks import check_finite, check_state
-from .host import patcher_class
+from .host import is_oom, patcher_class
 
 SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each
 
@@ -70,13 +71,16 @@ def load_unet(
         model_config = _model_config(unet, config)
         quantised = model_config.quant_config is not None
         expected = _expected_state(model_config)
-    except (KeyError, IndexError, TypeError, AttributeError) as e:  # the host's detection, on a file that lacks what it counts by
+    except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as e:
+        # The host's detection, on a file that lacks what it counts by, or sizes that no tensor can have.
         raise ValueError(
-            f"expected a whole SDXL-family UNet, got one whose layers do not add up ({e!r}); the file is damaged, get it again"
+            f"expected a whole SDXL-family UNet, got one whose layers do not add up ({e!r:.120}); get the file again"
         ) from None
     check_finite(unet, "UNet")
     markers = {name: unet.pop(name) for name in PREDICTION_MARKERS if name in unet}
     check_state(expected, unet, "UNet", names_only=quantised)
+    if quantised:
+        _check_size(expected, unet)
 
     load_device, offload_device = mm.get_torch_device(), mm.unet_offload_device()
     supported = list(model_config.supported_inference_dtypes)
@@ -85,11 +89,19 @@ def load_unet(
     model_config.set_inference_dtype(dtype, cast)
     model_config.optimizations["fp8"] = choice.fp8_matmul
 
-    model = model_config.get_model({**unet, **markers}, "")
-    patcher = patcher_class(disable_dynamic=disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
-    if quantised:
-        model.load_model_weights(unet, "", assign=patcher.is_dynamic())
-        return patcher
+    try:
+        model = model_config.get_model({**unet, **markers}, "")
+        patcher = patcher_class(disable_dynamic=disable_dynamic)(model, load_device=load_device, offload_device=offload_device)
+        if quantised:
+            model.load_model_weights(unet, "", assign=patcher.is_dynamic())
+            return patcher
+    except Exception as e:  # the host trusts marks (of the noise's kind, of quantised layers) and raises what it likes
+        if is_oom(e):
+            raise
+        raise ValueError(
+            f"expected a UNet whose marks and quantised layers make sense, got one that the host cannot build ({e!r:.120}); "
+            "the file is damaged, get it again"
+        ) from None
     if not patcher.is_dynamic():  # dynamic management reads from the mapped file and casts on the way to the device
         for name in list(unet):  # one at a time; a tensor whose type fits stays the file's own
             unet[name] = unet[name].to(device=offload_device, dtype=dtype)
@@ -137,6 +149,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
             f"{sizes.in_channels} latent channels, context {sizes.context_channels}, size embedding {sizes.adm_channels}; "
             "FaithDiff is SDXL only, choose FaithDiff.bin or a FaithDiff .safetensors"
         )
+    _require_few_blocks(unet)
     unet_config = comfy.model_detection.detect_unet_config(unet, "")
     _require_whole(unet_config)
     published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet)), comfy.supported_models.SDXL)
@@ -149,6 +162,23 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     quant_config: Any = comfy.utils.detect_layer_quantization(unet, "")
     model_config.quant_config = quant_config
     return model_config
+
+
+MOST_VALUES_PER_BYTE = 4
+"""Of a quantised file: 4-bit weights have 2, and the marks of shapes are not believed beyond that."""
+
+
+def _check_size(expected: dict[str, torch.Tensor], unet: dict[str, torch.Tensor]) -> None:
+    """A quantised file's shapes are its format's own; what the host will make of them must still be of the file's size."""
+    values, held_bytes = sum(t.numel() for t in expected.values()), sum(t.nbytes for t in unet.values())
+    if values > MOST_VALUES_PER_BYTE * held_bytes:
+        raise ValueError(f"expected a UNet of {values} values, got {held_bytes} bytes of it; get the file again")
+
+
+def _require_few_blocks(unet: dict[str, torch.Tensor]) -> None:
+    """The host's detection passes over all names once for each block."""
+    if any(re.search(r"\.\d{3,}(\.|$)", name) for name in unet):
+        raise ValueError("expected an SDXL-family UNet, got one of hundreds of blocks; the file is damaged, get it again")
 
 
 def _require_whole(unet_config: dict[str, Any]) -> None:

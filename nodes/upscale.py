@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import Size
+from .inputs import FROM_A_VAE, checked
 from .types import CATEGORY
 from .upscale_lanczos import lanczos
 
@@ -48,11 +49,8 @@ class FaithDiffUpscale(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, image: torch.Tensor, target: dict[str, Any], upscale_model: Any = None) -> io.NodeOutput:
-        if image.ndim != 4 or 0 in image.shape:
-            raise ValueError(
-                f"expected an IMAGE (batch, height, width, channels), got shape {tuple(image.shape)}; check what is connected"
-            )
         old = Size(*image.shape[1:3])
         size = target_size(old, target)
         if size.height < old.height or size.width < old.width:
@@ -63,6 +61,8 @@ class FaithDiffUpscale(io.ComfyNode):
         bar = comfy.utils.ProgressBar(image.shape[0])
         for i in range(image.shape[0]):  # one at a time: a batch of frames needs no more memory than a frame and the result
             mm.throw_exception_if_processing_interrupted()
+            if not torch.isfinite(image[i]).all():
+                raise ValueError(f"expected an image of finite numbers, got NaN or infinity in image {i + 1}; {FROM_A_VAE}")
             color_HWC, alpha_HWC = image[i, ..., :3], image[i, ..., 3:]
             if upscale_model is not None:
                 color_HWC = _enlarged(color_HWC, upscale_model)

@@ -6,6 +6,7 @@ brightness.
 
 from __future__ import annotations
 
+import comfy.model_management as mm
 import torch
 import torch.nn.functional as F
 
@@ -25,6 +26,7 @@ def lanczos(image_HWC: torch.Tensor, size: Size) -> torch.Tensor:
     columns, column_weights = (t.to(image_HWC.device) for t in _taps(image_HWC.shape[1], size.width))
     result_HWC = image_HWC.new_empty((*size, image_HWC.shape[2]))
     for top in range(0, size.height, STRIP_ROWS):
+        mm.throw_exception_if_processing_interrupted()
         strip = slice(top, top + STRIP_ROWS)
         strip_SWC = _weighted(image_HWC, rows[strip], row_weights[strip])
         result_HWC[strip] = _weighted(strip_SWC.transpose(0, 1), columns, column_weights).transpose(0, 1)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-import zipfile
 
 import comfy.utils
 import torch
 
+from ..faithdiff_core.pickle_check import PickleError, check_pickle
+from ..faithdiff_core.safetensors_check import check_safetensors
+
 PICKLE_MARK = b"\x80"  # first byte of every pickle since protocol 2
+ARCHIVE_MARK = b"PK\x03\x04"  # of the zip that torch.save writes around it
 
 
 def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """All tensors of a file and its safetensors header entries ({} for a pickle).
 
-    Safetensors are memory-mapped; pickles are read with `weights_only`, which runs no code.
+    Safetensors are memory-mapped; pickles are read with `weights_only`, which runs no code. Before that both are looked at by
+    readers that believe nothing: what a file declares it must hold, so that no small one takes much memory.
 
     Raises:
         ValueError: not a weight file, a damaged one, or a pickle that wants to run code. The message names the file.
@@ -31,14 +35,19 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             f"{name}: expected a weight file (.safetensors, or a torch pickle such as FaithDiff.bin), got something else; {again}"
         )
     try:
+        if is_safetensors:
+            check_safetensors(path)  # the host has a reader that takes offsets and lengths as they come
+        else:
+            check_pickle(path)
         state, header = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     except MemoryError:
         raise
     except Exception as e:  # the readers raise whatever they like, down to KeyError; an interrupt is a BaseException and passes
         if is_safetensors:
             reason = f"expected a whole .safetensors file, got one that is cut short or no safetensors at all ({_first_line(e)})"
-        elif _wants_to_run_code(e):
+        elif isinstance(e, PickleError) and e.wants_code:
             reason = "expected weights only, got a pickle that asks to run code; it was refused and nothing was run"
+            reason += f" ({_first_line(e)})"
         else:
             reason = f"expected a whole torch pickle of weights, got one that cannot be read ({_first_line(e)})"
         raise ValueError(f"{name}: {reason}; {again}") from None
@@ -46,16 +55,19 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise ValueError(
             f"{name}: expected a table of named tensors, got a pickle of {type(state).__name__} with other things in it; {again}"
         )
-    # Quantised files: the host's older marks, and those in the header, become the ones its layers read.
-    state, _ = comfy.utils.convert_old_quants(state, "", metadata=header)
+    try:
+        # Quantised files: the host's older marks, and those in the header, become the ones its layers read.
+        state, _ = comfy.utils.convert_old_quants(state, "", metadata=header)
+    except Exception as e:  # it trusts the marks
+        raise ValueError(
+            f"{name}: expected whole or no marks of quantised weights, got some that make no sense ({_first_line(e)}); {again}"
+        ) from None
     return state, dict(header or {})
 
 
 def _looks_like_pickle(path: str) -> bool:
-    if zipfile.is_zipfile(path):
-        return True
     with open(path, "rb") as f:
-        return f.read(1) == PICKLE_MARK
+        return f.read(4).startswith((PICKLE_MARK, ARCHIVE_MARK))
 
 
 def _looks_like_safetensors(path: str) -> bool:
@@ -63,9 +75,6 @@ def _looks_like_safetensors(path: str) -> bool:
         return f.read(9)[8:] == b"{"  # a JSON header after its length in 8 bytes
 
 
-def _wants_to_run_code(error: Exception) -> bool:
-    return any(word in str(error) for word in ("GLOBAL", "allowed global", "Unsupported class", "REDUCE", "unsafe"))
-
-
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return line if line.isprintable() else repr(line)

@@ -2,6 +2,7 @@
 
     environment.py [--with demo|test]                      print the paths as JSON
     environment.py [--with demo|test] --run ARGUMENTS      the environment's Python with these arguments
+    environment.py --with audit --run ARGUMENTS            the same in the environment of the audit tools
     environment.py ... --no-host --run ARGUMENTS           the same, without COMFYUI_PATH among its variables
 
 Standard library only; any working directory. COMFYUI_PATH: use that ComfyUI. COMFYUI_PYTHON: and that Python.

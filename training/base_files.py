@@ -4,7 +4,6 @@ Everything is returned in diffusers' names, the tensors mapped from the file."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from faithdiff_core.checkpoint import UNET_PREFIX
 from faithdiff_core.keymap import is_diffusers_unet, ldm_to_diffusers
+from training.json_text import parse_json
 from training.networks import LATENT_SCALE
 from training.weight_files import State, read_tensors
 
@@ -100,7 +100,13 @@ def _require_scale(config: Path | None) -> None:
 
 
 def _json_of(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        value = parse_json(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"expected JSON in {path}, got something else ({error}), get the folder again") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object in {path}, got a {type(value).__name__}, get the folder again")
+    return value
 
 
 def _modern(name: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.images import Located, read_bytes
+from training.json_text import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class CaptionFile:
         name = self.source if isinstance(self.source, Path) else self.source.path
         try:
             text = read_bytes(self.source).decode("utf-8-sig")
-            value = json.loads(text) if self.is_json else {"caption": text}
-        except (OSError, ValueError, RecursionError) as error:
+            value = parse_json(text) if self.is_json else {"caption": text}
+        except (OSError, ValueError) as error:
             raise ValueError(f"expected a caption as UTF-8 text or JSON, got {name} ({error}), correct or remove it") from error
         caption = value.get("caption", "") if isinstance(value, dict) else None
         if not isinstance(caption, str):

@@ -15,7 +15,10 @@ from faithdiff_core.captions import trim_caption
 from training import manifest
 from training.captioner import Captioner
 from training.images import read_image
+from training.json_text import parse_json
 from training.manifest import Record, Skipped
+
+_ROW = ("key", "digest", "caption")
 
 
 def caption_manifest(
@@ -73,9 +76,13 @@ def _resume(part: Path, captioner: Captioner) -> dict[tuple[str, str], str]:
     rows: list[dict[str, Any]] = []
     for line in whole.splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"expected captions of an interrupted run in {part}, got {line[:40]!r}, delete that file") from error
+            row = parse_json(line)
+            sound = isinstance(row, dict) and (not rows or all(isinstance(row.get(name), str) for name in _ROW))
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ValueError(f"expected captions of an interrupted run in {part}, got {line[:40]!r}, delete that file")
+        rows.append(row)
     if not rows:
         whole = (json.dumps(wanted) + "\n").encode()
     elif rows[0] != wanted:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training import commands
 from training.data_commands import add_data_verbs
-from training.errors import DivergedError, Interrupted, SaveError
+from training.errors import DivergedError, Interrupted, LostProcessError, SaveError
 from training.evaluate_command import add_evaluate_verb
 from training.restore_command import add_restore_verb
 from training.study_command import add_study_verb
@@ -126,7 +126,7 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0 = done, 1 = some pictures failed, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not
-    be saved, 130 = Ctrl-C, 143 = SIGTERM."""
+    be saved, 5 = another process of the run was lost, 130 = Ctrl-C, 143 = SIGTERM."""
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -138,6 +138,8 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(f"expected to read and write files, got {error}, check the path and the disk", 2)
     except DivergedError as error:
         return _failed(str(error), 3)
+    except LostProcessError as error:
+        return _failed(str(error), 5)
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -6,6 +6,7 @@ are counted by optimiser steps and by a sample's place in that batch, so nothing
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 PARTS_OF_STAGE = {
@@ -173,6 +174,8 @@ class TrainConfig:
     """An accelerate tracker: tensorboard, wandb, trackio, ...; "none" leaves only log.jsonl."""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            _expect(not isinstance(value, float) or math.isfinite(value), name, "a finite number", value)
         for name, allowed in CHOICES.items():
             _expect(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}", getattr(self, name))
         allowed = PARTS_OF_STAGE["joint"]
@@ -212,4 +215,4 @@ class TrainConfig:
 
 def _expect(holds: bool, name: str, wanted: str, got: object) -> None:
     if not holds:
-        raise ValueError(f"expected {name} to be {wanted}, got {got}, correct the configuration")
+        raise ValueError(f"expected {name} to be {wanted}, got {got!s:.60}, correct the configuration")

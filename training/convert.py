@@ -5,7 +5,6 @@ Needs torch and safetensors only. The input is mapped, so memory stays at about 
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from faithdiff_core.checkpoint import FaithDiffParts, assemble_adapter, assemble
 from faithdiff_core.checks import check_finite
 from faithdiff_core.metadata import FaithDiffMetadata
 from faithdiff_core.storage import write_safetensors
+from training.archives import write_archive
 from training.convert_check import require_sha256, require_written
 from training.weight_files import read_parts
 
@@ -56,7 +56,7 @@ def convert(source: Path, out: Path, *, layout: str | None, dtype: str, source_s
     state = LAYOUTS[chosen](parts)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".bin":
-        _save_pickle(out, state)
+        write_archive(out, state)
     else:
         write_safetensors(out, state, parts.metadata.to_header())
     require_written(out, state)
@@ -78,12 +78,3 @@ def _require_released_metadata(metadata: FaithDiffMetadata) -> None:
         told, read_as = getattr(metadata, name), getattr(plain, name)
         if told != read_as:
             raise ValueError(f"expected {name} = {read_as} for a .bin, which cannot say otherwise, got {told}, use .safetensors")
-
-
-def _save_pickle(out: Path, state: dict[str, torch.Tensor]) -> None:
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        torch.save(state, partial)
-        os.replace(partial, out)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from training.config import TrainConfig
 from training.devices import device_of, process_state
+from training.errors import LostProcessError
 from training.sharding import reshard_root, shard, unshard_root, whole
 
 
@@ -70,9 +72,23 @@ class Engine:
             torch.distributed.all_reduce(vector)
         return (vector / self.processes).tolist()
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        self.accelerator.wait_for_everyone()
+    def same_everywhere(self, value: int, what: str) -> None:
+        """Wait until every process is here. Raises ValueError, in all of them, if they come with different values."""
+        if self.mean([float(value != round(self.mean([float(value)])[0]))])[0]:
+            raise ValueError(
+                f"expected {what} to be the same in every process, got {value} in process {self.process} and others elsewhere; "
+                "check that all of them see the same run folder"
+            )
+
+    @contextlib.contextmanager
+    def naming_lost_processes(self) -> Iterator[None]:
+        """Context in which the end of another process is told as LostProcessError, not as the failed call to it."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.processes == 1 or not _tells_of_lost_process(error):
+                raise
+            raise LostProcessError(self.process, str(error).splitlines()[0]) from error
 
     @contextlib.contextmanager
     def evaluating(self, module: nn.Module):  # noqa: ANN201
@@ -82,3 +98,8 @@ class Engine:
             yield
         finally:
             reshard_root(module)
+
+
+def _tells_of_lost_process(error: RuntimeError) -> bool:
+    """Gloo, on CPUs, raises a plain RuntimeError."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

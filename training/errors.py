@@ -13,6 +13,16 @@ class SaveError(OSError):
     """The end of a run could not be saved."""
 
 
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, or does not answer."""
+
+    def __init__(self, process: int, reason: str) -> None:
+        super().__init__(
+            f"process {process} has lost another process of this run ({reason}); the last checkpoint is kept: see what the other "
+            "one printed last, then launch again with --resume"
+        )
+
+
 class Interrupted(KeyboardInterrupt):
     """Training stopped on a signal; everything up to the last step is saved."""
 

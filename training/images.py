@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,8 @@ from PIL import Image, ImageOps
 from training.files import write_atomically
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
 
 
 class Located(Protocol):
@@ -33,13 +36,13 @@ def read_bytes(source: Path | Located) -> bytes:
     with open(source.path, "rb") as file:
         if not source.size_bytes:
             return file.read()
+        there = max(os.fstat(file.fileno()).st_size - source.offset, 0)
+        if there < source.size_bytes:  # before room is made for what is not there
+            raise ValueError(
+                f"expected {source.size_bytes} bytes at {source.offset} of {source.path}, got {there}, copy it again"
+            )
         file.seek(source.offset)
-        data = file.read(source.size_bytes)
-    if len(data) < source.size_bytes:
-        raise ValueError(
-            f"expected {source.size_bytes} bytes at {source.offset} of {source.path}, got {len(data)}, copy it again"
-        )
-    return data
+        return file.read(source.size_bytes)
 
 
 def read_image(source: Path | Located) -> torch.Tensor:
@@ -56,13 +59,14 @@ def read_image(source: Path | Located) -> torch.Tensor:
 def decode_image(data: bytes, name: str) -> torch.Tensor:
     """The same from bytes; `name` is for the message."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             array = np.array(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
+    except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
+        reason = f"{type(error).__name__} {error!s:.160}"
+        raise ValueError(f"expected a readable picture, got {name} ({reason}), remove or replace it") from error
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 

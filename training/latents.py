@@ -5,7 +5,6 @@ Crop number i depends on (seed, i) and its picture alone, so it can be cut again
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,14 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
+from training.archives import read_archive, write_archive
 from training.config import TrainConfig
 from training.crops import Crop, ImageStore, Pictures
-from training.files import write_atomically
+from training.devices import warn
 from training.networks import encode
 from training.pairs import cut
-from training.seeds import generator_for, integer
-from training.unreadable import REPLACEMENTS_TRIED, Unreadable
+from training.seeds import generator_for
+from training.unreadable import Unreadable, others
 
 FORMAT = 2
 ENCODED_AT_ONCE = 8
@@ -74,14 +74,14 @@ def open_bank(
     path = folder / f"latents-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}.pt"
     try:
         # Mapped: several processes of one machine share the memory.
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        held = read_archive(path)
         return LatentBank(config, held["posterior"], held["record"])
     except FileNotFoundError:
         pass
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        print(f"warning: {path} is damaged ({str(error).splitlines()[0]}), it is made again")
+    except (KeyError, TypeError, ValueError) as error:
+        warn(f"{path} is damaged ({error}), it is made again")
     posterior, record = _encode_all(config, store, vae, device or torch.device("cpu"))
-    write_atomically(path, lambda temporary: torch.save({"posterior": posterior, "record": record}, temporary))
+    write_archive(path, {"posterior": posterior, "record": record})
     return LatentBank(config, posterior, record)
 
 
@@ -110,6 +110,4 @@ def _encode_all(
 def _candidates(seed: int, index: int, count: int) -> Iterator[int]:
     """The picture whose turn it is at crop `index`, then others to take instead."""
     yield index % count
-    generator = generator_for(seed, "bank-replacement", index)
-    for _ in range(REPLACEMENTS_TRIED):
-        yield integer(generator, 0, count - 1)
+    yield from others(seed, count, "bank-replacement", index)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from training import runstate
 from training.config import TrainConfig
 from training.devices import warn
 from training.engine import Engine
@@ -20,6 +23,7 @@ from training.optimisers import FusedBackward
 from training.plan import check_batches
 from training.progress import Reports
 from training.run import Run, former_state
+from training.run_lock import only_run_in
 from training.seeds import seed_for
 from training.task import Task
 from training.trackers import usable_tracker
@@ -36,18 +40,19 @@ def train(
     Interrupted after a signal, once the step is saved."""
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
-    state = former_state(run_dir, config, resume=resume)
-    engine.wait()  # until all have read what the main process may now change
-    run = Run(task, config, run_dir, extra, engine, state)
-    del state
-    reports = Reports(engine, config, run_dir, run.step)
-    last_step = config.steps if stop_after is None else min(config.steps, stop_after)
-    with Interrupts() as interrupts:
-        try:
-            figures, stopped_by = _steps(run, reports, interrupts, last_step)
-        finally:
-            reports.close()
-        run.finish()  # where a signal has stopped it between two saves, it saves now
+    with only_run_in(run_dir, engine), engine.naming_lost_processes():
+        state = former_state(run_dir, config, resume=resume)
+        engine.same_everywhere(0 if state is None else state["step"], "the newest whole checkpoint's step")
+        run = Run(task, config, run_dir, extra, engine, state)
+        del state
+        reports = Reports(engine, config, run_dir, run.step)
+        last_step = config.steps if stop_after is None else min(config.steps, stop_after)
+        with Interrupts() as interrupts:
+            try:
+                figures, stopped_by = _steps(run, reports, interrupts, last_step)
+            finally:
+                reports.close()
+            run.finish()  # where a signal has stopped it between two saves, it saves now
     if stopped_by:
         raise Interrupted(stopped_by, run.step)
     return figures
@@ -56,24 +61,41 @@ def train(
 def _steps(run: Run, reports: Reports, interrupts: Interrupts, last_step: int) -> tuple[dict[str, float], int]:
     """The last row of figures, and the signal that ended it (0 = none)."""
     config, first_step = run.config, run.step
-    figures: dict[str, float] = {}
+    figures = _former_row(run, reports)
     stopped_by = 0
     while run.step < last_step and not stopped_by:
         lr = run.set_lr()
         norm, stopped_by = _step(run, reports, interrupts, first=run.step == first_step)
         reports.advance()
         ending = run.step == last_step
-        if run.step % config.save_every == 0 or ending:
-            run.save()
-        validates = bool(config.validate_every) and (run.step % config.validate_every == 0 or ending) and not stopped_by
+        validates = _validates(run, ending=ending) and not stopped_by
+        row: dict[str, float] = {}
         if run.step % config.log_every == 0 or validates or ending or stopped_by:
-            figures = reports.row(run.step, lr=lr, norm=norm)
-            pictures: list[Path] = []
-            if validates:
-                found, pictures = _validate(run)
-                figures |= {f"validation/{name}": value for name, value in found.items()}
-            reports.write(figures, pictures)
+            row = reports.row(run.step, lr=lr, norm=norm)
+        if run.step % config.save_every == 0 or ending:
+            run.save(row)
+        if row:
+            figures = _report(run, reports, row, validates=validates)
     return figures, stopped_by
+
+
+def _validates(run: Run, *, ending: bool) -> bool:
+    return bool(run.config.validate_every) and (run.step % run.config.validate_every == 0 or ending)
+
+
+def _former_row(run: Run, reports: Reports) -> dict[str, float]:
+    """Report the step that the run goes on from, if it was killed after that checkpoint and before its row; returns the row."""
+    if not run.engine.mean([float(bool(run.row) and reports.row_missing)])[0]:
+        return {}
+    return _report(run, reports, run.row, validates=_validates(run, ending=run.step == run.config.steps))
+
+
+def _report(run: Run, reports: Reports, row: dict[str, float], *, validates: bool) -> dict[str, float]:
+    """Write a step's row, with its validation if that is due; returns the whole row."""
+    found, pictures = _validate(run) if validates else ({}, [])
+    figures = row | {f"validation/{name}": value for name, value in found.items()}
+    reports.write(figures, pictures)
+    return figures
 
 
 def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) -> tuple[float, int]:
@@ -133,11 +155,21 @@ def _validate(run: Run) -> tuple[dict[str, float], list[Path]]:
     if not engine.is_main and not engine.sharded:
         return {}, []
     try:
-        with tempfile.TemporaryDirectory() as elsewhere, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
-            folder = run.run_dir / "validation" if engine.is_main else Path(elsewhere)
-            folder.mkdir(parents=True, exist_ok=True)
+        with _pictures_folder(run) as folder, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
             figures = run.task.validate(run.step, folder)
     except OSError as error:
         warn(f"validation at step {run.step} was given up ({error}); training goes on")
         return {}, []
     return figures, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
+
+
+@contextlib.contextmanager
+def _pictures_folder(run: Run) -> Iterator[Path]:
+    """The run's folder of validation pictures; in processes but the main one, which measure only, a passing one."""
+    if not run.engine.is_main:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere)
+        return
+    folder = run.run_dir / runstate.VALIDATION
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder

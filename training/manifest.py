@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from training.files import write_text
-from training.shards import Segment
+from training.json_text import parse_json
+from training.shards import Segment, leads_out
 
 SPLITS = ("train", "val")
 
@@ -85,11 +86,11 @@ def read(path: Path) -> list[Record]:
         raise ValueError(f"expected a manifest, got {path}, which does not exist; make one with `python -m training prepare`")
     records: list[Record] = []
     seen: set[str] = set()
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             record = _parse(line, f"line {number} of {path}")
             if record.key in seen:
-                raise ValueError(f"expected one line for key {record.key!r} in {path}, got two, make the manifest again")
+                raise ValueError(f"expected one line for key {record.key!r:.60} in {path}, got two, make the manifest again")
             seen.add(record.key)
             records.append(record)
     if not records:
@@ -97,19 +98,21 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def _parse(line: str, where: str) -> Record:
+def _parse(line: bytes, where: str) -> Record:
     try:
-        value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"expected JSON on {where}, got {line[:40]!r}, make the manifest again") from error
+        value = parse_json(line)
+    except ValueError as error:
+        raise ValueError(f"expected JSON on {where}, got {line[:40]!r} ({error}), make the manifest again") from None
     if not isinstance(value, dict) or not _REQUIRED <= set(value) <= set(_FIELDS):
         raise ValueError(f"expected the fields {', '.join(_FIELDS)} on {where}, got {line[:60]!r}, make the manifest again")
     for name, given in value.items():
         kind = {"str": str, "int": int}[str(_FIELDS[name].type)]
         if type(given) is not kind or (kind is int and given < 0):
-            raise ValueError(f"expected {name} as {kind.__name__} on {where}, got {given!r}, make the manifest again")
+            raise ValueError(f"expected {name} as {kind.__name__} on {where}, got {given!r:.60}, make the manifest again")
+    if leads_out(value["key"]):  # files are named by keys
+        raise ValueError(f"expected a key that stays in its folder on {where}, got {value['key']!r:.60}, make the manifest again")
     if value["split"] not in SPLITS:
-        raise ValueError(f"expected split {' or '.join(SPLITS)} on {where}, got {value['split']!r}, correct it")
+        raise ValueError(f"expected split {' or '.join(SPLITS)} on {where}, got {value['split']!r:.60}, correct it")
     if bool(value.get("lq_path")) != bool(value.get("lq_scale")):
         raise ValueError(f"expected lq_path and lq_scale together on {where}, got one of them, make the manifest again")
     return Record(**value)

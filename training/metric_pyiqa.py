@@ -79,7 +79,7 @@ def _run(program: str, job: dict, weights: Path | None, progress: bool) -> dict:
         environment = {**os.environ, **offline, "PYTHONPATH": str(ROOT), "TORCH_HOME": folder}
         if weights is not None:
             environment["HF_HOME"] = str(weights.resolve() / "huggingface")
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - the interpreter that the user names, never a shell
             [program, "-m", "training.metric_pyiqa_worker", str(job_path), str(result_path)],
             cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=None if progress else subprocess.DEVNULL, check=False,
         )  # fmt: skip

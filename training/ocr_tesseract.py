@@ -64,7 +64,7 @@ class Tesseract:
 
     def _run(self, options: list[str], data: bytes = b"") -> str:
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # noqa: S603 - found on the path by its name, never a shell
                 [self._program, *options],
                 input=data,
                 capture_output=True,

@@ -51,8 +51,8 @@ class Reports:
         self._path = run_dir / LOG
         self._trackers = Trackers(engine.accelerator, config, step)
         self.window = Window()
-        if engine.is_main:
-            drop_rows_after(self._path, step)
+        self.row_missing = engine.is_main and drop_rows_after(self._path, step) < step
+        """Whether the log has no row of the step that the run goes on from (in the main process)."""
         self._bar = tqdm(
             total=config.steps, initial=step, desc=config.recipe, mininterval=2.0, dynamic_ncols=True, disable=not engine.is_main
         )
@@ -94,14 +94,18 @@ class Reports:
         self._trackers.close()
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Take rows beyond `step`, and half-written ones, out of a log: a run goes on from its checkpoint and writes them again."""
+def drop_rows_after(path: Path, step: int) -> int:
+    """Take rows beyond `step`, and half-written ones, out of a log: a run goes on from its checkpoint and writes them again.
+
+    Returns the step of the last row, 0 = there is none."""
     if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if (found := _step_of(line)) is not None and found <= step]
+        return 0
+    # What a crash of the machine has left there may be no text at all.
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and (found := _step_of(line)) is not None and found <= step]
     if kept != lines:
-        write_text(path, "".join(line + "\n" for line in kept))
+        write_text(path, "".join(kept))
+    return max((_step_of(line) or 0 for line in kept), default=0)
 
 
 def _step_of(line: str) -> int | None:

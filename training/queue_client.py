@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from training.json_text import parse_json
 from training.queue_prompt import Prompt, shown
 
 REQUEST_TIMEOUT_S = 60.0
@@ -24,8 +25,13 @@ QUICK_TIMEOUT_S = 20.0
 """The same where somebody waits for us to begin or to end."""
 SHUT_CODES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 502, 503, 504})
 """Statuses that a login page, a proxy or a redirect gives, and ComfyUI's API does not."""
+MOST_ANSWER_BYTES = 4 * 2**30
+"""No picture is larger as PNG: 32768 x 32768 in 8 bits has 3 GiB before it is packed. What sends more is no ComfyUI."""
+PIECE_BYTES = 2**22
 MOST_LETTERS = 300
 """A server's message is cut to this length."""
+MOST_ERROR_BYTES = 2**24
+"""Read of a refusal. ComfyUI's lists the errors of every node."""
 
 
 class NoAnswer(Exception):
@@ -129,8 +135,9 @@ class QueueClient:
     ) -> bytes:
         headers = self._headers | ({"Content-Type": content_type} if body is not None else {})
         try:
-            with self._opener.open(urllib.request.Request(self.url + path, body, headers), timeout=timeout_s) as answer:
-                return answer.read()
+            request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310 - server_url lets only http and https pass
+            with self._opener.open(request, timeout=timeout_s) as answer:
+                return _body(answer)
         except urllib.error.HTTPError as error:
             text = _text_of(error)
             if error.code in SHUT_CODES:
@@ -141,7 +148,20 @@ class QueueClient:
 
     def _json(self, data: bytes) -> Any:
         with _of_comfyui():
-            return json.loads(data)
+            return parse_json(data)
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    """An answer's bytes, in pieces: room is made for what comes, not for what its header says."""
+    pieces, count = [], 0
+    while piece := answer.read(PIECE_BYTES):
+        pieces.append(piece)
+        count += len(piece)
+        if count > MOST_ANSWER_BYTES:
+            raise NoAnswer(f"an answer of more than {MOST_ANSWER_BYTES // 2**20} MiB")
+    if answer.length:  # what a broken connection has left out
+        raise http.client.IncompleteRead(b"", answer.length)
+    return b"".join(pieces)
 
 
 @contextmanager
@@ -157,14 +177,14 @@ class _HttpRefused(Refused):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(one_line(f"HTTP {code} {text}"))
         try:
-            self.answer = json.loads(text)
+            self.answer = parse_json(text)
         except ValueError:
             self.answer = None
 
 
 def _text_of(error: urllib.error.HTTPError) -> str:
     try:
-        return error.read().decode("utf-8", errors="replace")
+        return error.read(MOST_ERROR_BYTES).decode("utf-8", errors="replace")
     except (OSError, http.client.HTTPException):
         return ""
 
@@ -179,14 +199,17 @@ def describe_refusal(answer: Any, prompt: Prompt) -> str:
     """ComfyUI's answer to a prompt that it does not take, in one line; empty if it is none."""
     if not isinstance(answer, dict):
         return ""
-    complaints = [
-        f"{shown(prompt, node_id)}: {error.get('message', '')}: {error.get('details', '')}".rstrip(": ")
-        for node_id, found in (answer.get("node_errors") or {}).items()
-        for error in found.get("errors", [])
-    ]
-    whole = answer.get("error") or ""
-    if isinstance(whole, dict):
-        whole = " ".join(filter(None, (whole.get("message"), whole.get("details"))))
+    try:
+        complaints = [
+            f"{shown(prompt, node_id)}: {error.get('message', '')}: {error.get('details', '')}".rstrip(": ")
+            for node_id, found in (answer.get("node_errors") or {}).items()
+            for error in found.get("errors", [])
+        ]
+        whole = answer.get("error") or ""
+        if isinstance(whole, dict):
+            whole = " ".join(filter(None, (whole.get("message"), whole.get("details"))))
+    except (AttributeError, TypeError):  # not ComfyUI's
+        return ""
     return one_line("; ".join(complaints) or str(whole))
 
 

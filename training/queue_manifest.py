@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from training.files import write_json
+from training.json_text import parse_json
 
 NAME = "restore.json"
 FORMAT = 1
@@ -97,9 +97,10 @@ def _told(workflow: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        entries = value["pictures"].values()
-        sound = value["format"] == FORMAT and all(entry["status"] in ("done", "failed") for entry in entries)
+        value = parse_json(path.read_bytes())
+        entries, workflow = value["pictures"].values(), value["workflow"]
+        sound = value["format"] == FORMAT and all(map(_is_entry, entries))
+        sound = sound and isinstance(workflow["sha256"], str) and all(isinstance(each, str) for each in workflow["settings"])
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -107,6 +108,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not sound:
         raise ValueError(f"expected the record of an earlier run in {path}, got something else; remove it or take another OUT")
     return value
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    wanted = {"done": ("source_sha256", "result_sha256"), "failed": ()}[entry["status"]]
+    return all(isinstance(entry[name], str) for name in wanted)
 
 
 def check_folders(source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, may_replace: bool) -> None:

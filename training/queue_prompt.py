@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import dataclasses
 import difflib
@@ -11,12 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.json_text import parse_json
+
 Prompt = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}. An input is a value, or [node id, output number]."""
 
 PICTURE_CLASS = "LoadImage"
 RESULT_CLASSES = ("SaveImage", "PreviewImage")
 SEED_INPUTS = ("seed", "noise_seed")
+MOST_LETTERS, MOST_NAMES = 60, 16
+"""Of a name in a message, and names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,13 @@ class PromptForm:
 
 def shown(prompt: Prompt, node_id: str) -> str:
     """`node 8 (FaithDiffSampler)`."""
-    return f"node {node_id} ({prompt.get(node_id, {}).get('class_type', 'unknown')})"
+    return f"node {short(node_id)} ({short(prompt.get(node_id, {}).get('class_type', 'unknown'))})"
+
+
+def short(text: str) -> str:
+    """Names and values of a workflow as messages show them: on one line, cut to MOST_LETTERS."""
+    flat = text if text.isprintable() else repr(text)
+    return flat if len(flat) <= MOST_LETTERS else flat[: MOST_LETTERS - 3] + "..."
 
 
 def read_prompt(path: Path) -> Prompt:
@@ -55,7 +66,7 @@ def read_prompt(path: Path) -> Prompt:
 
     Raises ValueError if it is none, or a graph as ComfyUI's editor saves it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise ValueError(f"expected a workflow in {path}, got none ({error.strerror}), check the path") from error
     except ValueError as error:
@@ -101,7 +112,10 @@ def make_form(
 
 
 def _is_node(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("class_type"), str) and isinstance(value.get("inputs"), dict)
+    if not (isinstance(value, dict) and isinstance(value.get("class_type"), str) and isinstance(value.get("inputs"), dict)):
+        return False
+    meta = value.get("_meta", {})
+    return isinstance(meta, dict) and isinstance(meta.get("title", ""), str)
 
 
 def _is_link(value: Any) -> bool:
@@ -132,14 +146,16 @@ def _node_of(prompt: Prompt, name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"expected a node's id or a title of one node, got {name!r}, the title of {', '.join(found)}; use an id")
+        same = ", ".join(found[:MOST_NAMES])
+        raise ValueError(f"expected a node's id or a title of one node, got {short(name)!r}, the title of {same}; use an id")
     titles = [node.get("_meta", {}).get("title", "") for node in prompt.values()]
-    raise ValueError(f"expected a node's id or title, got {name!r}, which no node has{_nearest(name, [*prompt, *titles])}")
+    raise ValueError(f"expected a node's id or title, got {short(name)!r}, which no node has{_nearest(name, [*prompt, *titles])}")
 
 
 def _nearest(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(filter(None, choices))}"
+    near = difflib.get_close_matches(name[:MOST_LETTERS], [each for each in choices if short(each) == each], n=1, cutoff=0.5)
+    names = [short(name) for name in choices if name]
+    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(names[:MOST_NAMES])}"
 
 
 def _input_node(prompt: Prompt, name: str | None) -> str:
@@ -175,7 +191,8 @@ def _output_node(prompt: Prompt, name: str | None) -> str:
 
 
 def _listed(prompt: Prompt, node_ids: Sequence[str]) -> str:
-    return ", ".join(f"{key} ({prompt[key].get('_meta', {}).get('title', 'no title')})" for key in node_ids) or "none"
+    titles = {key: prompt[key].get("_meta", {}).get("title", "no title") for key in node_ids[:MOST_NAMES]}
+    return ", ".join(f"{short(key)} ({short(title)})" for key, title in titles.items()) or "none"
 
 
 def _set_seed(prompt: Prompt, seed: int) -> None:
@@ -191,15 +208,16 @@ def _set_input(prompt: Prompt, text: str) -> None:
     place, equals, value = text.partition("=")
     dots = [index for index, letter in enumerate(place) if letter == "."]
     if not (equals and dots):
-        raise ValueError(f"expected NODE.INPUT=VALUE, got {text!r}; for example 8.seed=3")
+        raise ValueError(f"expected NODE.INPUT=VALUE, got {short(text)!r}; for example 8.seed=3")
     at = next((dot for dot in dots if _ids_of(prompt, place[:dot])), dots[0])
     node_id, name = _node_of(prompt, place[:at]), place[at + 1 :]
     inputs = prompt[node_id]["inputs"]
     if name not in inputs:
-        raise ValueError(f"expected an input of {shown(prompt, node_id)}, got {name!r}{_nearest(name, list(inputs))}")
+        raise ValueError(f"expected an input of {shown(prompt, node_id)}, got {short(name)!r}{_nearest(name, list(inputs))}")
     if _is_link(inputs[name]):
         raise ValueError(
-            f"expected an input with a value, got {place!r}, which is linked to {shown(prompt, inputs[name][0])}; set it there"
+            f"expected an input with a value, got {short(place)!r}, which is linked to "
+            f"{shown(prompt, inputs[name][0])}; set it there"
         )
     inputs[name] = _typed(inputs[name], value, place)
 
@@ -208,7 +226,7 @@ def _typed(present: Any, text: str, place: str) -> Any:
     """The value that `text` means for an input that now holds `present`. Texts need no quotes; whole numbers and others are one
     kind, because a browser writes 1.0 as 1."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         value = text
     if isinstance(present, str):
@@ -221,5 +239,6 @@ def _typed(present: Any, text: str, place: str) -> Any:
     else:
         fits = present is None or type(value) is type(present)
     if not fits:
-        raise ValueError(f"expected a value like {json.dumps(present)} for {place}, got {text!r}; write it as JSON")
+        like = short(json.dumps(present))
+        raise ValueError(f"expected a value like {like} for {short(place)}, got {short(text)!r}; write it as JSON")
     return value

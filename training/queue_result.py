@@ -10,11 +10,18 @@ from typing import Any
 
 from PIL import Image
 
+from training.images import IMAGE_FORMATS
 from training.queue_client import one_line
 from training.queue_prompt import PromptForm
 
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 """Pillow's modes that PNG can hold; a picture of another is made RGB."""
+
+
+RESULT_FORMATS = (*IMAGE_FORMATS, "GIF", "AVIF")
+"""What nodes that save pictures write."""
+MOST_PX = 2**29
+"""Pillow refuses beyond twice this, 32768 x 32768: a few kilobytes can say that they are a picture of any size."""
 
 
 class NoResult(Exception):
@@ -40,7 +47,15 @@ class Result:
 
 
 def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
-    """Read a history entry. Raises NoResult: a node failed, somebody interrupted, or there is not exactly one picture."""
+    """Read a history entry. Raises NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry
+    is none of ComfyUI's."""
+    try:
+        return _read_ending(entry, form)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise NoResult(one_line(f"expected a history entry of ComfyUI, got another answer ({error!r:.120})")) from error
+
+
+def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     status = entry.get("status") or {}
     messages: list[tuple[str, dict[str, Any]]] = [(kind, data) for kind, data in status.get("messages", [])]
     for kind, data in messages:
@@ -56,6 +71,8 @@ def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
         raise NoResult(
             f"expected one picture from {form.shown(form.output_node)}, got {len(images)}; name another by --output-node"
         )
+    if not all(isinstance(images[0].get(name, ""), str) for name in ("filename", "subfolder", "type")):
+        raise TypeError("a picture without a name")
     return Ending(image=images[0], seconds=_seconds(messages))
 
 
@@ -70,11 +87,11 @@ def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
 def read_result(data: bytes) -> Result:
     """Decode a picture; a PNG keeps its bytes, another format becomes one. Raises NoResult if it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=RESULT_FORMATS) as picture:
             picture.load()
             png = data if picture.format == "PNG" else _as_png(picture)
             return Result(png=png, width_px=picture.width, height_px=picture.height, mode=picture.mode)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # its decoders raise many kinds for damaged files
         raise NoResult(one_line(f"expected a picture from the server, got {len(data)} bytes that are none ({error})")) from error
 
 
@@ -86,9 +103,9 @@ def _as_png(picture: Image.Image) -> bytes:
 
 @contextmanager
 def large_pictures() -> Iterator[None]:
-    """Inside, Pillow opens pictures of any size: its limit is for strangers' files, and 16K results are beyond it."""
+    """Inside, Pillow opens pictures up to 32768 x 32768: its own limit is for strangers' files, and 16K results are beyond it."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    Image.MAX_IMAGE_PIXELS = MOST_PX
     try:
         yield
     finally:

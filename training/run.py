@@ -57,6 +57,9 @@ class Run:
         """Why the newest state is not on disk; empty = it is, or has not been due."""
         self.step = int(state["step"]) if state is not None else 0
         """Optimiser steps done."""
+        self.row: dict[str, float] = state.get("row", {}) if state is not None else {}
+        """The log's row of the step that the run goes on from; a run killed after its checkpoint has not written it."""
+        self._frozen_crc32: int | None = state.get("frozen_crc32") if state is not None else None
         only_train(task.module, task.groups())
         if state is not None:
             task.module.load_state_dict(state["model"])
@@ -76,7 +79,8 @@ class Run:
         if new:
             trained = trainable(self.task.groups())
             weights = self.task.module.state_dict()
-            runstate.begin(self.run_dir, {name: value for name, value in weights.items() if name not in trained})
+            frozen = {name: value for name, value in weights.items() if name not in trained}
+            self._frozen_crc32 = runstate.begin(self.run_dir, frozen)
         runstate.tidy(self.run_dir, self.step)
         write_text(self.run_dir / "config.json", to_json(self.config) + "\n")
 
@@ -112,9 +116,10 @@ class Run:
         self.ema.update(self.parameters, self.step)
         self.step += 1
 
-    def save(self) -> None:
-        """Write a checkpoint; all processes call it, the main one writes. A disk that is full or gone costs a warning and is kept
-        in `failure`: training goes on, and the next save tries again."""
+    def save(self, row: dict[str, float]) -> None:
+        """Write a checkpoint; all processes call it, the main one writes. `row`: the step's row of the log, {} = none is due.
+
+        A disk that is full or gone costs a warning and is kept in `failure`: training goes on, and the next save tries again."""
         keep = self.engine.is_main
         state = {
             "config": to_json(self.config),
@@ -123,6 +128,8 @@ class Run:
             "optimiser": state_by_name(self.optimiser, self.parameters, keep=keep),
             "ema": self.ema.state(self.parameters, keep=keep),
             "extra": self.extra,
+            "row": row,
+            "frozen_crc32": self._frozen_crc32,
         }
         self.failure = ""
         if keep:
@@ -136,7 +143,7 @@ class Run:
     def finish(self) -> None:
         """Make sure that the last step is on disk. Raises SaveError, in every process, if it is not."""
         if self.saved_step != self.step:
-            self.save()
+            self.save({})
         if self.engine.mean([float(bool(self.failure))])[0]:
             reason = self.failure or "the main process could not write"
             raise SaveError(f"step {self.step} could not be saved ({reason}); make room and go on with --resume")

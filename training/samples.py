@@ -6,7 +6,6 @@ Pictures come in a seeded order that uses each once before any comes again."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -17,8 +16,8 @@ from training.config import TrainConfig
 from training.crops import ImageStore, time_ids
 from training.latents import LatentBank
 from training.pairs import cut
-from training.seeds import generator_for, integer
-from training.unreadable import REPLACEMENTS_TRIED, Unreadable
+from training.seeds import generator_for
+from training.unreadable import Unreadable, others
 
 HELD_ORDERS = 8
 
@@ -95,7 +94,8 @@ class SampleSource:
 
     def _sample(self, step: int, place: int) -> Sample:
         bank, crop_px = self.bank, self.config.crops_at(step)[1]
-        items = chain((self._item(step, place),), self._others(step, place))
+        replacements = others(self.config.seed, len(self), self.config.stage, "replacement", step, place)
+        items = chain((self._item(step, place),), replacements)
         if bank is None:
             index, pictures = self._unreadable.first_readable(items)
             generator = self._generator(step, place, index)
@@ -125,12 +125,6 @@ class SampleSource:
                 generator = generator_for(self.config.seed, self.config.stage, "order", epoch)
                 self._orders[epoch] = torch.randperm(len(self), generator=generator)
             return int(self._orders[epoch][rest])
-
-    def _others(self, step: int, place: int) -> Iterator[int]:
-        """What to take instead of an unreadable one."""
-        generator = generator_for(self.config.seed, self.config.stage, "replacement", step, place)
-        for _ in range(REPLACEMENTS_TRIED):
-            yield integer(generator, 0, len(self) - 1)
 
 
 def _quiet_pool(threads: int) -> ThreadPoolExecutor:

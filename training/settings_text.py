@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from training.config import TrainConfig
+from training.json_text import parse_json
 
 
 def _known(name: str, source: str) -> None:
@@ -16,7 +17,7 @@ def _known(name: str, source: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
-        raise ValueError(f"expected a known setting{source}, got {name!r}, {hint}")
+        raise ValueError(f"expected a known setting{source}, got {name!r:.60}, {hint}")
 
 
 def _parse(name: str, kind: type, text: str) -> Any:
@@ -39,13 +40,13 @@ def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"expected KEY=VALUE after --set, got {text!r}, write for example --set steps=100")
+            raise ValueError(f"expected KEY=VALUE after --set, got {text!r:.60}, write for example --set steps=100")
         _known(name, "")
         kind = type(getattr(config, name))
         try:
             changes[name] = _parse(name, kind, value)
         except (ValueError, OverflowError):
-            raise ValueError(f"expected {kind.__name__} for {name}, got {value!r}, correct --set {text}") from None
+            raise ValueError(f"expected {kind.__name__} for {name}, got {value!r:.60}, correct --set {name}") from None
     return replace(config, **changes)
 
 
@@ -61,8 +62,8 @@ def from_json(text: str, source: str = "") -> TrainConfig:
     default."""
     where = f" in {source}" if source else ""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"expected a JSON object of settings{where}, got {text[:40]!r} ({error}), correct it") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object of settings{where}, got {type(value).__name__}, correct it")
@@ -71,7 +72,7 @@ def from_json(text: str, source: str = "") -> TrainConfig:
         _known(name, where)
         allowed = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[str(kinds[name])]
         if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in allowed):
-            raise ValueError(f"expected {kinds[name]} for {name}{where}, got {given!r}, correct it")
+            raise ValueError(f"expected {kinds[name]} for {name}{where}, got {given!r:.60}, correct it")
     missing = [name for name in ("recipe", "stage", "steps", "batch_size", "lr") if name not in value]
     if missing:
         raise ValueError(f"expected values for {', '.join(missing)}{where}, got none, add them")

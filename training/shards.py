@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from faithdiff_core.bounded_file import BoundedFile
 from training.caption_files import CaptionFile
 from training.images import IMAGE_SUFFIXES
 
@@ -38,11 +39,12 @@ def read_contents(shard: Path) -> Contents:
     contents = Contents()
     path = str(shard.resolve())
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with BoundedFile(shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 _add(contents, member, path)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        contents.refused.append((shard.name, f"expected a whole uncompressed .tar, got {error}"))
+    except (tarfile.TarError, OSError, EOFError, ValueError, ArithmeticError, LookupError, MemoryError) as error:
+        # The last four: numbers and names of a damaged header, a name that says it is longer than the memory.
+        contents.refused.append((shard.name, f"expected a whole uncompressed .tar, got {type(error).__name__} {error!s:.120}"))
     return contents
 
 
@@ -70,10 +72,22 @@ def _once(table: dict, key: str, value: object, contents: Contents) -> None:
     table.setdefault(key, value)
 
 
+def is_text(name: str) -> bool:
+    """Whether a file's name can be written as UTF-8; systems allow any bytes."""
+    return name.encode("utf-8", "replace").decode() == name
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name, put behind a folder, could mean a place outside it (on any system: a manifest travels), or none."""
+    path = PurePath(name)
+    return path.is_absolute() or bool(path.drive) or ".." in name.split("/") or "\\" in name or "\0" in name
+
+
 def _objection(member: tarfile.TarInfo) -> str:
     """Why a member must not be used; empty if it may."""
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or "\\" in member.name or "\0" in member.name:
+    if not is_text(member.name):
+        return "its name is no UTF-8"
+    if leads_out(member.name):
         return "its name is absolute or leads out of the shard"
     if not member.isreg() or member.issparse():
         return "it is a link, a device or a sparse file"

@@ -55,8 +55,8 @@ class StudyPlan:
     """What the nano VAE can carry. Share of the words that tesseract reads in its reconstructions of the truth: 0.09 at 28 px,
     0.62 at 36, 0.84 at 44, 0.98 at 52 and 0.97 at 60 (measured)."""
     row_photo_px: int = 128
-    row_photo_crops: int = 2
-    row_text_pictures: int = 12
+    row_photo_crops: int = 1
+    row_text_pictures: int = 6
     row_text_levels: tuple[str, ...] = ("II",)
     row_sampling: Sampling = SAMPLINGS["restored"]
     engines: tuple[str, ...] = ("tesseract", "rapidocr")

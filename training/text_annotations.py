@@ -8,17 +8,20 @@ KEY is the picture's path below its folder, without suffix (`training.images.pic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.files import write_json
+from training.json_text import parse_json
 
 NAME = "annotations.json"
 UNREADABLE = "###"
 """The text of a word that nobody can read, in the ICDAR robust-reading challenges: what is found there is not judged."""
+
+MOST_PX = 2**24
+"""Of a coordinate: beyond that float32 does not tell neighbouring pixels apart, and no picture reaches."""
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in px; x to the right and y down from the picture's upper left corner."""
@@ -43,7 +46,7 @@ class AnnotatedPicture:
 def read_annotations(path: Path) -> dict[str, AnnotatedPicture]:
     """The pictures of the file by key. Raises ValueError for a missing or broken file, and for a word without text or box."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ValueError(
             f"expected annotations in {path}, got {error}, make them with text-set or see docs/text_fidelity.md"
@@ -51,7 +54,7 @@ def read_annotations(path: Path) -> dict[str, AnnotatedPicture]:
     pictures = content.get("pictures") if isinstance(content, dict) else None
     if not isinstance(pictures, dict) or not pictures:
         raise ValueError(f'expected {{"pictures": {{KEY: {{"words": [...]}}}}}} in {path}, got none, see docs/text_fidelity.md')
-    return {key: _picture(value, f"{key!r} of {path}") for key, value in pictures.items()}
+    return {key: _picture(value, f"{key!r:.60} of {path}") for key, value in pictures.items()}
 
 
 def write_annotations(path: Path, pictures: Mapping[str, AnnotatedPicture]) -> None:
@@ -100,4 +103,6 @@ def _bounding_box(value: Any, name: str) -> Box:
 
 
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
+    return isinstance(value, list) and all(
+        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= MOST_PX for item in value
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from training.files import write_atomically
@@ -152,4 +152,4 @@ class TextCache:
             raise ValueError(
                 f"expected embeddings within half precision, got larger ones for {caption[:40]!r}, check the encoders"
             )
-        write_atomically(self.path(caption), lambda temporary: save_file(tensors, temporary))
+        write_atomically(self.path(caption), lambda temporary: (temporary.write_bytes(save(tensors)), None)[1])

@@ -5,16 +5,24 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tqdm import tqdm
 
 from training.crops import ImageStore, Pictures
+from training.seeds import generator_for, integer
 
 REPLACEMENTS_TRIED = 100
 """With 1 % unreadable, that many failures in a row do not happen."""
 NAMED = 5
 """So many keys are named in the error."""
+
+
+def others(seed: int, count: int, *parts: int | str) -> Iterator[int]:
+    """What to take, of so many, instead of an unreadable one; drawn by the seed and the names alone."""
+    generator = generator_for(seed, *parts)
+    for _ in range(REPLACEMENTS_TRIED):
+        yield integer(generator, 0, count - 1)
 
 
 class Unreadable:

@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from faithdiff_core.checks import check_state
 from faithdiff_core.storage import write_safetensors
 from training.base_files import read_vae_weights
+from training.json_text import parse_json
 from training.networks import LATENT_SCALE, NETWORKS, NetworkSpec, build_vae, encode
 from training.shapes import fits, vae_widths
 
@@ -76,12 +77,16 @@ def read_vae(path: Path, spec: NetworkSpec | None = None) -> AutoencoderKL:
         raise ValueError(f"expected a VAE, got {path}, which does not exist; name an exported VAE or an SDXL VAE")
     state, header = read_vae_weights(path)
     widths = vae_widths(state, "encoder.")
-    # A file that does not tell has SDXL's.
-    widths["vae_norm_groups"] = json.loads(header.get("faithdiff.vae_config", "{}")).get("norm_groups", SDXL_NORM_GROUPS)
+    try:
+        config = parse_json(header.get("faithdiff.vae_config", "{}"))
+        # A file that does not tell has SDXL's.
+        widths["vae_norm_groups"] = config.get("norm_groups", SDXL_NORM_GROUPS)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"expected a JSON object as faithdiff.vae_config in {path}, got {error}, get it again") from None
     fitting = [each for each in ([spec] if spec else NETWORKS.values()) if fits(widths, each)]
     if not fitting:
         wanted = " or ".join(str(each.vae_channels) for each in ([spec] if spec else NETWORKS.values()))
-        got = ", ".join(f"{name} {value}" for name, value in widths.items())
+        got = ", ".join(f"{name} {value!s:.80}" for name, value in widths.items())
         raise ValueError(f"expected a VAE of widths {wanted}, got {got} in {path}, choose the VAE of this network")
     with torch.device("meta"):
         vae = build_vae(fitting[0])

@@ -3,6 +3,7 @@ KL."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.groups import Groups
 from training.networks import LATENT_SCALE, build_vae, network_spec
 from training.seeds import generator_for, integer, seed_for, uniform
 from training.task import Batch, Figures
+from training.unreadable import Unreadable, others
 from training.vae_init import start_with_colour
 
 
@@ -84,6 +86,7 @@ class VAETask:
     def __init__(self, config: TrainConfig, store: ImageStore, start: AutoencoderKL | None = None) -> None:
         self.config = config
         self.store = store
+        self._unreadable = Unreadable(store, config.max_unreadable_frac)
         self.device = device_of(config)
         vae = start or build_vae_module(config)
         if start is None and config.start_crops:
@@ -91,9 +94,16 @@ class VAETask:
         self.module = RoundTrip(vae)
 
     def _start_crop(self, index: int) -> torch.Tensor:
-        generator = generator_for(self.config.seed, "vae-start", index)
-        image = self.store.get(integer(generator, 0, len(self.store) - 1))
-        return draw_crop(image, self.config.crop_px, self.config.max_zoom_out, generator).image_CHW
+        return self._crop(generator_for(self.config.seed, "vae-start", index), self.config.crop_px)
+
+    def _crop(self, generator: torch.Generator, crop_px: int) -> torch.Tensor:
+        """A crop of the picture that the generator draws; an unreadable one is replaced.
+
+        Raises ValueError when too many have turned unreadable."""
+        seed = generator.initial_seed()
+        items = chain((integer(generator, 0, len(self.store) - 1),), others(seed, len(self.store), "vae-replacement"))
+        _, pictures = self._unreadable.first_readable(items)
+        return draw_crop(pictures.image_u8, crop_px, self.config.max_zoom_out, generator).image_CHW
 
     def groups(self) -> Groups:
         """(name, share of the learning rate, parameters) of everything trained."""
@@ -112,8 +122,7 @@ class VAETask:
         images, noises, errors = [], [], []
         for place in places:
             generator = generator_for(self.config.seed, "vae", step, place)
-            index = integer(generator, 0, len(self.store) - 1)
-            images.append(draw_crop(self.store.get(index), crop_px, self.config.max_zoom_out, generator).image_CHW)
+            images.append(self._crop(generator, crop_px))
             noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
             if self.config.latent_noise:
                 strength = uniform(generator, 0.0, self.config.latent_noise) / LATENT_SCALE

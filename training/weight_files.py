@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from faithdiff_core.checkpoint import FaithDiffParts, split_state_dict
+from faithdiff_core.pickle_check import check_pickle
+from faithdiff_core.safetensors_check import check_safetensors
 
 State = dict[str, torch.Tensor]
 
@@ -18,21 +20,29 @@ CHUNK_BYTES = 16 * 2**20
 
 
 def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
-    """All tensors of a file, mapped, and its safetensors header entries ({} for a pickle). No code in a pickle is ever run.
+    """All tensors of a file, mapped, and its safetensors header entries ({} for a pickle). No code in a pickle is ever run, and
+    none is read that declares more than it holds.
 
     Raises ValueError if the file is missing, damaged or holds other things."""
     if not source.is_file():
         raise ValueError(f"expected a file of weights, got {source}, which does not exist, check the path")
     try:
         if source.suffix in (".safetensors", ".sft"):
+            check_safetensors(source)
             with safe_open(source, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
+        check_pickle(source)
         state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
+    except OSError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        reason = line if line.isprintable() else repr(line)
         raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ValueError(f"expected a table of named tensors, got other things in {source}, get it again")
     return state, {}
 
@@ -49,3 +59,12 @@ def file_digest(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def file_crc32(path: Path) -> int:
+    """CRC-32 of a file: for damage, not against forgery. Raises OSError."""
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum

@@ -20,20 +20,20 @@ DEMO_WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"
 DEMO_FOLDER = ROOT / "demo"
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    """A running ComfyUI with the pack in it, in a folder of its own; the demo's photos are in its input folder."""
-    python = Path(sys.executable)
-    base = tmp_path_factory.mktemp("comfyui")
-    options = ServerOptions(
-        python=python, host=Path(os.environ["COMFYUI_PATH"]), base=base, port=free_port(), cpu=not has_gpu(python)
-    )
-    running = HostServer(options)
+def started_server(python: Path, host: Path, base: Path) -> Iterator[HostServer]:
+    """A running ComfyUI of this source with the pack in it, all that it writes in `base`; the demo's photos are its input."""
+    running = HostServer(ServerOptions(python=python, host=host, base=base, port=free_port(), cpu=not has_gpu(python)))
     running.input_folder.mkdir(parents=True)
     for photo in DEMO_FOLDER.glob("*.png"):
         shutil.copyfile(photo, running.input_folder / photo.name)
     with running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    """The server of the test session, in a folder of its own."""
+    yield from started_server(Path(sys.executable), Path(os.environ["COMFYUI_PATH"]), tmp_path_factory.mktemp("comfyui"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections import namedtuple
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hostrun import environment, lock, paths, pip, source
+from hostrun import environment, lock, paths, pins, pip, source
 from hostrun.errors import SetupError, run_command
 
 GIB = 1024**3
@@ -37,7 +37,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> list[str]:
 
     def fake_venv(folder: Path) -> None:
         done.append("venv")
-        python = environment._venv_python(folder)
+        python = environment.venv_python(folder)
         python.parent.mkdir(parents=True)
         python.touch()
 
@@ -55,7 +55,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> list[str]:
         (folder / "main.py").touch()
         return folder
 
-    monkeypatch.setattr(environment, "_make_venv", fake_venv)
+    monkeypatch.setattr(environment, "make_venv", fake_venv)
     monkeypatch.setattr(environment, "run_pip", fake_pip)
     monkeypatch.setattr(environment, "fetch_host", fake_host)
     monkeypatch.setattr(environment, "_check_imports", lambda python: done.append("imports"))
@@ -96,9 +96,10 @@ def test_interrupted_test_tools_do_not_count(steps: list[str]) -> None:
 
 def test_changed_pins_make_another_environment(steps: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = environment.ensure("demo")
-    changed = tmp_path / "constraints.txt"
-    changed.write_text(environment.CONSTRAINTS.read_text() + "# changed\n")
-    monkeypatch.setattr(environment, "CONSTRAINTS", changed)
+    shutil.copytree(pins.LOCKS, tmp_path / "lock")
+    with (tmp_path / "lock" / "test.txt").open("a") as changed:
+        changed.write("# changed\n")
+    monkeypatch.setattr(pins, "LOCKS", tmp_path / "lock")
     assert environment.ensure("demo").python != first.python
 
 
@@ -151,7 +152,7 @@ def test_second_run_takes_under_two_seconds_from_any_folder(tmp_path: Path) -> N
 def test_python_without_the_hosts_requirements_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
-    monkeypatch.setenv("COMFYUI_PYTHON", str(environment._venv_python(bare)))
+    monkeypatch.setenv("COMFYUI_PYTHON", str(environment.venv_python(bare)))
     with pytest.raises(SetupError, match=r"expected torch, .*, aiohttp, PIL in the ComfyUI's own Python .*, got none"):
         environment.ensure("demo")
 
@@ -212,14 +213,6 @@ def test_archive_with_links_or_paths_outside_is_refused(evil: str, tmp_path: Pat
         tar.addfile(member, io.BytesIO(b""))
     with pytest.raises(SetupError, match="expected only plain files"):
         source.unpack_folder(archive, PurePosixPath("x/vendor"), tmp_path / "out")
-
-
-def test_another_comfyui_decides_over_its_own_requirements(tmp_path: Path) -> None:
-    (tmp_path / "requirements.txt").write_text("torch\nnumpy>=1.25.0\ncomfyui-frontend-package==9.9.9\naccelerate==9.9\n")
-    text = environment._constraints_for(tmp_path, tmp_path).read_text()
-    pinned = {line.split("==")[0] for line in text.splitlines()}
-    assert {"torch", "torchvision", "torchaudio", "pytest", "diffusers"} <= pinned
-    assert not {"numpy", "comfyui-frontend-package", "accelerate"} & pinned
 
 
 def test_lock_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) -> None:

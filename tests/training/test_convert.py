@@ -125,7 +125,7 @@ def test_a_broken_download_is_seen(released: Path, tmp_path: Path, capsys: pytes
         assert "expected" in capsys.readouterr().err and not out.exists()
 
 
-@pytest.mark.parametrize(("name", "writer"), [("ours.safetensors", "write_safetensors"), ("back.bin", "_save_pickle")])
+@pytest.mark.parametrize(("name", "writer"), [("ours.safetensors", "write_safetensors"), ("back.bin", "write_archive")])
 def test_what_was_written_is_read_back(
     released: Path, tmp_path: Path, name: str, writer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,7 @@
 
     cache/                                FAITHDIFF_CACHE, else ~/.cache/comfyui-faithdiff
       comfyui-<version>-<hash>/           the host's source, where no ComfyUI is around already (and the oldest, for tests)
-      env-py3.11-<digest of all pins>/    the virtual environment
+      env-py3.11-<digest of the locks>/     the virtual environment
         faithdiff-demo.json               stamp: the host's requirements are in
         faithdiff-test.json               stamp: the tools of `make test` and `make lint` are in as well
       set-up.lock, set-up.log
@@ -13,11 +13,8 @@ An environment without its stamp was interrupted: it is deleted and made anew, n
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -27,16 +24,13 @@ from pathlib import Path
 
 from .errors import SetupError
 from .lock import held
-from .paths import GIB, TOOLS, cache_dir, existing_comfyui, require_free_space
+from .paths import GIB, cache_dir, existing_comfyui, require_free_space
+from .pins import TORCH_TRIO, digest, for_another_host, locked
 from .pip import run_pip
-from .source import CURRENT, OLDEST, fetch_host, host_folder
+from .source import OLDEST, fetch_host, host_folder
 from .status import minutes, say
 
 PROFILES = ("demo", "test")
-CONSTRAINTS = TOOLS / "constraints.txt"
-TEST_REQUIREMENTS = TOOLS / "requirements-test.txt"
-TORCH_TRIO = ("torch", "torchvision", "torchaudio")
-BUILD_TOOLS = ("pip", "setuptools", "wheel")
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)  # what torch 2.11.0 has wheels for
 
 # Measured on Linux with the CUDA builds: 6.5 GB installed, 8.2 GB at the peak while the wheels are unpacked;
@@ -68,11 +62,11 @@ def ensure(profile: str = "demo") -> Environment:
     if python is not None and existing is not None:
         _check_modules(python, profile)
         return Environment(python=python, host=existing, own_python=False)
-    _check_this_python()
+    check_this_python()
     cache = cache_dir()
-    folder = cache / f"env-py{sys.version_info.major}.{sys.version_info.minor}-{_digest(existing)}"
+    folder = cache / f"env-py{sys.version_info.major}.{sys.version_info.minor}-{digest(existing)}"
     host = existing or host_folder(cache)
-    environment = Environment(python=_venv_python(folder), host=host, own_python=True)
+    environment = Environment(python=venv_python(folder), host=host, own_python=True)
     if _is_complete(folder, host, profile):
         return environment
     with held(cache / "set-up.lock", lambda: say("  another set-up is running; waiting for it ...")):
@@ -109,21 +103,21 @@ def _make(folder: Path, existing: Path | None, cache: Path, profile: str) -> Non
     )
     say(f"Setting up the {profile} environment in {folder} (once; a few minutes, about 2.3 GB to fetch and 6.5 GB on disk).")
     _mention_older(cache, folder)
-    python = _venv_python(folder)
+    python = venv_python(folder)
     try:
         if "demo" in missing:
-            _make_venv(folder)
-            _pip_install(python, ["--upgrade", *BUILD_TOOLS], "1/3 pip, setuptools, wheel", CONSTRAINTS, log, scratch, first=True)
+            make_venv(folder)
+            pip_install(python, locked("build"), "1/3 pip, setuptools, wheel", log, scratch, first=True)
         host = existing or fetch_host(cache, python, log, scratch)
-        constraints = _constraints_for(existing, folder)
         if "demo" in missing:
-            requirements = [*TORCH_TRIO, "--requirement", str(host / "requirements.txt")]
-            _pip_install(python, requirements, "2/3 torch and ComfyUI's requirements", constraints, log, scratch)
+            wanted = for_another_host("demo", existing, folder) if existing else locked("demo")
+            pip_install(python, wanted, "2/3 torch and ComfyUI's requirements", log, scratch)
             _check_imports(python)
             _write_stamp(folder, "demo", host)
         if "test" in missing:
             (folder / "test-started").touch()
-            _pip_install(python, ["--requirement", str(TEST_REQUIREMENTS)], "3/3 test and lint tools", constraints, log, scratch)
+            wanted = for_another_host("test", existing, folder) if existing else locked("test")
+            pip_install(python, wanted, "3/3 test and lint tools", log, scratch)
             (folder / "test-started").unlink()
             _write_stamp(folder, "test", host)
     finally:
@@ -131,16 +125,15 @@ def _make(folder: Path, existing: Path | None, cache: Path, profile: str) -> Non
     say(f"Environment ready after {minutes(time.monotonic() - started)}.")
 
 
-def _pip_install(
-    python: Path, arguments: Sequence[str], title: str, constraints: Path, log: Path, scratch: Path, *, first: bool = False
-) -> None:
-    # The first call is small; few retries make a missing network show in seconds.
+def pip_install(python: Path, arguments: Sequence[str], title: str, log: Path, scratch: Path, *, first: bool = False) -> None:
+    """`first`: the first call of a set-up is small; few retries make a missing network show in seconds. Raises SetupError."""
     patience = ["--retries", "1", "--timeout", "15"] if first else []
-    command = ["install", "--progress-bar", "off", *patience, "--constraint", str(constraints), *arguments]
+    command = ["install", "--progress-bar", "off", *patience, *arguments]
     run_pip(python, command, title=title, log=log, scratch=scratch)
 
 
-def _check_this_python() -> None:
+def check_this_python() -> None:
+    """Raises SetupError for a Python that torch has no wheels for."""
     here = sys.version_info[:2]
     if not OLDEST_PYTHON <= here <= NEWEST_PYTHON:
         wanted = f"{OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} to {NEWEST_PYTHON[0]}.{NEWEST_PYTHON[1]}"
@@ -149,7 +142,8 @@ def _check_this_python() -> None:
         )
 
 
-def _make_venv(folder: Path) -> None:
+def make_venv(folder: Path) -> None:
+    """An empty environment of this Python with the pip that came with it. Raises SetupError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     result = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode == 0:
@@ -206,31 +200,7 @@ def _check_modules(python: Path, profile: str) -> None:
         )
 
 
-def _constraints_for(existing: Path | None, folder: Path) -> Path:
-    """All pins for the host they were made for; for another ComfyUI only those that its own requirements leave open."""
-    if existing is None:
-        return CONSTRAINTS
-    theirs = set(_names((existing / "requirements.txt").read_text(encoding="utf-8"))) - set(TORCH_TRIO)
-    wanted = (set(_names(TEST_REQUIREMENTS.read_text(encoding="utf-8"))) | set(TORCH_TRIO)) - theirs
-    lines = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if set(_names(line)) & wanted]
-    path = folder / "constraints.txt"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _names(requirements: str) -> list[str]:
-    found = re.findall(r"^([A-Za-z0-9][A-Za-z0-9._-]*)", requirements, flags=re.MULTILINE)
-    return [re.sub(r"[-_.]+", "-", name).lower() for name in found]
-
-
-def _digest(existing: Path | None) -> str:
-    host = (existing / "requirements.txt").read_bytes() if existing else CURRENT.sha256.encode()
-    machine = f"{platform.system()}-{platform.machine()}".encode()
-    parts = (CONSTRAINTS.read_bytes(), TEST_REQUIREMENTS.read_bytes(), host, machine)
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:10]
-
-
-def _venv_python(folder: Path) -> Path:
+def venv_python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
@@ -240,9 +210,7 @@ def _stamp(folder: Path, profile: str) -> Path:
 
 def _is_complete(folder: Path, host: Path, profile: str) -> bool:
     names = PROFILES[: PROFILES.index(profile) + 1]
-    return (
-        all(_stamp(folder, name).is_file() for name in names) and _venv_python(folder).exists() and (host / "main.py").is_file()
-    )
+    return all(_stamp(folder, name).is_file() for name in names) and venv_python(folder).exists() and (host / "main.py").is_file()
 
 
 def _write_stamp(folder: Path, profile: str, host: Path) -> None:

@@ -1,0 +1,153 @@
+"""What a node is given, looked at before it works.
+
+The host checks numbers and choices against their bounds, but takes any JSON where a link belongs, NaN for a number, and whatever
+other packs' nodes give. An input's name says its type, the same in all nodes (tests/host/test_inputs.py holds the table to their
+schemas).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
+
+TYPES = {
+    "model": "MODEL", "base_model": "MODEL", "faithdiff": "FAITHDIFF_MODEL", "features": "FAITHDIFF_FEATURES",
+    "image": "IMAGE", "reference": "IMAGE", "truth": "IMAGE", "mask": "MASK", "latent": "LATENT", "latent_image": "LATENT",
+    "positive": "CONDITIONING", "negative": "CONDITIONING", "clip": "CLIP", "vae": "VAE", "upscale_model": "UPSCALE_MODEL",
+    "caption": "STRING", "captions": "STRING", "shared": "STRING", "prompt": "STRING", "words": "STRING",
+}  # fmt: skip
+# What each has to have; other packs' classes need not be the host's.
+ATTRIBUTES = {
+    "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
+    "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
+}  # fmt: skip
+# What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision.
+FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"
+MAY_LACK = ("CLIP", "VAE")  # a checkpoint gives None where it has none; who needs them says what to do then
+
+
+def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """For a node's `execute`: raises ValueError, with one message, where an input is not what its name says."""
+    return _checking(execute, lambda value: [value])
+
+
+def checked_lists(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a node that takes every input as a list."""
+    return _checking(execute, lambda value: value)
+
+
+def _checking(execute: Callable[..., Any], values_of: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
+    signature = inspect.signature(execute)
+
+    @functools.wraps(execute)
+    def with_checks(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind_partial(*args, **kwargs).arguments
+        for name, parameter in signature.parameters.items():
+            if parameter.default is parameter.empty and name not in given:  # the host hands on no choice that it does not know
+                raise ValueError(f"expected one of the choices of {name}, got none that there is; choose one")
+        for name, values in given.items():
+            optional = signature.parameters[name].default is None
+            for value in values_of(values) if name != "cls" else ():
+                if value is not None or not optional:
+                    _check(name, value)
+        return execute(*args, **kwargs)
+
+    return with_checks
+
+
+def _check(name: str, value: Any) -> None:
+    kind = TYPES.get(name)
+    if kind is None:
+        if isinstance(value, dict):  # of a choice, and the number that belongs to it
+            for part, number in value.items():
+                _check(part, number)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected a finite number as {name}, got {value}; give one")
+    elif kind in CHECKS:
+        CHECKS[kind](name, value)
+    elif not (value is None and kind in MAY_LACK) and not all(hasattr(value, a) for a in ATTRIBUTES[kind]):
+        raise ValueError(f"expected a {kind} as {name}, got {_described(value)}; connect a node that gives one")
+
+
+def _check_image(name: str, value: Any) -> None:
+    sound = isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[3] >= 3 and 0 not in value.shape
+    if not sound or not value.is_floating_point():
+        raise ValueError(
+            f"expected an IMAGE (batch, height, width, 3 or 4 channels) of numbers in [0, 1] as {name}, got {_described(value)}; "
+            "check what is connected"
+        )
+
+
+def _check_mask(name: str, value: Any) -> None:
+    if not isinstance(value, torch.Tensor) or value.ndim < 2 or 0 in value.shape or not torch.isfinite(value).all():
+        raise ValueError(f"expected a MASK of finite numbers as {name}, got {_described(value)}; check what is connected")
+
+
+def _check_latent(name: str, value: Any) -> None:
+    samples = value.get("samples") if isinstance(value, dict) else None
+    if isinstance(samples, torch.Tensor) and (samples.ndim < 3 or 0 in samples.shape):
+        raise ValueError(
+            f"expected an SDXL image latent (batch, 4, height, width) as {name}, got {_described(samples)}; use the latent from "
+            "Encode LQ Features"
+        )
+    if not isinstance(samples, torch.Tensor) and not getattr(samples, "is_nested", False):
+        raise ValueError(f"expected a LATENT as {name}, got {_described(value)}; connect a node that gives one")
+
+
+def _check_conditioning(name: str, value: Any) -> None:
+    entries = value if isinstance(value, (list, tuple)) else [None]
+    for entry in entries:
+        pair = entry if isinstance(entry, (list, tuple)) and len(entry) == 2 else (None, None)
+        if not isinstance(pair[0], torch.Tensor) or not isinstance(pair[1], dict):
+            raise ValueError(f"expected a CONDITIONING as {name}, got {_described(value)}; connect a node that encodes prompts")
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text as {name}, got {_described(value)}; connect a node that gives text, or type it")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as e:
+        raise ValueError(f"expected Unicode text as {name}, got half a character at place {e.start + 1}; take it out") from None
+
+
+CHECKS = {
+    "IMAGE": _check_image,
+    "MASK": _check_mask,
+    "LATENT": _check_latent,
+    "CONDITIONING": _check_conditioning,
+    "STRING": _check_text,
+}
+
+
+def check_prompt(name: str, conditioning: list, model: Any) -> None:
+    """Raises ValueError where a CONDITIONING is empty, is not finite, or was not made for this SDXL MODEL."""
+    unet_config = require_sdxl(model, "model").model_config.unet_config
+    wanted = (unet_config["context_dim"], unet_config["adm_in_channels"] - SIZE_EMBEDDING_CHANNELS)
+    if not conditioning:
+        raise ValueError(f"expected a prompt as {name}, got none; connect FaithDiff Prompt or CLIP Text Encode")
+    for context_BNC, options in conditioning:
+        pooled_BC = options.get("pooled_output")
+        got = (context_BNC.shape[-1], 0 if pooled_BC is None else pooled_BC.shape[-1])
+        if got != wanted and "unclip_conditioning" not in options:  # with it the host makes the pooled part itself
+            raise ValueError(
+                f"expected an SDXL prompt {wanted[0]} wide with a pooled part of {wanted[1]} as {name}, got {got[0]} wide with "
+                f"{got[1] or 'none'}; encode it with the CLIP that belongs to the MODEL"
+            )
+        if not all(torch.isfinite(part).all() for part in (context_BNC, pooled_BC) if part is not None):
+            raise ValueError(f"expected finite numbers in {name}, got NaN or infinity; check the weights of words in the prompt")
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return "none" if value is None else type(value).__name__
+    kind = str(value.dtype).removeprefix("torch.")
+    unsound = value.is_floating_point() and not torch.isfinite(value).all()
+    return f"shape {tuple(value.shape)} of {kind}{' with NaN or infinity' if unsound else ''}"

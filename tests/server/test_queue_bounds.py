@@ -1,0 +1,57 @@
+"""Odd inputs of every node by POST /prompt, and random valid graphs: a refusal, a clear error or a picture; the server lives.
+
+Every 25th case here; tests/soak/queue_bounds.py takes all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support.prompts_cases import cases_of, unclear
+from support.prompts_graphs import ALL, good_prompt
+from support.prompts_random import random_prompt
+from support.prompts_server import Session, shared_server
+
+OURS = [key for key, (kind, _) in ALL.items() if kind.startswith("FaithDiff")]
+EVERY = 25
+SLOW = ("steps is", "longest_side is", "shortest_side is", "megapixels is", "sampler_name is")  # seconds each: in the soak only
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    server = shared_server()
+    with Session(server.url, check_server=server.check_running) as session:
+        yield session
+
+
+def test_all_our_nodes_are_tried(session):
+    ours = {name for name in session.object_info() if name.startswith("FaithDiff")}
+    assert ours == {kind for kind, _ in ALL.values() if kind.startswith("FaithDiff")} and len(ours) == 15
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_odd_inputs(session, key):
+    info = session.object_info()
+    cases = list(cases_of(key, info))
+    assert len(cases) > 50
+    found, ways = {}, set()
+    for case in cases[OURS.index(key) % EVERY :: EVERY]:
+        if not any(word in case.name for word in SLOW):
+            ending = session.end_of(case.prompt, patience_s=10)
+            ways.add(ending.how)
+            if wrong := unclear(ending, case.prompt):
+                found[case.name] = wrong
+    assert not found and "rejected" in ways
+
+
+def test_random_graphs_and_the_next_good_prompt(session):
+    info = session.object_info()
+    endings = []
+    for seed in range(1000, 1010):
+        prompt = random_prompt(info, seed)
+        endings.append(session.end_of(prompt, patience_s=20))
+        assert endings[-1].how != "rejected" and not unclear(endings[-1], prompt), (seed, endings[-1])
+    assert sum(ending.how == "picture" for ending in endings) >= 3
+    ending = session.end_of(good_prompt())
+    assert ending.how == "picture" and ending.finite and session.is_idle()

@@ -1,0 +1,213 @@
+"""Files that are damaged or left behind, and clocks that run backwards: seen, told once, and nothing whole is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy_task import ToyTask, equal, toy_config
+
+from faithdiff_core.storage import write_safetensors
+from training import archives, loop, manifest, runstate
+from training.config import TrainConfig
+from training.crops import ImageStore
+from training.files import UNFINISHED, remove_leftovers, write_atomically, write_text
+from training.latents import open_bank
+from training.locks import in_use
+from training.networks import build_vae, network_spec
+
+Quick = Callable[..., TrainConfig]
+ORDER_SEED = 20
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints of steps 2 and 4."""
+    folder = tmp_path_factory.mktemp("run")
+    config = toy_config("keep_checkpoints=2")
+    loop.train(ToyTask(config), config, folder, extra={}, resume=False, stop_after=4)
+    return folder
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            (to / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            (to / path.relative_to(folder)).write_bytes(path.read_bytes())
+    return to
+
+
+def held(run_dir: Path) -> dict[str, Any]:
+    """The state that `load` gives, on a storage of its own: the file is damaged under it here."""
+    state = runstate.load(run_dir)
+    return {name: {key: v.clone() for key, v in state[name].items()} for name in ("model", "ema")} | {"step": state["step"]}
+
+
+def test_no_flipped_byte_and_no_cut_goes_unseen(two_checkpoints: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """80 damages, anywhere in the newest checkpoint: its own values, or those of the one before and one warning; never others."""
+    run_dir = copy_of(two_checkpoints, tmp_path)
+    older, newest = runstate.checkpoints(run_dir)
+    whole = held(run_dir)
+    content = newest.read_bytes()
+    newest.unlink()
+    before = held(run_dir)
+    drawn = random.Random(ORDER_SEED)
+    passed_over = 0
+    for _ in range(80):
+        damaged = bytearray(content)
+        if drawn.random() < 0.2:
+            del damaged[drawn.randrange(len(content)) :]
+        else:
+            damaged[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        newest.write_bytes(damaged)
+        capfd.readouterr()
+        found = held(run_dir)
+        if found["step"] == 2:
+            passed_over += 1
+            assert equal(found, before) and capfd.readouterr().err.count("step-00000004.pt is damaged") == 1
+        else:
+            assert equal(found, whole)
+    assert passed_over > 50, "padding and unread fields are a small part of the file"
+    assert older.is_file()
+
+
+def test_flipped_frozen_weights_are_seen(two_checkpoints: Path, tmp_path: Path) -> None:
+    run_dir = copy_of(two_checkpoints, tmp_path)
+    content = bytearray((run_dir / runstate.FROZEN).read_bytes())
+    content[-1] ^= 1
+    (run_dir / runstate.FROZEN).write_bytes(content)
+    with pytest.raises(ValueError, match="got .*frozen.safetensors with another checksum, start the run afresh"):
+        runstate.load(run_dir)
+
+
+def test_checkpoints_of_earlier_versions_are_read(two_checkpoints: Path, tmp_path: Path) -> None:
+    run_dir = copy_of(two_checkpoints, tmp_path)
+    path = runstate.checkpoints(run_dir)[-1]
+    state = torch.load(path, weights_only=True)
+    archives.write_archive(path, {name: state[name] for name in runstate.ENTRIES})
+    config = toy_config("keep_checkpoints=2")
+    assert loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)["step"] == 6
+
+
+def test_the_clock_does_not_decide_which_checkpoint_is_newest(two_checkpoints: Path, tmp_path: Path) -> None:
+    run_dir = copy_of(two_checkpoints, tmp_path)
+    os.utime(run_dir / runstate.FOLDER / "step-00000004.pt", (0, 0))
+    os.utime(run_dir / runstate.FOLDER / "step-00000002.pt", (2**33, 2**33))
+    assert runstate.load(run_dir)["step"] == 4
+
+
+def test_a_run_goes_on_while_the_clock_runs_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr("time.time", lambda: float(next(now)))
+    config = toy_config("steps=4", "validate_every=2", "tracker=tensorboard")
+    for stop in (2, 4):
+        loop.train(ToyTask(config), config, tmp_path / "run", extra={}, resume=True, stop_after=stop)
+    monkeypatch.undo()
+    loop.train(ToyTask(config), config, tmp_path / "whole", extra={}, resume=False)
+    assert equal(runstate.load(tmp_path / "run")["trained"], runstate.load(tmp_path / "whole")["trained"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4] and all(row["images_per_s"] > 0 for row in rows)
+
+
+def test_a_checkpoint_that_cannot_be_opened_now_is_not_passed_over(
+    two_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on from the one before would delete it."""
+    run_dir = copy_of(two_checkpoints, tmp_path)
+
+    def no_handles_left(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(zipfile, "ZipFile", no_handles_left)
+    config = toy_config("keep_checkpoints=2")
+    with pytest.raises(OSError, match="Too many open files.*step-00000004.pt"):
+        loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
+    assert len(runstate.checkpoints(run_dir)) == 2
+
+
+def test_a_row_that_a_kill_cut_off_after_its_checkpoint_is_written_later(tmp_path: Path) -> None:
+    config = toy_config("steps=4", "validate_every=2")
+    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text(encoding="utf-8")
+    rows = whole.splitlines(keepends=True)
+    assert "validation/features" in rows[-1]
+    # Bytes that are no text are what a crash of the whole machine may leave.
+    for rest in (b"", rows[-1][:-3].encode(), rows[-1].strip().encode(), b"\xff\xfe\x00"):
+        log.write_bytes("".join(rows[:-1]).encode() + rest)
+        (tmp_path / "validation" / "step-00000004.txt").unlink()
+        figures = loop.train(ToyTask(config), config, tmp_path, extra={}, resume=True)
+        assert figures == json.loads(rows[-1]) and log.read_text(encoding="utf-8") == whole
+        assert (tmp_path / "validation" / "step-00000004.txt").is_file()
+
+
+def test_what_dead_writers_left_goes_and_what_living_ones_write_stays(tmp_path: Path) -> None:
+    dead = [tmp_path / name for name in (f".a{UNFINISHED}12345678.json", f".b{UNFINISHED}x.png")]
+    living, other = tmp_path / f".c{UNFINISHED}x.pt", tmp_path / ".hidden"
+    for path in [*dead, living, other]:
+        path.write_bytes(b"half")
+    with in_use(os.open(living, os.O_RDWR)):
+        write_text(tmp_path / "a.json", "whole")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, other.name, "a.json"])
+    remove_leftovers(tmp_path)
+    assert not living.exists() and other.exists()
+
+
+def test_a_file_that_is_being_written_is_never_taken_for_a_leftover(tmp_path: Path) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_text("whole", encoding="utf-8")
+        remove_leftovers(tmp_path)
+
+    write_atomically(tmp_path / "x.txt", write)
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "whole"
+
+
+def test_a_killed_writer_of_weights_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    child = os.fork()
+    if not child:
+        from faithdiff_core import storage
+
+        # The format's writer has its own temporary file beside the one it is given.
+        storage.save_file = lambda _state, partial, **_: (partial.with_name(".tmpAbCd").write_bytes(b"half"), os._exit(9))
+        write_safetensors(path, {"a": torch.zeros(4)}, {})
+    os.waitpid(child, 0)
+    assert ".tmpAbCd" in [item.name for item in tmp_path.rglob("*")] and not path.exists()
+    write_safetensors(path, {"a": torch.zeros(4)}, {})
+    assert [item.name for item in tmp_path.rglob("*")] == ["x.safetensors"]
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    header = {f"faithdiff.{name}": '"ä\n\x7f' for name in "cafebd"}
+    for name in ("a", "b", "c"):
+        write_safetensors(tmp_path / name, {"w": torch.arange(3.0)}, header)
+    assert len({(tmp_path / name).read_bytes() for name in ("a", "b", "c")}) == 1
+
+
+def test_a_flipped_byte_in_the_bank_of_latents_makes_it_anew(
+    quick: Quick, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = quick("nano-align", "latent_crops=6")
+    torch.manual_seed(0)
+    vae = build_vae(network_spec("tiny")).eval()
+    store = ImageStore(manifest.read(data), short_side_px=96, cache_bytes=10**8)
+
+    def bank() -> torch.Tensor:
+        return open_bank(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path).posterior_NCHW.clone()
+
+    wanted = bank()
+    path = next(tmp_path.glob("latents-*.pt"))
+    content = path.read_bytes()
+    place = content.index(wanted.numpy().tobytes()) + 5
+    path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+    capfd.readouterr()
+    assert torch.equal(bank(), wanted) and path.read_bytes() == content
+    assert capfd.readouterr().err.count("is damaged") == 1
