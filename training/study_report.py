@@ -167,7 +167,7 @@ def _list(names: list[str]) -> str:
 LIMITS = """\
 ## What this does not show
 
-* A network of 9 million parameters, trained for an hour on a CPU, says nothing about the quality of the published weights.
+* A network of 9 million parameters, trained for some hours on a CPU, says nothing about the quality of the published weights.
 * Few photos: an interval that contains 0 is no proof of equality.
 * The runs of the ablation are short. Where the paper trains 40,000 steps, these train hundreds: a row that learns slowly looks
   worse here than it is.
