@@ -22,7 +22,7 @@ from training.study_tables import (
     shipped_table,
 )  # fmt: skip
 
-SHOWN = 2
+SHOWN = 4
 COMMAND = """\
     python -m training nano --out demo --work runs/nano
     python -m training study --data runs/nano/manifest-levels.jsonl --init runs/nano/prior \\
@@ -33,7 +33,8 @@ COMMAND = """\
 def shown_keys(keys: Iterable[str]) -> list[str]:
     """The pictures that sheets show: evenly spread over the sorted keys."""
     ordered = sorted(keys)
-    return [ordered[(2 * number + 1) * len(ordered) // (2 * SHOWN)] for number in range(min(SHOWN, len(ordered)))]
+    count = min(SHOWN, len(ordered))
+    return [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
 
 
 def report(results: Mapping[str, Any]) -> str:
@@ -84,7 +85,7 @@ def _levels(results: Mapping[str, Any]) -> str:
     ):
         for level, found in results["shipped"][name].items():
             parts.append(f"**{what}, Level {level}**\n\n" + shipped_table(found, metrics, tuple(found.get("text", {}))))
-        parts.append(f"![{what}: two pictures at each level](pictures/study-{name}.jpg)")
+        parts.append(f"![{what}: some pictures at each level](pictures/study-{name}.jpg)")
     return "\n\n".join(parts)
 
 
@@ -118,7 +119,7 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
         lines.append([name, "", "", *plain])
     parts.append(markdown(headings, lines))
     parts.append(_against_paper(results, names, seeds, tables[plan["levels"][-1]]))
-    parts.append("![One photo at Level III, seed 0, every row](pictures/study-rows.jpg)")
+    parts.append("![Some photos at Level III, seed 0, every row](pictures/study-rows.jpg)")
     parts.append("![Training loss of every row](pictures/study-curves.png)")
     return "\n\n".join(parts)
 
