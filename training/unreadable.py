@@ -31,7 +31,7 @@ class Unreadable:
     def __init__(self, store: ImageStore, max_frac: float) -> None:
         self.reasons: dict[str, str] = {}
         self._store = store
-        self._allowed = min(max(1, int(max_frac * len(store))), len(store) - 1)
+        self._max_frac = max_frac
         self._lock = threading.Lock()
 
     def first_readable(self, items: Iterable[int], record_of: Callable[[int], int] = lambda item: item) -> tuple[int, Pictures]:
@@ -39,6 +39,8 @@ class Unreadable:
 
         A known failure is not tried again, so which item is taken depends on the files alone. Raises ValueError when more than
         the allowed share (or every picture) has failed; one failure is always allowed."""
+        # Not in __init__: the memory estimate makes tasks without a store.
+        allowed = min(max(1, int(self._max_frac * len(self._store))), len(self._store) - 1)
         for item in items:
             record = record_of(item)
             key = self._store.records[record].key
@@ -47,11 +49,11 @@ class Unreadable:
                     return item, self._store.pictures(record)
                 except ValueError as error:
                     self._note(key, str(error))
-            if len(self.reasons) > self._allowed:
+            if len(self.reasons) > allowed:
                 break
         keys = sorted(self.reasons)
         raise ValueError(
-            f"expected at most {self._allowed} of {len(self._store)} pictures to have turned unreadable, got {len(keys)} "
+            f"expected at most {allowed} of {len(self._store)} pictures to have turned unreadable, got {len(keys)} "
             f"({', '.join(keys[:NAMED])}{', ...' if len(keys) > NAMED else ''}), restore them or raise max_unreadable_frac"
         )
 
