@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 
-from .checks import shown
+from .checks import MOST_LETTERS, shown
 
 State = Mapping[str, torch.Tensor]
 
@@ -104,7 +104,7 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
     sizes = _with_config(sizes, config.get("lq_encoder", {}), "lq_encoder")
     if any(width % sizes.norm_groups for width in sizes.block_out_channels):
         raise ValueError(
-            f"expected norm_groups to divide the encoder's widths {sizes.block_out_channels}, got {sizes.norm_groups}"
+            f"expected norm_groups to divide the encoder's widths {_text(sizes.block_out_channels)}, got {sizes.norm_groups}"
         )
     return sizes
 
@@ -165,6 +165,11 @@ def _lacking(error: KeyError | IndexError) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) else "weight of the right shape"
 
 
+def _text(size: int | tuple[int, ...] | None) -> str:
+    """What weights tell, as a message shows it: a damaged file may have a thousand levels."""
+    return f"{size!s:.{MOST_LETTERS}}"
+
+
 _NOT_IN_WEIGHTS = ("norm_groups", "num_heads", "num_head_channels")
 
 
@@ -176,12 +181,10 @@ def _with_config(sizes: Any, fields: Mapping[str, Any], section: str) -> Any:
         told = tuple(cast("list[Any]", told)) if isinstance(told, list) else told
         if name in _NOT_IN_WEIGHTS:
             if type(told) is not int or told < 1:
-                raise ValueError(
-                    f"expected a whole number for {name} in faithdiff.config, got {shown(told)}; get the file again"
-                )
+                raise ValueError(f"expected a whole number for {name} in faithdiff.config, got {shown(told)}; get the file again")
             sizes = replace(sizes, **{name: told})
         elif told != getattr(sizes, name):
-            got = getattr(sizes, name)
+            got = _text(getattr(sizes, name))
             raise ValueError(
                 f"expected {section}.{name} = {shown(told)} as faithdiff.config says, got {got} from the weights; "
                 "the file is damaged, get it again"

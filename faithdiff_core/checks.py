@@ -12,7 +12,11 @@ MOST_LETTERS = 80
 
 def named(names: Sequence[str]) -> str:
     """The first three names as a message shows them: on one line, and not at any length."""
-    return ", ".join(shown(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return _first([shown(name) for name in names[:3]], of=len(names))
+
+
+def _first(texts: Sequence[str], *, of: int) -> str:
+    return ", ".join(texts[:3]) + (", ..." if of > 3 else "")
 
 
 def shown(value: object) -> str:
@@ -22,6 +26,12 @@ def shown(value: object) -> str:
     if isinstance(value, str | int | float | bool | None):
         return repr(value)[:MOST_LETTERS]
     return f"a {type(value).__name__}"  # its text may be endless
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as part of a message: one line, not at any length; its kind where it says nothing."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][: 2 * MOST_LETTERS]
+    return line if line.isprintable() else repr(line)
 
 
 def check_state(
@@ -44,9 +54,11 @@ def check_state(
         for k, t in expected.items()
         if k in state and state[k].shape != t.shape and not names_only
     ]
-    for names, verb in ((missing, "missing"), (unexpected, "unexpected"), (reshaped, "of another shape")):
+    for names, verb in ((missing, "missing"), (unexpected, "unexpected")):
         if names:
             problems.append(f"{len(names)} {verb} ({named(names)})")
+    if reshaped:
+        problems.append(f"{len(reshaped)} of another shape ({_first(reshaped, of=len(reshaped))})")
     if problems:
         raise ValueError(
             f"expected the {len(expected)} tensors of the {what}, got {'; '.join(problems)}; the file is damaged or not a "

@@ -30,6 +30,7 @@ _STORAGE_BYTES = {
     **{"ComplexDoubleStorage": 16, "UntypedStorage": 1},
 }
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # torch/serialization.py, of files before torch 1.6
+_ARCHIVE_MARK = b"PK\x03\x04"  # torch/serialization.py, _is_zipfile
 _HEADERS = 3  # pickles before the weights in those: magic number, protocol, sizes of types
 
 
@@ -49,12 +50,18 @@ def check_pickle(path: str | os.PathLike[str]) -> None:
         OSError: the file cannot be read.
     """
     try:
-        walker = _walk_archive(path) if zipfile.is_zipfile(path) else _walk_stream(path)
+        walker = _walk_archive(path) if _is_archive(path) else _walk_stream(path)
         walker.check_total(os.path.getsize(path))
-    except (PickleError, OSError):
+    except (PickleError, OSError, MemoryError):
         raise
     except Exception as e:  # what a damaged pickle or archive makes Python's readers raise: nearly everything
         raise PickleError(f"{type(e).__name__} {e}") from None
+
+
+def _is_archive(path: str | os.PathLike[str]) -> bool:
+    """As torch decides it, by the first bytes: a pickle with a zip behind it is a pickle."""
+    with open(path, "rb") as file:
+        return file.read(len(_ARCHIVE_MARK)) == _ARCHIVE_MARK
 
 
 def _walk_archive(path: str | os.PathLike[str]) -> _Walker:
@@ -83,6 +90,7 @@ def _walk_stream(path: str | os.PathLike[str]) -> _Walker:
             _Walker(bounded, None).load()
         walker = _Walker(bounded, None)
         walker.load()
+        _Walker(bounded, None).load()  # the list of the storages' keys, which torch unpickles, too
     return walker
 
 
@@ -154,12 +162,15 @@ class _Walker(_Base):
             or any(each is not None for each in view)
         ):
             raise PickleError("a storage of another kind")
-        if not (_is_count(numel) and type(item_bytes) is int):
+        if not (_is_count(numel) and type(item_bytes) is int and item_bytes in _STORAGE_BYTES.values()):
             raise PickleError("a storage of no size")
-        storage = self._storages.setdefault(key, _Storage(numel, item_bytes))
+        storage = _Storage(numel, item_bytes)
+        first = self._storages.setdefault(key, storage)
+        if first.numel * first.item_bytes != numel * item_bytes:
+            raise PickleError("a storage of two sizes")
         if self._record_bytes is not None and self._record_bytes.get(key) != numel * item_bytes:
             raise PickleError(f"a storage of {numel * item_bytes} bytes where the file holds {self._record_bytes.get(key, 0)}")
-        return storage if storage.item_bytes == item_bytes else _Storage(numel, item_bytes)
+        return storage
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _StandIn:
         dtype = next((each for each in rest if isinstance(each, torch.dtype)), None)

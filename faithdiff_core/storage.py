@@ -24,6 +24,8 @@ def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], heade
     partial = folder / path.name
     shutil.rmtree(folder, ignore_errors=True)
     try:
+        if folder.is_file():  # what an earlier version left of a killed process
+            folder.unlink()
         folder.mkdir()
         partial.touch()
         mode = partial.stat().st_mode  # as the user's umask says; the format's writer makes files that only their owner reads

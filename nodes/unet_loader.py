@@ -96,7 +96,7 @@ def load_unet(
             model.load_model_weights(unet, "", assign=patcher.is_dynamic())
             return patcher
     except Exception as e:  # the host trusts marks (of the noise's kind, of quantised layers) and raises what it likes
-        if is_oom(e):
+        if is_oom(e) or isinstance(e, MemoryError) or MAIN_MEMORY_SPENT in str(e):
             raise
         raise ValueError(
             f"expected a UNet whose marks and quantised layers make sense, got one that the host cannot build ({e!r:.120}); "
@@ -164,8 +164,10 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     return model_config
 
 
-MOST_VALUES_PER_BYTE = 4
-"""Of a quantised file: 4-bit weights have 2, and the marks of shapes are not believed beyond that."""
+MOST_VALUES_PER_BYTE = 2
+"""Of a quantised file: 4-bit weights, the smallest that the host reads, have 2. Shapes beyond that are not believed."""
+MAIN_MEMORY_SPENT = "DefaultCPUAllocator"
+"""In torch's RuntimeError where main memory ends: no kind of its own says it."""
 
 
 def _check_size(expected: dict[str, torch.Tensor], unet: dict[str, torch.Tensor]) -> None:

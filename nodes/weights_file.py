@@ -7,6 +7,7 @@ import os
 import comfy.utils
 import torch
 
+from ..faithdiff_core.checks import first_line
 from ..faithdiff_core.pickle_check import PickleError, check_pickle
 from ..faithdiff_core.safetensors_check import check_safetensors
 
@@ -44,12 +45,12 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise
     except Exception as e:  # the readers raise whatever they like, down to KeyError; an interrupt is a BaseException and passes
         if is_safetensors:
-            reason = f"expected a whole .safetensors file, got one that is cut short or no safetensors at all ({_first_line(e)})"
+            reason = f"expected a whole .safetensors file, got one that is cut short or no safetensors at all ({first_line(e)})"
         elif isinstance(e, PickleError) and e.wants_code:
             reason = "expected weights only, got a pickle that asks to run code; it was refused and nothing was run"
-            reason += f" ({_first_line(e)})"
+            reason += f" ({first_line(e)})"
         else:
-            reason = f"expected a whole torch pickle of weights, got one that cannot be read ({_first_line(e)})"
+            reason = f"expected a whole torch pickle of weights, got one that cannot be read ({first_line(e)})"
         raise ValueError(f"{name}: {reason}; {again}") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(t, torch.Tensor) for k, t in state.items()):
         raise ValueError(
@@ -60,7 +61,7 @@ def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         state, _ = comfy.utils.convert_old_quants(state, "", metadata=header)
     except Exception as e:  # it trusts the marks
         raise ValueError(
-            f"{name}: expected whole or no marks of quantised weights, got some that make no sense ({_first_line(e)}); {again}"
+            f"{name}: expected whole or no marks of quantised weights, got some that make no sense ({first_line(e)}); {again}"
         ) from None
     return state, dict(header or {})
 
@@ -73,8 +74,3 @@ def _looks_like_pickle(path: str) -> bool:
 def _looks_like_safetensors(path: str) -> bool:
     with open(path, "rb") as f:
         return f.read(9)[8:] == b"{"  # a JSON header after its length in 8 bytes
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    return line if line.isprintable() else repr(line)

@@ -4,6 +4,7 @@ Exit code 1: one has. Exit code 3: the advisories could not be had for every pac
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hostrun.errors import SetupError, run_command
 from hostrun.pins import versions
 from packaging.requirements import Requirement
 
-SETS = (("build", "demo", "test"), ("audit",))  # what is installed side by side
+PARTS = ("build", "demo", "test", "audit")
 PROBE = "packaging"  # any package tells whether advisories can be had
 EXIT_FOUND, EXIT_NOT_ASKED = 1, 3
 TIMEOUT_S = 30
@@ -25,7 +26,7 @@ def main() -> int:
     if not_known(ask([line for line in versions("build") if line.startswith(f"{PROBE}==")])):
         sys.stderr.write("not audited: the advisory service cannot be reached, or this index has none; run it where it can be\n")
         return EXIT_NOT_ASKED
-    answers = [one for parts in SETS for one in ask(wanted(parts))]
+    answers = [one for requirements in wanted() for one in ask(requirements)]
     for one in answers:
         for advisory in one.get("vulns", []):
             fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
@@ -37,10 +38,13 @@ def main() -> int:
     return EXIT_FOUND if found else EXIT_NOT_ASKED if unknown else 0
 
 
-def wanted(parts: tuple[str, ...]) -> list[str]:
-    """The locked versions that this Python on this system gets, as `name==version`."""
-    found = [Requirement(line) for part in parts for line in versions(part)]
-    return [f"{one.name}{one.specifier}" for one in found if one.marker is None or one.marker.evaluate()]
+def wanted() -> list[list[str]]:
+    """Every locked version, for whatever Python and system, as lists of `name==version`: no name twice in one, which pip-audit
+    refuses."""
+    found: dict[str, dict[str, None]] = {}
+    for requirement in (Requirement(line) for part in PARTS for line in versions(part)):
+        found.setdefault(requirement.name, {})[f"{requirement.name}{requirement.specifier}"] = None
+    return [[line for line in lines if line] for lines in itertools.zip_longest(*found.values())]
 
 
 def ask(requirements: list[str]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from hostrun.environment import OLDEST_PYTHON
+from hostrun.environment import OLDEST_PYTHON, setting_up
 from hostrun.errors import SetupError, run_command
 from hostrun.paths import TOOLS, cache_dir
 from hostrun.pins import LOCKS, TEST_REQUIREMENTS, TORCH_TRIO, lock_path, names
@@ -39,9 +39,11 @@ def main() -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit, not those that are locked")
     upgrade = parser.parse_args().upgrade
     cache = cache_dir()
-    with tempfile.TemporaryDirectory() as temporary:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as temporary:  # in the cache: the host is moved from there, which needs one disk
         scratch = Path(temporary)
-        host = fetch_host(cache, Path(sys.executable), cache / "set-up.log", scratch) / "requirements.txt"
+        with setting_up(cache):
+            host = fetch_host(cache, Path(sys.executable), cache / "set-up.log", scratch) / "requirements.txt"
         known = {part: "" if upgrade else locked_text(part) for part in PARTS}
         # All that is installed side by side is resolved together, and then divided.
         together = known["build"] + known["demo"] + known["test"]

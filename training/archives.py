@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,4 +45,10 @@ def read_archive(path: Path) -> Any:
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:  # torch, pickle and zipfile raise many kinds for a damaged file
-        raise ValueError(f"{type(error).__name__}") from error
+        raise system_error(error, path) or ValueError(f"{type(error).__name__}") from error
+
+
+def system_error(error: Exception, path: Path) -> OSError | None:
+    """What the system said when torch could not open or map the file (ATen/MapAllocator.cpp); None for another error."""
+    found = re.match(r"unable to .*\((\d+)\)$", str(error).partition("\n")[0]) if isinstance(error, RuntimeError) else None
+    return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else None

@@ -24,7 +24,7 @@ class CaptionFile:
         name = self.source if isinstance(self.source, Path) else self.source.path
         try:
             text = read_bytes(self.source).decode("utf-8-sig")
-            value = parse_json(text) if self.is_json else {"caption": text}
+            value = parse_json(text, odd_numbers=True) if self.is_json else {"caption": text}
         except (OSError, ValueError) as error:
             raise ValueError(f"expected a caption as UTF-8 text or JSON, got {name} ({error}), correct or remove it") from error
         caption = value.get("caption", "") if isinstance(value, dict) else None

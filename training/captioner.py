@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from faithdiff_core.checks import first_line
+
 QUESTION = "Describe this image and its style in a very detailed manner."
 """Official llava/llm_agent.py:34, 65-90; the released weights were trained on the answers."""
 
@@ -46,7 +48,7 @@ class Captioner:
             model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **safe)
             model = model.to(place).eval()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = first_line(error)
             raise ValueError(
                 f"expected an image-to-text model of transformers in {folder}, got: {line}; name another folder"
             ) from error
@@ -93,6 +95,4 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise ValueError(
-            f"expected --device auto, cpu or a GPU of this machine, got {name!r} ({str(error).splitlines()[0]})"
-        ) from error
+        raise ValueError(f"expected --device auto, cpu or a GPU of this machine, got {name!r} ({first_line(error)})") from error

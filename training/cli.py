@@ -136,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(str(error), 4)
     except OSError as error:
         return _failed(f"expected to read and write files, got {error}, check the path and the disk", 2)
+    except MemoryError:
+        return _failed("expected memory for what was read, got too little, end other programs or take smaller files", 2)
     except DivergedError as error:
         return _failed(str(error), 3)
     except LostProcessError as error:

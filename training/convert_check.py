@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
-CHUNK_BYTES = 16 * 2**20
+from training.weight_files import chunks
 
 
 def require_sha256(path: Path, expected: str) -> None:
@@ -31,8 +31,8 @@ def require_sha256(path: Path, expected: str) -> None:
 
 def sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file, tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash", leave=False) as bar:
-        while chunk := file.read(CHUNK_BYTES):
+    with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash", leave=False) as bar:
+        for chunk in chunks(path):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()

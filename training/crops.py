@@ -61,10 +61,6 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.records)
 
-    def get(self, index: int) -> torch.Tensor:
-        """Picture `index` as uint8 (3, H, W). Raises ValueError as `pictures` does."""
-        return self.pictures(index).image_u8
-
     def pictures(self, index: int) -> Pictures:
         """Picture `index` and its twin. Raises ValueError if one cannot be read (any more) or has another size than in the
         manifest."""

@@ -101,7 +101,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     )
     skipped = skipped + unusable
     for item in skipped:
-        print(f"skipped {item.key}: {item.reason}")
+        print(f"skipped {item.key}: {item.reason}".encode("utf-8", "backslashreplace").decode())  # a name may be no text
     if not records:
         raise ValueError(f"expected at least one usable picture, got {len(skipped)} that were skipped, see the list above")
     manifest.write(records, arguments.out)

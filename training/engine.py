@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
+from faithdiff_core.checks import first_line
 from training.config import TrainConfig
 from training.devices import device_of, process_state
 from training.errors import LostProcessError
@@ -88,7 +89,7 @@ class Engine:
         except RuntimeError as error:
             if self.processes == 1 or not _tells_of_lost_process(error):
                 raise
-            raise LostProcessError(self.process, str(error).splitlines()[0]) from error
+            raise LostProcessError(self.process, first_line(error)) from error
 
     @contextlib.contextmanager
     def evaluating(self, module: nn.Module):  # noqa: ANN201

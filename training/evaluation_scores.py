@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from faithdiff_core.checks import first_line
 from training.evaluation_rows import REFERENCE_ROW, Paths, check_sizes, read_cropped
 from training.metric_catalogue import OURS, OWN, PYIQA, Metric, metrics_named
 from training.metric_networks import NotComputedError, PairScore, network_metric
@@ -119,7 +120,7 @@ def _paired(rows: Mapping[str, Paths], reference: Paths, pairs: _Pairs, border_p
                     try:
                         value = pairs.scorers[name](picture, truth)
                     except (RuntimeError, ValueError) as error:  # a picture that the metric is not made for, as a rule too small
-                        pairs.failed[name] = f"{key!r} of {row}: {str(error).splitlines()[0]}"
+                        pairs.failed[name] = f"{key!r} of {row}: {first_line(error)}"
                         continue
                     found[row][name][key] = value if math.isfinite(value) else None
                 bar.update()

@@ -64,6 +64,8 @@ def decode_image(data: bytes, name: str) -> torch.Tensor:
             if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             array = np.array(upright.convert("RGB"))
+    except MemoryError:
+        raise  # of this machine, not of the file: Pillow has held its size against MAX_IMAGE_PIXELS
     except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
         reason = f"{type(error).__name__} {error!s:.160}"
         raise ValueError(f"expected a readable picture, got {name} ({reason}), remove or replace it") from error

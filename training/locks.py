@@ -27,30 +27,39 @@ def take(handle: int) -> bool:
     return True
 
 
+def claim(handle: int, path: Path) -> bool:
+    """Mark a new file, open at `path`, as in use until it is closed, where there are locks.
+
+    False: `remove_abandoned` of another process has come between the making and the marking, and the file is gone."""
+    try:
+        return take(handle) and path.exists()
+    except OSError:  # nothing can be locked here, so nothing is taken for abandoned
+        return True
+
+
 @contextlib.contextmanager
-def in_use(handle: int) -> Iterator[None]:
-    """Context in which this open file counts as in use, where there are locks; the file is closed at its end."""
+def open_until_written(handle: int) -> Iterator[None]:
+    """Context in which a claimed file stays so; it is closed at the end, on Windows at once."""
     if fcntl is None:
         os.close(handle)  # an open file could not be moved or deleted there
         yield
         return
     try:
-        with contextlib.suppress(OSError):
-            take(handle)
         yield
     finally:
         os.close(handle)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether it is certain that no process writes this file under `in_use`."""
+def remove_abandoned(path: Path) -> None:
+    """Delete a file if it is certain that no process on this machine has claimed it."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError:
-        return False
+        return
     try:
-        return take(handle)
+        if take(handle):
+            path.unlink(missing_ok=True)  # under the lock: a writer that claims it now sees that it is gone
     except OSError:
-        return False
+        pass
     finally:
         os.close(handle)

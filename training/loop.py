@@ -40,7 +40,7 @@ def train(
     Interrupted after a signal, once the step is saved."""
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
-    with only_run_in(run_dir, engine), engine.naming_lost_processes():
+    with engine.naming_lost_processes(), only_run_in(run_dir, engine):
         state = former_state(run_dir, config, resume=resume)
         engine.same_everywhere(0 if state is None else state["step"], "the newest whole checkpoint's step")
         run = Run(task, config, run_dir, extra, engine, state)

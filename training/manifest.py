@@ -14,7 +14,7 @@ from typing import Any
 
 from training.files import write_text
 from training.json_text import parse_json
-from training.shards import Segment, leads_out
+from training.shards import Segment, is_text, key_objection
 
 SPLITS = ("train", "val")
 
@@ -109,8 +109,12 @@ def _parse(line: bytes, where: str) -> Record:
         kind = {"str": str, "int": int}[str(_FIELDS[name].type)]
         if type(given) is not kind or (kind is int and given < 0):
             raise ValueError(f"expected {name} as {kind.__name__} on {where}, got {given!r:.60}, make the manifest again")
-    if leads_out(value["key"]):  # files are named by keys
-        raise ValueError(f"expected a key that stays in its folder on {where}, got {value['key']!r:.60}, make the manifest again")
+    if reason := key_objection(value["key"]):
+        raise ValueError(
+            f"expected a key that can name files on {where}, got {value['key']!r:.60} ({reason}), make the manifest again"
+        )
+    if not is_text(value["digest"] + value.get("lq_digest", "")):
+        raise ValueError(f"expected digests as UTF-8 on {where}, got {value['digest']!r:.60}, make the manifest again")
     if value["split"] not in SPLITS:
         raise ValueError(f"expected split {' or '.join(SPLITS)} on {where}, got {value['split']!r:.60}, correct it")
     if bool(value.get("lq_path")) != bool(value.get("lq_scale")):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import pickle
 import shutil
 import tempfile
 import warnings
@@ -13,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+
+from faithdiff_core.checks import first_line
+from training.weight_files import file_digest
 
 PairScore = Callable[[torch.Tensor, torch.Tensor], float]
 """(picture, reference), both float32 (3, H, W) in [0, 1], to the value."""
@@ -41,7 +42,7 @@ def network_metric(name: str, weights: Path | None) -> tuple[PairScore, str]:
     except ImportError as error:
         raise NotComputedError(f"needs torchmetrics and torchvision ({error}); install the `evaluate` extra") from error
     except (RuntimeError, KeyError) as error:
-        raise NotComputedError(f"expected torchvision's weights in {path.name}, got others ({_first_line(error)})") from error
+        raise NotComputedError(f"expected torchvision's weights in {path.name}, got others ({first_line(error)})") from error
     first = state["features.0.weight"]
     if not any(value.shape == first.shape and torch.equal(value.cpu(), first) for value in network.parameters()):
         raise NotComputedError(
@@ -69,9 +70,12 @@ def weight_file(name: str, weights: Path | None) -> Path:
 def _state(path: Path) -> dict[str, torch.Tensor]:
     """The file read as nothing but tensors; torchvision reads it again, as whatever it is."""
     try:
+        # Not walked through before (pickle_check): the published files are of 2017, and none could be had to try it on.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise NotComputedError(f"expected torchvision's weights in {path}, got {_first_line(error)}; copy it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds for a damaged file
+        raise NotComputedError(f"expected torchvision's weights in {path}, got {first_line(error)}; copy it again") from error
     if not isinstance(state, dict) or not isinstance(state.get("features.0.weight"), torch.Tensor):
         raise NotComputedError(f"expected torchvision's weights in {path}, got no features.0.weight; take the published file")
     return state
@@ -109,14 +113,6 @@ def _hub_holding(path: Path) -> Iterator[None]:
 
 def _digest(path: Path) -> str:
     """The file's hash, and whether it is the published file: torchvision's names end with the hash's first eight digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 24):
-            digest.update(part)
-    promised = path.stem.rpartition("-")[2]
-    text = f"sha256 {digest.hexdigest()}"
-    return text if digest.hexdigest().startswith(promised) else f"{text} (not the published file, whose hash begins {promised})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    digest, promised = file_digest(path), path.stem.rpartition("-")[2]
+    text = f"sha256 {digest}"
+    return text if digest.startswith(promised) else f"{text} (not the published file, whose hash begins {promised})"

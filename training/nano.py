@@ -88,5 +88,5 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
         print(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
         # Both at the end: a model beside another training's VAE would give wrong colours.
         for file in (vae, model):
-            write_atomically(out / file.name, lambda temporary, file=file: (shutil.copyfile(file, temporary), None)[1])
+            write_atomically(out / file.name, lambda temporary, file=file: shutil.copyfile(file, temporary))
             print(out / file.name)

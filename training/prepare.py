@@ -20,7 +20,7 @@ from training.crops import common_scale
 from training.images import decode_image, picture_paths, read_bytes
 from training.manifest import Record, Skipped
 from training.seeds import generator_for, uniform
-from training.shards import Segment, is_text, read_contents
+from training.shards import Segment, key_objection, read_contents
 
 Source = Path | Segment
 AHEAD = 32
@@ -103,9 +103,8 @@ def build(
     twins, captions = twins or {}, captions or {}
 
     def examine(key: str) -> Record | Skipped:
-        if not is_text(key):
-            shown = key.encode("utf-8", "backslashreplace").decode()
-            return Skipped(shown, shown, "its name is no UTF-8, rename it")
+        if reason := key_objection(key):
+            return Skipped(key, _path(chosen[key]), f"{reason}, rename it")
         try:
             record = _examine(key, chosen[key], twins.get(key), captions.get(key), min_side_px)
         except (ValueError, OSError) as error:

@@ -26,7 +26,8 @@ QUICK_TIMEOUT_S = 20.0
 SHUT_CODES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 502, 503, 504})
 """Statuses that a login page, a proxy or a redirect gives, and ComfyUI's API does not."""
 MOST_ANSWER_BYTES = 4 * 2**30
-"""No picture is larger as PNG: 32768 x 32768 in 8 bits has 3 GiB before it is packed. What sends more is no ComfyUI."""
+"""An answer is held in memory. The largest picture that is taken (queue_result.py), 32768 x 32768, has 3 GiB as RGB in 8 bits
+before PNG packs it. With alpha it has 4 GiB, and twice as much in 16 bits: such a one is refused if it packs badly."""
 PIECE_BYTES = 2**22
 MOST_LETTERS = 300
 """A server's message is cut to this length."""
@@ -148,7 +149,7 @@ class QueueClient:
 
     def _json(self, data: bytes) -> Any:
         with _of_comfyui():
-            return parse_json(data)
+            return parse_json(data, odd_numbers=True)  # it repeats prompts and inputs of nodes, whatever they hold
 
 
 def _body(answer: http.client.HTTPResponse) -> bytes:
@@ -158,7 +159,7 @@ def _body(answer: http.client.HTTPResponse) -> bytes:
         pieces.append(piece)
         count += len(piece)
         if count > MOST_ANSWER_BYTES:
-            raise NoAnswer(f"an answer of more than {MOST_ANSWER_BYTES // 2**20} MiB")
+            raise Refused(f"an answer of more than {MOST_ANSWER_BYTES // 2**20} MiB")  # asked again, it would come again
     if answer.length:  # what a broken connection has left out
         raise http.client.IncompleteRead(b"", answer.length)
     return b"".join(pieces)
@@ -177,7 +178,7 @@ class _HttpRefused(Refused):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(one_line(f"HTTP {code} {text}"))
         try:
-            self.answer = parse_json(text)
+            self.answer = parse_json(text, odd_numbers=True)
         except ValueError:
             self.answer = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import copy
 import dataclasses
 import difflib
@@ -66,7 +65,7 @@ def read_prompt(path: Path) -> Prompt:
 
     Raises ValueError if it is none, or a graph as ComfyUI's editor saves it."""
     try:
-        value = parse_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        value = parse_json(path.read_bytes())
     except OSError as error:
         raise ValueError(f"expected a workflow in {path}, got none ({error.strerror}), check the path") from error
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -91,6 +92,8 @@ def read_result(data: bytes) -> Result:
             picture.load()
             png = data if picture.format == "PNG" else _as_png(picture)
             return Result(png=png, width_px=picture.width, height_px=picture.height, mode=picture.mode)
+    except MemoryError as error:
+        raise NoResult(f"expected memory for the server's picture of {len(data)} bytes, got too little") from error
     except Exception as error:  # its decoders raise many kinds for damaged files
         raise NoResult(one_line(f"expected a picture from the server, got {len(data)} bytes that are none ({error})")) from error
 
@@ -107,6 +110,8 @@ def large_pictures() -> Iterator[None]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = MOST_PX
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MOST_PX and twice that
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

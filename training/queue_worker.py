@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.files import write_atomically
+from training.files import write_bytes
 from training.queue_client import NoAnswer, QueueClient, Refused, one_line
 from training.queue_manifest import result_path, sha256_of
 from training.queue_prompt import PromptForm
@@ -184,9 +184,7 @@ class Worker:
         sent = self._sent[prompt_id]
         ending = read_ending(history, self._orders.form)
         result = read_result(self.client.view(ending.image))
-        write_atomically(
-            result_path(self._orders.out, sent.task.key), lambda temporary: (temporary.write_bytes(result.png), None)[1]
-        )
+        write_bytes(result_path(self._orders.out, sent.task.key), result.png)
         del self._sent[prompt_id]
         entry = {
             "status": "done",

@@ -18,22 +18,25 @@ LOCK = ".lock"
 def only_run_in(run_dir: Path, engine: Engine) -> Iterator[None]:
     """Context in which no other run may use the folder, which is made if need be. All processes call it; the main one locks.
 
-    The lock ends with its process, killed or not. Raises ValueError, in every process, if the folder is in use; OSError if it
-    cannot be written to."""
+    The lock ends with its process, killed or not. Raises ValueError, in every process, if the folder is in use or cannot be
+    written to."""
     handle, refusal = _open(run_dir) if engine.is_main else (None, "")
     try:
         if engine.mean([float(bool(refusal))])[0]:
-            raise ValueError(refusal or "expected a free run folder, got one in use (see the main process's message)")
+            raise ValueError(refusal or "expected a run folder to begin in, got none (see the main process's message)")
         yield
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _open(run_dir: Path) -> tuple[int, str]:
+def _open(run_dir: Path) -> tuple[int | None, str]:
     """The open lock file, and why the run must not begin ("" = it may)."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:  # told, not raised: the other processes wait for a word
+        return None, f"expected a run folder that can be written to, got {run_dir} ({error}); check the path and the disk"
     try:
         taken = take(handle)
     except OSError:  # a disk (or a system) without locks: as careful as the user is

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from faithdiff_core.storage import write_safetensors
-from training.archives import read_archive, write_archive
+from training.archives import read_archive, system_error, write_archive
 from training.devices import warn
 from training.files import remove_leftovers
 from training.weight_files import file_crc32
@@ -29,7 +29,10 @@ FROZEN = "frozen.safetensors"
 ENTRIES = {"config", "step", "trained", "optimiser", "ema", "extra"}
 """A run's earlier checkpoints have no more."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-PASSING = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT)
+PASSING = (
+    *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT),
+    *(errno.EIO, errno.ENOTCONN),  # what network disks say of a server that is away
+)
 """Of the system, not of the file: a whole checkpoint must not be passed over (and then deleted) for them."""
 
 
@@ -83,6 +86,7 @@ def load(run_dir: Path) -> dict[str, Any]:
             state = _read(path)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in PASSING:
+                error.filename = str(path)  # an error in the middle of reading names none
                 raise
             warn(f"{path} is damaged ({error}), the next older checkpoint is tried")
             continue
@@ -106,7 +110,10 @@ def _frozen(run_dir: Path, crc32: int | None) -> dict[str, torch.Tensor]:
         if crc32 is not None and file_crc32(path) != crc32:  # the format has no checksum of its own
             raise ValueError(f"expected the run's frozen weights, got {path} with another checksum, start the run afresh")
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        told = error if isinstance(error, OSError) else system_error(error, path)
+        if told is not None and told.errno in PASSING:
+            raise told from None
         raise ValueError(f"expected the run's frozen weights, got {path} ({error}), start the run afresh") from error
 
 
@@ -114,7 +121,7 @@ def tidy(run_dir: Path, step: int) -> None:
     """Delete what is of no use to a run that goes on from `step`: half-written files of a killed process, and later checkpoints,
     which `load` has found damaged."""
     for folder in (run_dir, run_dir / FOLDER, run_dir / VALIDATION):
-        remove_leftovers(folder)
+        remove_leftovers(folder, only_user=True)  # the run's lock says so (run_lock.py)
     for path in (run_dir / FOLDER).glob(".step-*"):  # also where nothing can be locked: this run is the only one here
         path.unlink()
     for path in checkpoints(run_dir):

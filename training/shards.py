@@ -77,18 +77,20 @@ def is_text(name: str) -> bool:
     return name.encode("utf-8", "replace").decode() == name
 
 
-def leads_out(name: str) -> bool:
-    """Whether a name, put behind a folder, could mean a place outside it (on any system: a manifest travels), or none."""
-    path = PurePath(name)
-    return path.is_absolute() or bool(path.drive) or ".." in name.split("/") or "\\" in name or "\0" in name
+def key_objection(key: str) -> str:
+    """Why a name must not be a key, by which files are named on any system (a manifest travels); empty if it may."""
+    if not is_text(key):
+        return "its name is no UTF-8"
+    path = PurePath(key)
+    if path.is_absolute() or path.drive or ".." in key.split("/") or "\\" in key or "\0" in key:
+        return "its name is absolute, leads out of its folder, or has a backslash"
+    return ""
 
 
 def _objection(member: tarfile.TarInfo) -> str:
     """Why a member must not be used; empty if it may."""
-    if not is_text(member.name):
-        return "its name is no UTF-8"
-    if leads_out(member.name):
-        return "its name is absolute or leads out of the shard"
+    if reason := key_objection(member.name):
+        return reason
     if not member.isreg() or member.issparse():
         return "it is a link, a device or a sparse file"
     return "" if member.size else "it is empty"

@@ -13,8 +13,10 @@ from typing import Any
 from training.ablations import Row
 from training.files import write_json, write_text
 from training.images import picture_paths
-from training.settings_text import override
+from training.manifest import data_digest
+from training.settings_text import override, to_json
 from training.sources import Sources
+from training.stages import split_of
 from training.study import Trained, check_sources, chosen_rows, measure, train_rows
 from training.study_charts import write_curves, write_strips
 from training.study_report import report, shown_keys
@@ -32,7 +34,6 @@ from training.study_rows import (
 )  # fmt: skip
 from training.study_scores import scores
 from training.study_sets import LEVELS, StudySet, held_out_photos, photo_set, text_set
-from training.weight_files import file_digest
 
 SHOWN_PX = 128
 """Side of a picture on a sheet."""
@@ -130,16 +131,15 @@ def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], s
     """Train all rows with all seeds, and score them on sets of their own; `validation` figures, `rows` by set and level."""
     sources, runs_dir = study.inputs.sources, study.out / "runs"
     trained: dict[str, list[Trained]] = {name: [] for name in chosen}
-    validation: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, run in train_rows(sources, runs_dir / f"seed-{seed}", chosen, seed, settings):
             trained[name].append(run)
-            validation[name].append(_measured(run, sources, runs_dir / f"seed-{seed}" / f"{name}.json"))
-    makers = {row: study.makers[row] for row in (LQ, FLOOR, CEILING)} | {
-        f"{name}-{seed}": trained_maker(name, run, sources, study.plan.row_sampling)
-        for name, runs in trained.items()
-        for seed, run in zip(seeds, runs, strict=True)
-    }
+    makers = {row: study.makers[row] for row in (LQ, FLOOR, CEILING)}
+    validation: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
+    for name, runs in trained.items():
+        for seed, run in zip(seeds, runs, strict=True):
+            maker = makers[f"{name}-{seed}"] = trained_maker(name, run, sources, study.plan.row_sampling)
+            validation[name].append(_measured(run, maker, sources, runs_dir / f"seed-{seed}" / f"{name}.json"))
     results: dict[str, Any] = {}
     for each in _row_sets(study.out / "sets", study.photos, study.plan):
         results[each.name] = {}
@@ -185,9 +185,10 @@ def _row_sets(folder: Path, photos: list[tuple[str, Path]], plan: StudyPlan) -> 
     ]  # fmt: skip
 
 
-def _measured(run: Trained, sources: Sources, cache: Path) -> dict[str, float]:
-    """Validation figures of a finished run; kept beside it, for as long as the VAE is the same."""
-    identity = {"vae": file_digest(sources.vae)} if sources.vae is not None else {}
+def _measured(run: Trained, maker: Maker, sources: Sources, cache: Path) -> dict[str, float]:
+    """Validation figures of a finished run; kept beside it while the weights, settings and pictures they are of stay the same."""
+    data = data_digest(split_of(sources.data, "val"))
+    identity = {**maker.identity, "config": json.loads(to_json(run.config)), "data": data}
     kept = json.loads(cache.read_text(encoding="utf-8")) if cache.is_file() else {}
     if kept.get("made_by") == identity:
         return kept["figures"]

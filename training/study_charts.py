@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from training.files import write_atomically
+from training.files import write_atomically, write_bytes
 
 LABEL_PX = 16
 JPEG_QUALITY = 90
@@ -41,7 +41,7 @@ def write_curves(path: Path, runs: Mapping[str, Sequence[Sequence[Path]]]) -> No
     # No date and no version inside: the same curves give the same file.
     figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)
-    write_atomically(path, lambda temporary: (temporary.write_bytes(buffer.getvalue()), None)[1])
+    write_bytes(path, buffer.getvalue())
 
 
 def _losses(folders: Sequence[Path]) -> dict[int, float]:

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
-from training.files import write_atomically
+from faithdiff_core.checks import first_line
+from training.files import write_bytes
 from training.seeds import uniform
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -59,7 +60,7 @@ class TextEncoders:
                 for name, kind in classes.items()
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            line = str(error).splitlines()[0]
+            line = first_line(error)
             raise ValueError(f"expected SDXL's text encoders in {folder}, got {line}, fetch the folder again") from error
         return cls(tokenizers=tokenizers, encoders=encoders, encoder_id=_identity(folder, encoders))
 
@@ -152,4 +153,4 @@ class TextCache:
             raise ValueError(
                 f"expected embeddings within half precision, got larger ones for {caption[:40]!r}, check the encoders"
             )
-        write_atomically(self.path(caption), lambda temporary: (temporary.write_bytes(save(tensors)), None)[1])
+        write_bytes(self.path(caption), save(tensors))

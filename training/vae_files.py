@@ -96,8 +96,7 @@ def read_vae(path: Path, spec: NetworkSpec | None = None) -> AutoencoderKL:
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """sha256 over a module's names and values: the same for every export of the same weights (the order of a safetensors header
-    is not)."""
+    """sha256 over a module's names and values: the same for every file of the same weights, whatever its header says."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())

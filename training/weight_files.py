@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
 from faithdiff_core.checkpoint import FaithDiffParts, split_state_dict
+from faithdiff_core.checks import first_line
 from faithdiff_core.pickle_check import check_pickle
 from faithdiff_core.safetensors_check import check_safetensors
 
@@ -33,11 +35,10 @@ def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
         check_pickle(source)
         state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # torch and pickle raise many kinds for a damaged file
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        reason = line if line.isprintable() else repr(line)
+        reason = first_line(error)
         raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(
@@ -52,19 +53,24 @@ def read_parts(source: Path) -> FaithDiffParts:
     return split_state_dict(*read_tensors(source))
 
 
+def chunks(path: Path) -> Iterator[bytes]:
+    """A file's bytes, CHUNK_BYTES at a time. Raises OSError."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file, the number that model sites show beside a download. About a second a GB."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
+    for chunk in chunks(path):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
 def file_crc32(path: Path) -> int:
     """CRC-32 of a file: for damage, not against forgery. Raises OSError."""
     checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            checksum = zlib.crc32(chunk, checksum)
+    for chunk in chunks(path):
+        checksum = zlib.crc32(chunk, checksum)
     return checksum

@@ -26,28 +26,54 @@ def refuse(text: str) -> None:
     raise ValueError(text)
 
 
+MISDEEDS: dict[str, tuple[Callable[[bytes, Path], object], str]] = {
+    "writes elsewhere": (lambda _, folder: (folder.parent / "out").write_text("x"), r"open\(.*out\)"),
+    "moves away": (lambda _, folder: os.rename(folder / "in", folder.parent / "in"), r"os.rename\(.*in\)"),
+    "starts a program": (
+        lambda *_: subprocess.run([sys.executable, "--version"], capture_output=True, check=True),
+        "subprocess.Popen",
+    ),
+    "memory": (lambda *_: bytearray(200 * 2**20), "resident memory grew by 2.. MiB for a file of 4 bytes"),
+}
+ENDS: dict[str, Callable[[], object]] = {
+    "taken": lambda: None,
+    "refused": lambda: refuse("expected more, got less, get it again"),
+    "another error": lambda: {}["x"],
+}
+
+
+@pytest.mark.parametrize("misdeed", MISDEEDS)
+@pytest.mark.parametrize("end", ENDS)
+def test_misdeeds_are_seen_however_the_reader_ends(misdeed: str, end: str, tmp_path: Path) -> None:
+    if misdeed == "memory" and not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this kernel does not tell a process's high-water mark")
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case" / "in").touch()
+    does, told = MISDEEDS[misdeed]
+
+    def read(case: bytes, folder: Path) -> None:
+        does(case, folder)
+        ENDS[end]()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "MOST_TIMES_SIZE", 1)
+        tally = tally_of(read, tmp_path / "case")
+    assert (tally.taken, tally.refused, tally.failed, len(tally.failures)) == (0, 0, 1, 1)
+    assert re.search(told, tally.report()), tally.report()
+
+
 @pytest.mark.parametrize(
     ("read", "told"),
     [
-        (lambda _, folder: (folder.parent / "out").write_text("x"), r"open\(.*out\)"),
-        (lambda _, folder: os.rename(folder / "in", folder.parent / "in"), r"os.rename\(.*in\)"),
-        (lambda *_: subprocess.run([sys.executable, "--version"], capture_output=True, check=True), "subprocess.Popen"),
-        (lambda *_: bytearray(200 * 2**20), "resident memory grew by 2.. MiB for a file of 4 bytes"),
         (lambda *_: refuse("bad"), "not a message of ours"),
         (lambda *_: refuse("expected one line, got one\ntwo"), "more than one line"),
         (lambda *_: {}["x"], "KeyError"),
     ],
-    ids=["writes elsewhere", "moves away", "starts a program", "memory", "message", "two lines", "another error"],
+    ids=["message", "two lines", "another error"],
 )
-def test_misdeeds_are_seen(read: Callable[[bytes, Path], object], told: str, tmp_path: Path) -> None:
-    if "memory" in told and not Path("/proc/self/clear_refs").exists():
-        pytest.skip("this kernel does not tell a process's high-water mark")
-    (tmp_path / "case").mkdir()
-    (tmp_path / "case" / "in").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "MOST_TIMES_SIZE", 1)
-        tally = tally_of(read, tmp_path / "case")
-    assert len(tally.failures) == 1
+def test_bad_ends_are_seen(read: Callable[[bytes, Path], object], told: str, tmp_path: Path) -> None:
+    tally = tally_of(read, tmp_path)
+    assert (tally.failed, len(tally.failures)) == (1, 1)
     assert re.search(told, tally.report()), tally.report()
 
 

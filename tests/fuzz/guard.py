@@ -75,14 +75,23 @@ _WATCH = _Watch()
 def guarded(folder: Path, size_bytes: int) -> Iterator[None]:
     """Inside, a reader has a file of `size_bytes`; it may write in `folder` only.
 
-    Raises Misdeed, or Hang after MOST_CPU_S of CPU time."""
+    Raises Misdeed, in place of the reader's own error too, or Hang after MOST_CPU_S of CPU time."""
     before = _memory_bytes(reset=True)
     _WATCH.seen, _WATCH.folder = [], os.path.realpath(folder) + os.sep
     try:
         with _timer():
             yield
+    except Exception:
+        _judge(before, size_bytes)  # a file that is refused may do no more than one that is taken
+        raise
+    else:
+        _judge(before, size_bytes)
     finally:
         _WATCH.folder = None
+
+
+def _judge(before: tuple[int, ...], size_bytes: int) -> None:
+    """Raises Misdeed for what the watch has seen since, and for memory beyond the marks `before`."""
     if _WATCH.seen:
         raise Misdeed("; ".join(_WATCH.seen[:3]))
     limit = SLACK_BYTES + MOST_TIMES_SIZE * size_bytes

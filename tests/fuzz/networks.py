@@ -98,12 +98,12 @@ def _reshape(program: Program, state: State, _: dict[str, str]) -> None:
     name = program.one(
         [*list(state), *list(state)[:3], *(each for each in state if each.endswith(("0.0.weight", "conv_in.weight")))]
     )
-    side = st_side(program)
+    side = _side(program)
     shapes = ((), (0,), (1,), (side,), (0, side), (side, 0, 3, 3), (1, 1), (2, 3, 1, 1), (1,) * 6)
     state[name] = torch.zeros(program.one(shapes))
 
 
-def st_side(program: Program) -> int:
+def _side(program: Program) -> int:
     """A side that small tensors can have."""
     return program.one((1, 2, 31, 64, 4097))
 

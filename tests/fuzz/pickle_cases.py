@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from .json_cases import broken
-from .pickle_parts import Calls, archive, call, legacy, number, saved, storage, table, tensor, text
+from .pickle_parts import Calls, archive, call, legacy, number, saved, storage, table, tensor, text, with_decoy
+
+CANARY = Path(tempfile.gettempdir()) / "faithdiff-canary"
+"""What hostile pickles would make in a test. Always the same path, since the cases drawn hang on its length."""
 
 
 def hostile_pickles(canary: Path) -> dict[str, bytes]:
@@ -53,6 +57,20 @@ def _greedy() -> dict[str, bytes]:
         "view of 100 billion elements": twin,
         "300 views of one MiB": archive(table(**many), {"data/0": bytes(2**20)}),
         "storage larger than its record": archive(table(a=tensor(storage(numel=10**9), size=(10**9,))), {"data/0": bytes(16)}),
+        "bytearray of 20 GB behind the weights, legacy": legacy(
+            table(), keys=b"\x80\x02" + call("builtins", "bytearray", much + b"\x85") + b"."
+        ),
+        "bytearray of 20 GB under an archive's directory": with_decoy(
+            legacy(table(a=call("builtins", "bytearray", much + b"\x85")))
+        ),
+        # torch makes the second tensor's storage as large as its steps ask for.
+        "storage of two sizes, legacy": legacy(
+            table(a=tensor(storage()), b=tensor(storage("DoubleStorage", numel=10**9), size=(2,), stride=(10**9 - 1,)))
+        ),
+        "storage of two sizes": archive(
+            table(a=tensor(storage()), b=tensor(storage("DoubleStorage", numel=10**9), size=(2,), stride=(10**9 - 1,))),
+            {"data/0": bytes(16)},
+        ),
         "storage of 8 TB, legacy": legacy(table(a=tensor(storage(numel=2 * 10**12), size=(2 * 10**12,)))),
         "meta tensor": archive(table(a=_meta_tensor())),
         "memo index of two billion": archive(b"\x80\x02}r\xff\xff\xff\x7f."),

@@ -42,10 +42,21 @@ def saved(value: Any, *, legacy: bool = False) -> bytes:
     return written.getvalue()
 
 
-def legacy(pickled: bytes) -> bytes:
-    """The format before torch 1.6 around a pickle."""
+def legacy(pickled: bytes, keys: bytes = pickle.dumps([], protocol=2)) -> bytes:
+    """The format before torch 1.6 around a pickle. `keys`: the pickle behind it, which names the storages."""
     parts = [pickle.dumps(each, protocol=2) for each in (MAGIC, 1001, {"protocol_version": 1001, "little_endian": True})]
-    return b"".join([*parts, pickled, pickle.dumps([], protocol=2)])
+    return b"".join([*parts, pickled, keys])
+
+
+def with_decoy(front: bytes) -> bytes:
+    """A sound archive behind other bytes, whose directory says that one of its parts lies at the very beginning."""
+    written = io.BytesIO(front)
+    with zipfile.ZipFile(written, "a") as file:
+        for place, data in {"data.pkl": table(), "decoy": b""}.items():
+            file.writestr(f"a/{place}", data)
+        file.getinfo("a/decoy").header_offset = 0
+        file._didModify = True  # pyright: ignore[reportAttributeAccessIssue] - so that it writes its directory anew
+    return written.getvalue()
 
 
 def text(value: str) -> bytes:

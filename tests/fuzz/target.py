@@ -7,7 +7,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -17,6 +17,8 @@ from .guard import Hang, check_message, guarded
 
 SEEDS = 150
 """Cases that mutations are made of."""
+LARGEST_PX = 2**22
+"""For Image.MAX_IMAGE_PIXELS: a header may lie, and Pillow's own limit, 179 million, would be half a GB for each picture."""
 
 Read = Callable[[bytes, Path], object]
 """(case, an empty folder of its own) -> anything. Raises ValueError to refuse it."""
@@ -35,18 +37,18 @@ class Target:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What came of many cases. `failures`: the shortest case of each kind, by a line that tells the kind."""
+    """What came of many cases, each counted once. `failures`: the shortest case of each kind, by a line that tells the kind."""
 
     taken: int = 0
     refused: int = 0
-    seconds: float = 0.0
+    failed: int = 0
     slowest_s: float = 0.0
     """CPU time of one case."""
     failures: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def cases(self) -> int:
-        return self.taken + self.refused
+        return self.taken + self.refused + self.failed
 
     def throw(self, target: Target, case: bytes, folder: Path) -> None:
         """One case."""
@@ -57,7 +59,7 @@ class Tally:
             else:
                 self.refused += 1
         except (Exception, Hang) as error:
-            self.refused += 1
+            self.failed += 1
             kind = _kind(error)
             if kind not in self.failures or len(case) < len(self.failures[kind]):
                 self.failures[kind] = case
@@ -88,21 +90,23 @@ def throw_many(target: Target, folder: Path, *, cases: int, number: int, tally: 
     def throw(case: bytes) -> None:
         tally.throw(target, case, folder)
 
-    start_s = time.monotonic()
     throw()
-    tally.seconds += time.monotonic() - start_s
+
+
+def drawn(target: Target, folder: Path, *, cases: int, number: int) -> list[bytes]:
+    """So many cases of the target, thrown at nobody."""
+    found: list[bytes] = []
+    collector = replace(target, read=lambda case, _: found.append(case))
+    throw_many(collector, folder, cases=cases, number=number, tally=Tally())
+    return found
 
 
 def throw_mutations(target: Target, folder: Path, *, cases: int, number: int, tally: Tally) -> None:
     """So many cases made of hypothesis' by changing bytes: an order of magnitude cheaper than drawing each anew."""
-    seeds: list[bytes] = []
-    collector = Target(name=target.name, cases=target.cases, read=lambda case, _: seeds.append(case), short=0)
-    throw_many(collector, folder, cases=SEEDS, number=number, tally=Tally())
+    seeds = drawn(target, folder, cases=SEEDS, number=number)
     dice = random.Random(number)
-    start_s = time.monotonic()
     for _ in range(cases):
         tally.throw(target, _mutation(dice, seeds), folder)
-    tally.seconds += time.monotonic() - start_s
 
 
 def _mutation(dice: random.Random, seeds: list[bytes]) -> bytes:

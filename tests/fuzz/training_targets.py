@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import strategies as st
-from PIL import Image
 
 from training import manifest
 from training.base_files import read_base_unet
@@ -48,9 +47,6 @@ from .training_cases import (
     pictures,
     shards,
 )
-
-LARGEST_PX = 2**22
-"""Of pictures whose header may lie: Pillow's own limit, 179 million, would be half a GB for each."""
 
 
 def _put(case: bytes, path: Path) -> Path:
@@ -167,7 +163,6 @@ def _server(case: bytes, _: Path) -> None:
 
 def targets(canary: Path) -> list[Target]:
     """All of them; pickles would make or change `canary`."""
-    Image.MAX_IMAGE_PIXELS = LARGEST_PX
     texts = st.one_of(
         st.sampled_from((*SETTINGS, *(f"{name}={value}" for name in ("lr", "steps", "recipe") for value in LITERALS))),
         st.text(max_size=30),

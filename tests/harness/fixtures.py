@@ -20,9 +20,9 @@ DEMO_WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"
 DEMO_FOLDER = ROOT / "demo"
 
 
-def started_server(python: Path, host: Path, base: Path) -> Iterator[HostServer]:
+def started_server(python: Path, host: Path, base: Path, *, cpu: bool) -> Iterator[HostServer]:
     """A running ComfyUI of this source with the pack in it, all that it writes in `base`; the demo's photos are its input."""
-    running = HostServer(ServerOptions(python=python, host=host, base=base, port=free_port(), cpu=not has_gpu(python)))
+    running = HostServer(ServerOptions(python=python, host=host, base=base, port=free_port(), cpu=cpu))
     running.input_folder.mkdir(parents=True)
     for photo in DEMO_FOLDER.glob("*.png"):
         shutil.copyfile(photo, running.input_folder / photo.name)
@@ -33,7 +33,8 @@ def started_server(python: Path, host: Path, base: Path) -> Iterator[HostServer]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
     """The server of the test session, in a folder of its own."""
-    yield from started_server(Path(sys.executable), Path(os.environ["COMFYUI_PATH"]), tmp_path_factory.mktemp("comfyui"))
+    python, base = Path(sys.executable), tmp_path_factory.mktemp("comfyui")
+    yield from started_server(python, Path(os.environ["COMFYUI_PATH"]), base, cpu=not has_gpu(python))
 
 
 @pytest.fixture

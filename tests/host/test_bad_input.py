@@ -19,7 +19,8 @@ from comfyui_faithdiff.nodes import folders
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import FaithDiffLoadNanoVAE
+from comfyui_faithdiff.nodes.nano import FaithDiffLoadNanoVAE, load_nano_vae
+from comfyui_faithdiff.nodes.weights_file import read_weights
 from support import tiny
 from support.sampling import align, encode, sample
 
@@ -76,7 +77,8 @@ def test_truncated_pickle(tmp_path, parts):
     path = tmp_path / "cut.bin"
     torch.save(assemble_released(parts), path)
     os.truncate(path, path.stat().st_size // 2)
-    assert message_of(path).endswith("again")
+    message = message_of(path)
+    assert "got one that cannot be read" in message and message.endswith("again")  # not one that wants to run code
 
 
 class RunsCode:
@@ -339,3 +341,10 @@ def test_sizes_read_well():
 
 def test_every_full_file_has_these_prefixes(parts):
     assert {k.split(".")[0] for k in assemble_full(parts)} == {"model", "faithdiff"}
+
+
+def test_a_vae_of_another_family_is_refused_before_it_encodes(loaded, tmp_path, monkeypatch):
+    vae = load_nano_vae(*read_weights(str(tiny.write_vae(tmp_path / "vae.safetensors"))))
+    monkeypatch.setattr(vae, "latent_channels", 16)  # SD 3 and FLUX
+    with pytest.raises(ValueError, match=r"^expected an SDXL VAE \(4 channels at 1/8\), got one of 16 channels at 1/8; take"):
+        encode(loaded, IMAGE, vae)

@@ -10,23 +10,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from comfyui_faithdiff.faithdiff_core.architecture import lq_encoder_sizes
 from comfyui_faithdiff.nodes import folders
 from comfyui_faithdiff.nodes.nano import load_nano_vae
 from comfyui_faithdiff.nodes.weights_file import read_weights
 from fuzz.guard import check_message, guarded
 from fuzz.host_targets import VAE_CONFIG, network, targets, vae_state
-from fuzz.pickle_cases import hostile_pickles
+from fuzz.pickle_cases import CANARY, hostile_pickles
 from fuzz.target import Tally, Target, throw_many
 
-CANARY = Path("/nonexistent/canary")
 TAKEN = {"memo index of two billion"}  # an empty table, in the end
 
 
 @pytest.mark.parametrize("target", targets(CANARY), ids=lambda target: target.name)
 def test_hostile_files(target: Target, tmp_path: Path) -> None:
+    CANARY.unlink(missing_ok=True)
     tally = Tally()
     throw_many(target, tmp_path, cases=target.short, number=0, tally=tally)
     assert not tally.failures, tally.report()
+    assert not CANARY.exists()
 
 
 def test_every_hostile_pickle_is_refused(tmp_path: Path) -> None:
@@ -71,6 +73,14 @@ def test_a_file_of_too_many_tensors(tmp_path: Path) -> None:
     (tmp_path / "many.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(len(entries)))
     with guarded(tmp_path, 2**21), pytest.raises(ValueError, match="many.safetensors: expected .*20001 tensors, 20000 at most"):
         read_weights(str(tmp_path / "many.safetensors"))
+
+
+@pytest.mark.parametrize("config", [{"lq_encoder": {"block_out_channels": [4]}}, {"lq_encoder": {"norm_groups": 5}}])
+def test_the_message_about_an_encoder_of_a_thousand_levels_is_short(config: dict) -> None:
+    weights = {f"down_blocks.{level}.resnets.0.conv1.weight": torch.zeros(4, 1) for level in range(1000)}
+    with pytest.raises(ValueError, match=r"\(4, 4, 4") as error:
+        lq_encoder_sizes({"conv_in.weight": torch.zeros(4, 3), **weights}, config)
+    check_message(str(error.value))
 
 
 def test_names_never_lead_out_of_the_folders(tmp_path: Path) -> None:

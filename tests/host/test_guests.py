@@ -90,13 +90,13 @@ def test_percent_follows_a_noise_schedule_that_comes_later(loaded):
         assert same == acts
 
 
-@pytest.mark.parametrize("options", [{}, {"end_percent": 0.5}], ids=str)
-def test_compiled_as_the_hosts_node_does(loaded, options):
-    """The host drops all guards on transformer_options, so what the patch reads must not change what is compiled."""
+def test_compiled_as_the_hosts_node_does(loaded):
+    """The host drops all guards on transformer_options, so what the patch reads must not change what is compiled: here it acts
+    in the first half of the steps only."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     torch._dynamo.reset()
-    model, latent = align(loaded, IMAGE, **options)
+    model, latent = align(loaded, IMAGE, end_percent=0.5)
     compiled = model.clone()
     set_torch_compile_wrapper(model=compiled, backend="eager", options={"guard_filter_fn": skip_torch_compile_dict})
     torch.testing.assert_close(sample(compiled, latent), sample(model, latent), rtol=0, atol=1e-4)

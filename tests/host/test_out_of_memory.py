@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import comfy.supported_models
 import pytest
 import torch
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
+from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.nano import load_nano_vae
 from comfyui_faithdiff.nodes.weights_file import read_weights
 from support import tiny
@@ -66,3 +68,18 @@ def test_the_run_ends_with_the_same_picture(loaded, vae, out_once, caplog, stage
     assert result.shape == IMAGE.shape and (result - expected).abs().max() < worst
     said = [r.getMessage() for r in caplog.records if "memory" in r.getMessage().lower() and r.levelno >= logging.WARNING]
     assert len(said) == 1, said
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried")]
+)
+def test_main_memory_that_ends_is_not_called_a_damaged_file(error, tmp_path, monkeypatch):
+    path = tiny.write_full(tmp_path / "model.safetensors", tiny.made_up_parts())
+
+    def spent(*_, **__):
+        raise error
+
+    monkeypatch.setattr(comfy.supported_models.SDXL, "get_model", spent)
+    with pytest.raises(type(error)) as seen:
+        load(str(path))
+    assert seen.value is error

@@ -12,6 +12,8 @@ import audit_advisories
 import audit_licences
 import pytest
 from hostrun.errors import SetupError
+from hostrun.paths import cache_dir
+from hostrun.pins import versions
 
 
 def _package(folder: Path, name: str, *fields: str) -> importlib.metadata.Distribution:
@@ -49,6 +51,9 @@ def test_licences(name: str, fields: list[str], licence: str | None, allowed: bo
     assert audit_licences.is_allowed(name, found) is allowed
 
 
+@pytest.mark.skipif(
+    cache_dir() not in Path(sys.prefix).parents, reason="the Python of somebody else's ComfyUI: what it holds is theirs"
+)
 def test_everything_that_is_installed_here_has_an_allowed_licence(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit_licences.main() == 0, capsys.readouterr().err
 
@@ -79,6 +84,14 @@ def test_an_advisory_fails_the_audit(monkeypatch: pytest.MonkeyPatch, capsys: py
     _answer(monkeypatch, pillow=[{"id": "CVE-0000-0001", "fix_versions": ["99"]}])
     assert audit_advisories.main() == audit_advisories.EXIT_FOUND
     assert "error: pillow 1.0 has CVE-0000-0001, mended in 99; make lock\n" in capsys.readouterr().err
+
+
+def test_every_locked_version_is_asked_and_no_name_twice_at_once() -> None:
+    """Whatever its marker: another Python and another system get other versions."""
+    locked = {line.partition(" ;")[0] for part in audit_advisories.PARTS for line in versions(part)}
+    asked = audit_advisories.wanted()
+    assert sorted(line for lines in asked for line in lines) == sorted(locked)
+    assert len(asked) > 1 and all(len({line.partition("==")[0] for line in lines}) == len(lines) for lines in asked)
 
 
 def test_no_answer_is_not_a_clean_audit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,31 +15,36 @@ import safetensors.numpy
 from harness.fixtures import started_server
 from hostrun.client import Client
 from hostrun.environment import ensure_oldest
+from hostrun.gpu import has_gpu
 from hostrun.server import HostServer
 from PIL import Image
+from support.workflows import api_prompt, node_of, resized
 
 MOST_LATENT_DIFFERENCE = 1e-5
 """Between two hosts, of latents whose standard deviation is near 1: what the issue of a differing kernel would exceed."""
 
 
 @pytest.fixture(scope="module")
+def cpu_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    """What this file says is so on processors only. The session's server, where that has no GPU."""
+    if not has_gpu(Path(sys.executable)):
+        yield request.getfixturevalue("server")
+    else:
+        base = tmp_path_factory.mktemp("processor")
+        yield from started_server(Path(sys.executable), Path(os.environ["COMFYUI_PATH"]), base, cpu=True)
+
+
+@pytest.fixture(scope="module")
 def oldest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
-    yield from started_server(Path(sys.executable), ensure_oldest().host, tmp_path_factory.mktemp("oldest"))
+    yield from started_server(Path(sys.executable), ensure_oldest().host, tmp_path_factory.mktemp("oldest"), cpu=True)
 
 
 def tiled_prompt(demo: dict[str, Any], **sampler: Any) -> dict[str, Any]:
     """The demo's prompt at 168 x 104 px in tiles of 64 px, its latent saved as well."""
-    prompt = json.loads(json.dumps(demo))
-    by_class = {node["class_type"]: key for key, node in prompt.items()}
-    scale = prompt[by_class["ImageScaleBy"]]
-    scale["class_type"] = "ImageScale"
-    scale["inputs"] = {"image": scale["inputs"]["image"], "upscale_method": "bilinear", "crop": "disabled"}
-    scale["inputs"] |= {"width": 168, "height": 104}
-    prompt[by_class["FaithDiffSampler"]]["inputs"].update(steps=3, tile_size=64, **sampler)
-    prompt["latent"] = {
-        "class_type": "SaveLatent",
-        "inputs": {"samples": [by_class["FaithDiffSampler"], 0], "filename_prefix": "l"},
-    }
+    prompt = resized(demo, 168, 104)
+    key = node_of(prompt, "FaithDiffSampler")
+    prompt[key]["inputs"].update(steps=3, tile_size=64, **sampler)
+    prompt["latent"] = {"class_type": "SaveLatent", "inputs": {"samples": [key, 0], "filename_prefix": "l"}}
     return prompt
 
 
@@ -55,24 +60,23 @@ def made(server: HostServer, prompt: dict[str, Any]) -> tuple[bytes, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def first(server: HostServer) -> tuple[bytes, np.ndarray]:
-    demo = json.loads((Path(__file__).parents[2] / "workflows" / "api" / "faithdiff_demo.json").read_text(encoding="utf-8"))
-    return made(server, tiled_prompt(demo))
+def first(cpu_server: HostServer) -> tuple[bytes, np.ndarray]:
+    return made(cpu_server, tiled_prompt(api_prompt("faithdiff_demo")))
 
 
-def test_the_same_after_another_run(server, demo_prompt, first):
-    made(server, tiled_prompt(demo_prompt, seed=7, tile_batch=2))
-    pixels, latent = made(server, tiled_prompt(demo_prompt))
+def test_the_same_after_another_run(cpu_server, demo_prompt, first):
+    made(cpu_server, tiled_prompt(demo_prompt, seed=7, tile_batch=2))
+    pixels, latent = made(cpu_server, tiled_prompt(demo_prompt))
     assert pixels == first[0] and np.array_equal(latent, first[1])
 
 
-def test_another_seed_is_another_picture(server, demo_prompt, first):
-    assert made(server, tiled_prompt(demo_prompt, seed=7))[0] != first[0]
+def test_another_seed_is_another_picture(cpu_server, demo_prompt, first):
+    assert made(cpu_server, tiled_prompt(demo_prompt, seed=7))[0] != first[0]
 
 
 @pytest.mark.parametrize("tile_batch", [1, 4])
-def test_the_same_however_tiles_are_batched(tile_batch, server, demo_prompt, first):
-    pixels, latent = made(server, tiled_prompt(demo_prompt, tile_batch=tile_batch))
+def test_the_same_however_tiles_are_batched(tile_batch, cpu_server, demo_prompt, first):
+    pixels, latent = made(cpu_server, tiled_prompt(demo_prompt, tile_batch=tile_batch))
     assert np.abs(latent - first[1]).max() <= MOST_LATENT_DIFFERENCE
     assert np.abs(np.frombuffer(pixels, np.uint8).astype(int) - np.frombuffer(first[0], np.uint8)).max() <= 1
 

@@ -57,11 +57,17 @@ def test_the_lock_satisfies_what_asks_for_it() -> None:
     assert lacking == []
 
 
-@pytest.mark.skipif(cache_dir() not in Path(sys.prefix).parents, reason="not this project's own environment")
+own_environment = pytest.mark.skipif(
+    cache_dir() not in Path(sys.prefix).parents, reason="the Python of somebody else's ComfyUI: what it holds is theirs"
+)
+
+
+@own_environment
 def test_this_environment_holds_the_locked_versions_and_nothing_else() -> None:
     assert {name: one.version for name, one in INSTALLED.items()} == _locked("build", "demo", "test")
 
 
+@own_environment
 def test_what_is_installed_has_what_it_needs() -> None:
     """pip is told to look for no dependencies of its own, so the lock has to be complete."""
     lacking = [

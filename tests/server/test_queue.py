@@ -13,6 +13,7 @@ from hostrun.client import Client, PromptFailed, PromptRejected
 from hostrun.paths import PACK_NAME, ROOT
 from hostrun.server import HostServer
 from PIL import Image
+from support.workflows import node_of, resized
 
 NODES = (
     "FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffTileModel", "FaithDiffPlan",
@@ -21,28 +22,14 @@ NODES = (
 HELPERS = ("FaithDiffLoadNanoVAE", "FaithDiffNoPrompt")
 
 
-def node_of(prompt: dict[str, Any], class_type: str) -> str:
-    """The id of the only node of a class."""
-    (found,) = [key for key, node in prompt.items() if node["class_type"] == class_type]
-    return found
-
-
 def inputs_of(prompt: dict[str, Any], class_type: str) -> dict[str, Any]:
     return prompt[node_of(prompt, class_type)]["inputs"]
 
 
-def scale_to(prompt: dict[str, Any], width: int, height: int) -> None:
-    """Enlarge the photo to this size instead of by a factor."""
-    scale = prompt[node_of(prompt, "ImageScaleBy")]
-    scale["class_type"] = "ImageScale"
-    scale["inputs"] = {"image": scale["inputs"]["image"], "upscale_method": "lanczos", "crop": "disabled"}
-    scale["inputs"] |= {"width": width, "height": height}
-
-
 def quicker(prompt: dict[str, Any], *, seed: int) -> dict[str, Any]:
     """The same prompt with few steps on a small image; a seed of its own keeps the host's cache out of the way."""
+    prompt = resized(prompt, 128, 128)
     inputs_of(prompt, "FaithDiffSampler").update(seed=seed, steps=2)
-    scale_to(prompt, 128, 128)
     return prompt
 
 
@@ -111,8 +98,7 @@ def _assert_resembles(restored: Image.Image, photo: Path) -> None:
 
 
 def test_interrupt_stops_within_two_steps_and_the_next_prompt_runs(client: Client, demo_prompt: dict[str, Any]) -> None:
-    long = json.loads(json.dumps(demo_prompt))
-    scale_to(long, 768, 768)  # a step takes long enough for the host to report each one
+    long = resized(demo_prompt, 768, 768)  # a step takes long enough for the host to report each one
     inputs_of(long, "FaithDiffSampler").update(seed=11, steps=150)
     sampler = node_of(long, "FaithDiffSampler")
     prompt_id = client.queue(long)

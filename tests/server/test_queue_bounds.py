@@ -1,6 +1,6 @@
 """Odd inputs of every node by POST /prompt, and random valid graphs: a refusal, a clear error or a picture; the server lives.
 
-Every 25th case here; tests/soak/queue_bounds.py takes all of them.
+Every N-th case but the slow ones here; tests/soak/queue_bounds.py takes all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from support.prompts_server import Session, shared_server
 
 OURS = [key for key, (kind, _) in ALL.items() if kind.startswith("FaithDiff")]
 EVERY = 25
-SLOW = ("steps is", "longest_side is", "shortest_side is", "megapixels is", "sampler_name is")  # seconds each: in the soak only
+SLOW = ("steps is", "longest side is", "shortest side is", "megapixels is", "sampler_name is")  # seconds each: in the soak only
 
 
 @pytest.fixture(scope="module")
@@ -54,4 +54,4 @@ def test_random_graphs_and_the_next_good_prompt(session):
         assert endings[-1].how != "rejected" and not unclear(endings[-1], prompt), (seed, endings[-1])
     assert sum(ending.how == "picture" for ending in endings) >= 3
     ending = session.end_of(good_prompt())
-    assert ending.how == "picture" and ending.finite and session.is_idle()
+    assert ending.is_sound and session.is_idle()

@@ -16,10 +16,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 import conftest  # noqa: E402 - puts the pack and, where there is one, the host on the path
-from fuzz.target import Tally, Target, throw_many, throw_mutations  # noqa: E402
+from fuzz.target import LARGEST_PX, Tally, Target, throw_many, throw_mutations  # noqa: E402
 
 if conftest.HOST:
     from fuzz.host_targets import targets
@@ -46,6 +48,7 @@ def fuzz(target: Target, place: Path, *, drawn: int, mutations: int, first: int)
         "cases": tally.cases,
         "taken": tally.taken,
         "refused": tally.refused,
+        "failed": tally.failed,
         "cpu_s": round(time.process_time() - start_s, 1),
         "slowest_s": round(tally.slowest_s, 3),
         "failures": len(tally.failures),
@@ -61,6 +64,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=1, help="first seed")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    Image.MAX_IMAGE_PIXELS = LARGEST_PX
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     rows = []

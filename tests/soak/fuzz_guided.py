@@ -2,9 +2,8 @@
 
     fuzz_guided.py --cases 20000 --seconds 60 [--only NAME] [--out FILE.json]
 
-The fuzzer is no part of the environment: it is fetched once, pinned, into the project's cache folder; where it has no wheel
-(3.0.0: CPython 3.11 to 3.13 on Linux) this says so and does nothing. Each target is a fork of this process, because the fuzzer
-ends its own."""
+Where the fuzzer has no wheel (fuzz_guided.txt) this says so and does nothing. Each target is a fork of this process, because
+the fuzzer ends its own."""
 
 from __future__ import annotations
 
@@ -13,19 +12,21 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS))
-import conftest  # noqa: E402 - puts the pack and, where there is one, the host on the path
-from hostrun.paths import cache_dir  # noqa: E402
+from PIL import Image
 
-FUZZER = "atheris==3.0.0"
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "soak")]
+import conftest  # noqa: E402 - puts the pack and, where there is one, the host on the path
+from fetched import fetched  # noqa: E402
+from fuzz.target import LARGEST_PX, drawn, run_case  # noqa: E402
+from support.forks import start  # noqa: E402
+
 MOST_BYTES = 4096
 """Of a case. Headers and opcodes lie at the front; what is longer hides them."""
 SEEDS = 100
@@ -35,31 +36,14 @@ SECONDS_LIMIT = 60
 INSTRUMENTED = ("comfyui_faithdiff", "training", "faithdiff_core", "tarfile", "zipfile", "pickle")
 
 
-def fetch_fuzzer() -> Path | None:
-    """Where the fuzzer is installed; None where there is no wheel of it."""
-    place = cache_dir() / f"fuzz-{FUZZER.replace('==', '-')}-py{sys.version_info[0]}{sys.version_info[1]}"
-    if not (place / "atheris").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run([*command, "--target", str(place), FUZZER], capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            print(f"skipped: no wheel of {FUZZER} for this Python and system ({last[:200]})")
-            return None
-    return place
-
-
-def fuzz(target: Any, folder: Path, options: argparse.Namespace) -> None:
+def fuzz(target: Any, folder: Path, options: argparse.Namespace) -> int:
     """Never returns: the fuzzer ends the process."""
     import atheris
-    from fuzz.target import Tally, run_case, throw_many
 
     corpus, place = folder / "corpus", folder / "case"
     corpus.mkdir()
     place.mkdir()
-    seeds: list[bytes] = []
-    collector = type(target)(name=target.name, cases=target.cases, read=lambda case, _: seeds.append(case), short=0)
-    throw_many(collector, place, cases=SEEDS, number=1, tally=Tally())
-    for number, case in enumerate(seeds):
+    for number, case in enumerate(drawn(target, place, cases=SEEDS, number=1)):
         (corpus / str(number)).write_bytes(case[:MOST_BYTES])
     arguments = [
         *(sys.argv[0], str(corpus), f"-runs={options.cases}", f"-max_total_time={options.seconds}", f"-max_len={MOST_BYTES}"),
@@ -67,26 +51,19 @@ def fuzz(target: Any, folder: Path, options: argparse.Namespace) -> None:
     ]
     atheris.Setup(arguments, lambda case: run_case(target, case, place))
     atheris.Fuzz()
+    raise AssertionError("expected the fuzzer to end the process")
 
 
-def fuzz_in_fork(target: Any, options: argparse.Namespace) -> dict[str, Any]:
+def fuzz_in_fork(target: Any, canary: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One row of the report."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        pid = os.fork()
-        if not pid:
-            log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            try:
-                fuzz(target, folder, options)
-            finally:
-                os._exit(70)
-        _, status, used = os.wait4(pid, 0)
+        _, status, used = os.wait4(start(lambda: fuzz(target, folder, options), folder / "log"), 0)
         told = (folder / "log").read_text(encoding="utf-8", errors="replace")
     ended = re.search(r"Done (\d+) runs in (\d+) second", told)
-    whole = status == 0 and ended is not None
+    whole = status == 0 and ended is not None and not canary.exists()
     if not whole:
+        print("canary", "CHANGED" if canary.exists() else "untouched")
         print("\n".join(line[:300] for line in told.splitlines()[-30:]))
     edges = [int(each) for each in re.findall(r"cov: (\d+)", told)]
     return {
@@ -106,12 +83,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="targets whose name holds this")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    fuzzer = fetch_fuzzer()
-    if fuzzer is None:
+    try:
+        sys.path.append(str(fetched(Path(__file__).with_suffix(".txt"))))
+    except ValueError as error:
+        print(f"skipped: no fuzzer for this Python and system ({error})")
         return 0
-    sys.path.append(str(fuzzer))
     import atheris
 
+    Image.MAX_IMAGE_PIXELS = LARGEST_PX
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     for name in ("tarfile", "zipfile", "pickle"):
@@ -122,10 +101,13 @@ def main() -> int:
         else:
             from fuzz.training_targets import targets
     rows = []
-    for target in targets(Path("/nonexistent/canary")):
-        if options.only in target.name:
-            rows.append(fuzz_in_fork(target, options))
-            print(json.dumps(rows[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        canary = Path(folder) / "canary"
+        for target in targets(canary):
+            if options.only in target.name:
+                rows.append(fuzz_in_fork(target, canary, options))
+                print(json.dumps(rows[-1]), flush=True)
+                canary.unlink(missing_ok=True)  # the next target's is its own
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     failed = [row["target"] for row in rows if not row["whole"]]

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from model_support import made_up_model, tiny, write_run
+from support.forks import start
 from training_support import picture
 
 from training import archives, loop, manifest
@@ -105,20 +106,14 @@ def forked(sources: Path, folder: Path, kill: Kill, more: Sequence[str] = ()) ->
 
     Returns the exit code (negative = killed by that signal) and what it had told."""
     told = Watched()
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        code = 70
-        try:
-            with (folder / "printed.txt").open("a", encoding="utf-8") as printed:
-                os.dup2(printed.fileno(), 1)
-                os.dup2(printed.fileno(), 2)
-                _watch(told, folder, kill)
-                code = main([*train_arguments(sources, folder), *more])
-                told[PHASE] = PHASES.index("export")
-                code = code or main(export_arguments(folder))
-        finally:
-            os._exit(code)
+
+    def work() -> int:
+        _watch(told, folder, kill)
+        code = main([*train_arguments(sources, folder), *more])
+        told[PHASE] = PHASES.index("export")
+        return code or main(export_arguments(folder))
+
+    child = start(work, folder / "printed.txt")
     if kill.delay_s:
         _kill_after(child, kill.delay_s)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), told

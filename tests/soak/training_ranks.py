@@ -9,6 +9,8 @@ and a summary as JSON; exit code 1 = a process outlived BOUND_S, said nothing, o
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import random
@@ -20,10 +22,11 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1] / "training"), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parents[1] / "training"), str(HERE.parent)]
 
 import psutil  # noqa: E402
 from processes import free_port, torchrun  # noqa: E402
+from support.forks import start  # noqa: E402
 from training_killed import NEVER, SAVE_EVERY, forked, train_arguments, write_sources  # noqa: E402
 
 from training import runstate  # noqa: E402
@@ -39,24 +42,14 @@ MANY_STEPS = ["steps=100000", "validate_every=0", "micro_batch_size=1"]
 def start_forked(sources: Path, folder: Path) -> list[int]:
     """Two processes of one run; their numbers, the main one's first."""
     port = free_port()
-    numbers = []
-    for rank in range(2):
-        child = os.fork()
-        if not child:
-            code = 70
-            try:
-                os.environ |= {
-                    "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                }  # fmt: skip
-                with (folder / f"printed-{rank}.txt").open("a", encoding="utf-8") as printed:
-                    os.dup2(printed.fileno(), 1)
-                    os.dup2(printed.fileno(), 2)
-                    code = training_main([*train_arguments(sources, folder), *MANY_STEPS])
-            finally:
-                os._exit(code)
-        numbers.append(child)
-    return numbers
+
+    def work(rank: int) -> int:
+        os.environ |= {
+            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        return training_main([*train_arguments(sources, folder), *MANY_STEPS])
+
+    return [start(functools.partial(work, rank), folder / f"printed-{rank}.txt") for rank in range(2)]
 
 
 def start_launched(sources: Path, folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
@@ -69,6 +62,13 @@ def start_launched(sources: Path, folder: Path) -> tuple[subprocess.Popen[bytes]
     wait_for_steps(folder, 1)
     ranks = {child.environ().get("RANK"): child.pid for child in psutil.Process(launcher.pid).children()}
     return launcher, [ranks["0"], ranks["1"]]
+
+
+def end_children() -> None:
+    """Kills all that this process has started, and what those have: torchrun puts its two into sessions of their own."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def wait_for_steps(folder: Path, count: int) -> None:
@@ -92,11 +92,11 @@ def kill_one(sources: Path, folder: Path, victim: int, steps: int, *, launched: 
     wait_for_steps(folder, steps)
     os.kill(numbers[victim], signal.SIGKILL)
     killed_s = time.monotonic()
-    ended_s, code = (_wait(launcher.pid), None) if launcher else _wait_for_child(numbers[1 - victim])
-    if launcher is None:
-        os.waitpid(numbers[victim], 0)
+    if launcher:
+        ended_s, code = _wait_for_launcher(launcher)
     else:
-        code = launcher.wait()
+        ended_s, code = _wait_for_child(numbers[1 - victim])
+        os.waitpid(numbers[victim], 0)
     fault = ""
     if ended_s - killed_s > BOUND_S:
         fault = f"the other process ended only after {ended_s - killed_s:.0f} s"
@@ -115,12 +115,13 @@ def _wait_for_child(number: int) -> tuple[float, int]:
     return time.monotonic(), os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
-def _wait(number: int) -> float:
-    """Time of the launcher's end, or of the end of waiting for it."""
-    end_s = time.monotonic() + BOUND_S + 5
-    while time.monotonic() < end_s and psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.05)
-    return time.monotonic()
+def _wait_for_launcher(launcher: subprocess.Popen[bytes]) -> tuple[float, int]:
+    """(time of its end, its exit code); killed with its processes after BOUND_S."""
+    try:
+        launcher.wait(BOUND_S + 5)
+    except subprocess.TimeoutExpired:
+        end_children()
+    return time.monotonic(), launcher.wait()
 
 
 def _go_on(sources: Path, folder: Path) -> str:
@@ -145,14 +146,18 @@ def main(argv: list[str] | None = None) -> int:
     sources.mkdir(parents=True)
     write_sources(sources)
     waited, faults = [], []
-    for index in range(options.kills):
-        folder = options.work / f"run-{index}"
-        folder.mkdir()
-        steps = drawn.randint(1, 3 * SAVE_EVERY)
-        seconds, fault = kill_one(sources, folder, index % 2, steps, launched=options.launcher)
-        waited.append(round(seconds, 1))
-        faults += [f"{folder.name}: {fault}"] if fault else []
-        print(f"{folder.name}: process {index % 2} killed after step {steps}, the other's end {seconds:.1f} s later", flush=True)
+    try:
+        for index in range(options.kills):
+            folder = options.work / f"run-{index}"
+            folder.mkdir()
+            steps = drawn.randint(1, 3 * SAVE_EVERY)
+            seconds, fault = kill_one(sources, folder, index % 2, steps, launched=options.launcher)
+            waited.append(round(seconds, 1))
+            faults += [f"{folder.name}: {fault}"] if fault else []
+            told = f"process {index % 2} killed after step {steps}, the other's end {seconds:.1f} s later"
+            print(f"{folder.name}: {told}", flush=True)
+    finally:
+        end_children()  # whatever went wrong, nothing trains on
     print(json.dumps({"kills": options.kills, "seconds_to_the_others_end": waited, "faults": faults}, indent=2))
     return bool(faults)
 

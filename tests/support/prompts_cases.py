@@ -71,7 +71,7 @@ def _case(key: str, name: str, label: str, info: dict[str, Any], value: Any) -> 
 def _values(key: str, name: str, spec: list) -> Iterator[tuple[str, Any]]:
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
     for value in OF_ANY_TYPE:
-        yield f"is {str(value)[:24]!r}", value
+        yield f"is {value!r:.24}", value
     for link in (*ODD_LINKS, [key, 0], ["sink " + key + " 0", 0]):
         yield f"linked to {str(link)[:24]}", link
     for other, link in LINKS_BY_TYPE.items():  # a cycle where that node needs this one
@@ -102,7 +102,7 @@ def _size(node: str) -> dict[str, int]:
 def _dynamic(key: str, name: str, options: dict[str, Any], info: dict[str, Any]) -> Iterator[Case]:
     """A choice that brings an input of its own: each choice with each value."""
     for value in OF_ANY_TYPE:
-        yield _case(key, name, f"is {str(value)[:24]!r}", info, value)
+        yield _case(key, name, f"is {value!r:.24}", info, value)
     for option in options["options"]:
         for part, spec in option["inputs"]["required"].items():
             for label, value in (*_values(key, part, spec), ("left out", None)):
@@ -139,13 +139,20 @@ def _whole_node(key: str, info: dict[str, Any]) -> Iterator[Case]:
 def unclear(ending: Ending, prompt: Prompt) -> str:
     """What is wrong with the way a prompt ended, empty where nothing is: a picture, a refusal, or one clear message.
 
-    A host's node may raise what it likes, and the host may answer HTTP 500 to JSON that it does not foresee, as long as the error
-    does not come out of our code.
+    A host's node may raise what it likes, as long as the error does not come out of our code or of a library that our code
+    called. The host may answer HTTP 500 to a prompt that is none.
     """
+    if ending.how == "broken":
+        return "" if any(map(_is_malformed, prompt.values())) else ending.reason
     if ending.how != "error" or CLEAR.match(ending.reason) or ending.kind == OUT_OF_MEMORY:
         return ""
     ours = prompt.get(ending.node, {}).get("class_type", "").startswith("FaithDiff")
-    frames = re.findall(r'File "([^"]+)"', ending.trace)
+    frames = [file for file in re.findall(r'File "([^"]+)"', ending.trace) if "site-packages" not in file]
     if ours or (frames and PACK_NAME in frames[-1]):
         return f"{ending.kind}: {ending.reason[:300]}"
     return ""
+
+
+def _is_malformed(node: Any) -> bool:
+    """Whether the host looks into it as into something else: it checks the values of inputs, not what holds them."""
+    return not isinstance(node, dict) or isinstance(node["class_type"], list) or not isinstance(node["inputs"], dict)

@@ -1,4 +1,4 @@
-"""Faults on purpose, at named places of a run: out of memory, NaN, a wait to be interrupted, or the end of the process.
+"""Faults on purpose, at named places of a run: out of memory, NaN, or a wait to be interrupted.
 
 Used in a test's own process and, with prompts_pack.py, inside a server. Knows functions by their file, because the host names a
 pack's modules by where it found them.
@@ -7,7 +7,6 @@ pack's modules by where it found them.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,18 +41,18 @@ PLACES = {
     "attribution sums": ("nodes/attribution_hook.py", "Attribution.shares"),
     "attribution pictures": ("nodes/attribution.py", "show"),
 }
-# Give nothing that could hold NaN; or, as the colour fix does, only what was looked at before.
+# Give nothing that could hold NaN; or, as the colour fix and the sums of attribution do, only what was looked at before.
 NO_TENSORS = (
     "colour fix", "read weights", "build UNet", "build modules", "build VAE", "move to device", "cut conditions", "consistency",
-    "colour drift", "seams", "heat map", "attribution pictures",
+    "colour drift", "seams", "heat map", "attribution sums", "attribution pictures",
 )  # fmt: skip
 WAIT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`what`: "memory", "nan", "wait" (until somebody interrupts) or "kill". It strikes at the `call`-th call of the place and,
-    where `lasting`, at all later ones."""
+    """`what`: "memory", "nan" or "wait" (until somebody interrupts). It strikes at the `call`-th call of the place and, where
+    `lasting`, at all later ones."""
 
     place: str
     what: str
@@ -92,8 +91,6 @@ def fault(wanted: Fault, told: Callable[[], Any] = lambda: None) -> Iterator[Str
 def _strike(wanted: Fault, plain: Callable[[], Any]) -> Any:
     if wanted.what == "memory":
         raise torch.cuda.OutOfMemoryError("made up")
-    if wanted.what == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
     if wanted.what == "wait":
         import comfy.model_management as mm
 

@@ -26,8 +26,8 @@ MODEL, VAE = "tiny.safetensors", "tiny_vae.safetensors"
 SUPPORT = Path(__file__).resolve().parent
 
 
-def make_server(base: Path, host: Path | None = None) -> HostServer:
-    """Not started yet. `host`: another ComfyUI than COMFYUI_PATH's."""
+def make_server(base: Path) -> HostServer:
+    """Not started yet. It keeps no node's outputs: what a prompt gives comes from nodes that ran for it."""
     pack, models = base / "custom_nodes" / TRY_PACK, base / "models" / "faithdiff"
     for folder in (pack, models):
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,11 +38,11 @@ def make_server(base: Path, host: Path | None = None) -> HostServer:
     tiny.write_vae(models / VAE)
     options = ServerOptions(
         python=Path(sys.executable),
-        host=host or Path(os.environ["COMFYUI_PATH"]),
+        host=Path(os.environ["COMFYUI_PATH"]),
         base=base,
         port=free_port(),
         cpu=True,
-        extra_arguments=("--whitelist-custom-nodes", PACK_NAME, TRY_PACK),
+        extra_arguments=("--cache-none", "--whitelist-custom-nodes", PACK_NAME, TRY_PACK),
     )
     return HostServer(options)
 
@@ -81,6 +81,11 @@ class Ending:
     def digests(self) -> dict[str, str]:
         """Node -> hash of what it was given, for TrySink nodes."""
         return {node: told["digest"][0] for node, told in self.outputs.items() if "digest" in told}
+
+    @property
+    def is_sound(self) -> bool:
+        """A picture whose nodes were given something, and only finite numbers."""
+        return self.how == "picture" and bool(self.digests) and self.finite
 
     @property
     def finite(self) -> bool:

@@ -13,6 +13,8 @@ import psutil
 from hostrun.client import Client
 from hostrun.server import HostServer
 
+from .workflows import resized
+
 MODEL = "nano_faithdiff.safetensors"
 SETTLED_AFTER = 10
 """Runs after which nothing may grow any more: by then every size class of the allocator, thread pool and import has been used."""
@@ -42,16 +44,11 @@ def varied(demo: dict[str, Any], models: Sequence[str], *, seed: int, largest_px
     chosen = random.Random(seed)
     by_class = {node["class_type"]: key for key, node in demo.items()}
     for number in range(10**9):
-        prompt = {key: {**node, "inputs": dict(node["inputs"])} for key, node in demo.items()}
+        prompt = resized(demo, *(8 * chosen.randint(6, largest_px // 8) + chosen.randint(0, 7) for _ in range(2)))
 
         def inputs(class_type: str, prompt: dict[str, Any] = prompt) -> dict[str, Any]:
             return prompt[by_class[class_type]]["inputs"]
 
-        width, height = (8 * chosen.randint(6, largest_px // 8) + chosen.randint(0, 7) for _ in range(2))
-        scale = prompt[by_class["ImageScaleBy"]]
-        scale["class_type"] = "ImageScale"
-        scale["inputs"] = {"image": scale["inputs"]["image"], "upscale_method": "bilinear", "crop": "disabled"}
-        scale["inputs"] |= {"width": width, "height": height}
         inputs("FaithDiffLoadModel").update(
             model_name=models[number % len(models)], weight_dtype=chosen.choice(["default", "default", "fp8_e4m3fn"])
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -30,6 +31,22 @@ FOLDER_OF_CLASS = {"FaithDiffLoadModel": "faithdiff", "FaithDiffLoadNanoVAE": "f
 def api_prompt(name: str) -> dict[str, Any]:
     """The API-format prompt workflows/api/`name`.json."""
     return json.loads((API_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def node_of(prompt: dict[str, Any], class_type: str) -> str:
+    """The id of the only node of a class."""
+    (found,) = [key for key, node in prompt.items() if node["class_type"] == class_type]
+    return found
+
+
+def resized(prompt: dict[str, Any], width_px: int, height_px: int) -> dict[str, Any]:
+    """A copy of the demo's prompt that brings its photo to this size instead of enlarging it by a factor."""
+    prompt = copy.deepcopy(prompt)
+    scale = prompt[node_of(prompt, "ImageScaleBy")]
+    scale["class_type"] = "ImageScale"
+    scale["inputs"] = {"image": scale["inputs"]["image"], "upscale_method": "bilinear", "crop": "disabled"}
+    scale["inputs"] |= {"width": width_px, "height": height_px}
+    return prompt
 
 
 def ui_workflow(name: str) -> dict[str, Any]:

@@ -50,10 +50,11 @@ def test_time_ids_are_fp32_and_exact_for_large_pictures() -> None:
 
 def test_store_keeps_its_limit_and_scales_once(data: Path) -> None:
     store = ImageStore(manifest.read(data), short_side_px=48, cache_bytes=3 * 48 * 64 * 2)
-    first = store.get(0)
+    first = store.pictures(0).image_u8
     assert first.shape == (3, 48, 64)
-    assert store.get(0) is first
+    assert store.pictures(0).image_u8 is first
     for index in range(1, 6):
-        store.get(index)
-    assert store.get(0) is not first and torch.equal(store.get(0), first)
+        store.pictures(index)
+    again = store.pictures(0).image_u8
+    assert again is not first and torch.equal(again, first)
     assert scale_short_side(picture(0, 30, 40), 48).shape == (3, 30, 40)

@@ -60,12 +60,14 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def replicated(sharded: Path) -> Path:
     """The same folder, and in it ddp, ddp-parts, ddp-model, and handed-on, ended by two processes without shards."""
+    (sharded / "file").write_bytes(b"")
     printed = launch(
         ["toy", sharded / "ddp", *TOY],
         ["toy", sharded / "ddp-parts", *TOY, PARTS],
         ["model", sharded / "ddp-model", *MODEL],
         ["toy", sharded / "handed-on", *TOY],
         ["toy", sharded / "odd", "batch_size=3"],
+        ["toy", sharded / "file" / "run", *TOY],
         launcher=accelerate_launch(2),
     )
     (sharded / "printed").write_text(printed, encoding="utf-8")
@@ -119,6 +121,8 @@ def test_a_run_may_go_on_with_other_processes_and_without_shards(replicated: Pat
 def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
     printed = (replicated / "printed").read_text(encoding="utf-8")
     assert "expected batch_size to be a multiple of 2 (2 processes x 1 crops at a time), got 3, set it to 2 or 4" in printed
+    assert printed.count("expected a run folder that can be written to, got ") == 1 and "Not a directory" in printed
+    assert printed.count("expected a run folder to begin in, got none (see the main process's message)") == 1
     # Batches that cannot be shared; 8-bit moments in shards.
     assert not (replicated / "odd").exists() and not (replicated / "8-bit").exists()
 

@@ -19,9 +19,7 @@ from faithdiff_core.storage import write_safetensors
 from training import archives, loop, manifest, runstate
 from training.config import TrainConfig
 from training.crops import ImageStore
-from training.files import UNFINISHED, remove_leftovers, write_atomically, write_text
 from training.latents import open_bank
-from training.locks import in_use
 from training.networks import build_vae, network_spec
 
 Quick = Callable[..., TrainConfig]
@@ -117,20 +115,52 @@ def test_a_run_goes_on_while_the_clock_runs_backwards(tmp_path: Path, monkeypatc
     assert [row["step"] for row in rows] == [1, 2, 3, 4] and all(row["images_per_s"] > 0 for row in rows)
 
 
-def test_a_checkpoint_that_cannot_be_opened_now_is_not_passed_over(
-    two_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+NOT_NOW = {
+    "handles": (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+    "server": (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+    # ATen/MapAllocator.cpp, with little address space (RLIMIT_AS)
+    "memory": (RuntimeError("unable to mmap 9 bytes from file <x>: Cannot allocate memory (12)"), "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_NOW)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(
+    kind: str, two_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Going on from the one before would delete it."""
     run_dir = copy_of(two_checkpoints, tmp_path)
+    error, told = NOT_NOW[kind]
 
-    def no_handles_left(path: Path) -> None:
-        raise OSError(errno.EMFILE, "Too many open files", str(path))
+    def not_now(*_: Any, **__: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(zipfile, "ZipFile", no_handles_left)
+    monkeypatch.setattr(*((torch, "load") if kind == "memory" else (zipfile, "ZipFile")), not_now)
     config = toy_config("keep_checkpoints=2")
-    with pytest.raises(OSError, match="Too many open files.*step-00000004.pt"):
+    with pytest.raises(OSError, match=f"{told}.*step-00000004.pt"):
         loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
     assert len(runstate.checkpoints(run_dir)) == 2
+
+
+def test_torch_says_what_the_system_said_as_it_is_read_here(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.UntypedStorage.from_file(str(tmp_path / "none"), False, 9)
+    found = archives.system_error(error.value, tmp_path / "none")
+    assert found is not None and found.errno == errno.ENOENT and found.filename == str(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", ["handles", "memory"])
+def test_frozen_weights_that_cannot_be_read_now_are_not_called_damaged(
+    kind: str, two_checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = copy_of(two_checkpoints, tmp_path)
+    error, told = NOT_NOW[kind]
+
+    def not_now(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(runstate, "load_file", not_now)
+    with pytest.raises(OSError, match=told):
+        runstate.load(run_dir)
 
 
 def test_a_row_that_a_kill_cut_off_after_its_checkpoint_is_written_later(tmp_path: Path) -> None:
@@ -149,37 +179,19 @@ def test_a_row_that_a_kill_cut_off_after_its_checkpoint_is_written_later(tmp_pat
         assert (tmp_path / "validation" / "step-00000004.txt").is_file()
 
 
-def test_what_dead_writers_left_goes_and_what_living_ones_write_stays(tmp_path: Path) -> None:
-    dead = [tmp_path / name for name in (f".a{UNFINISHED}12345678.json", f".b{UNFINISHED}x.png")]
-    living, other = tmp_path / f".c{UNFINISHED}x.pt", tmp_path / ".hidden"
-    for path in [*dead, living, other]:
-        path.write_bytes(b"half")
-    with in_use(os.open(living, os.O_RDWR)):
-        write_text(tmp_path / "a.json", "whole")
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, other.name, "a.json"])
-    remove_leftovers(tmp_path)
-    assert not living.exists() and other.exists()
-
-
-def test_a_file_that_is_being_written_is_never_taken_for_a_leftover(tmp_path: Path) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text("whole", encoding="utf-8")
-        remove_leftovers(tmp_path)
-
-    write_atomically(tmp_path / "x.txt", write)
-    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "whole"
-
-
 def test_a_killed_writer_of_weights_leaves_nothing_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     child = os.fork()
     if not child:
-        from faithdiff_core import storage
+        try:
+            from faithdiff_core import storage
 
-        # The format's writer has its own temporary file beside the one it is given.
-        storage.save_file = lambda _state, partial, **_: (partial.with_name(".tmpAbCd").write_bytes(b"half"), os._exit(9))
-        write_safetensors(path, {"a": torch.zeros(4)}, {})
-    os.waitpid(child, 0)
+            # The format's writer has its own temporary file beside the one it is given.
+            storage.save_file = lambda _state, partial, **_: (partial.with_name(".tmpAbCd").write_bytes(b"half"), os._exit(9))
+            write_safetensors(path, {"a": torch.zeros(4)}, {})
+        finally:
+            os._exit(1)  # else it would go on as a second pytest
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert ".tmpAbCd" in [item.name for item in tmp_path.rglob("*")] and not path.exists()
     write_safetensors(path, {"a": torch.zeros(4)}, {})
     assert [item.name for item in tmp_path.rglob("*")] == ["x.safetensors"]

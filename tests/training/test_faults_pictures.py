@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_shards import png, write_shard
+from PIL import Image
+from test_shards import write_shard
 from toy_task import equal
+from training_support import png
 
 from training import loop, runstate
 from training.config import TrainConfig
 from training.crops import ImageStore, Pictures
+from training.images import read_image
 from training.manifest import Record
 from training.prepare import build, find
+from training.queue_result import NoResult, read_result
 from training.samples import SampleSource
 from training.vae_task import VAETask
 
@@ -70,6 +74,20 @@ def test_one_picture_that_becomes_unreadable_is_replaced_and_a_resumed_run_takes
             train(config, records, tmp_path / name, stop_after=stop)
         assert capfd.readouterr().err.count("'p2' is replaced by another picture: expected a readable picture") >= 1
     assert equal(*(runstate.load(tmp_path / name)["trained"] for name in ("whole", "parts")))
+
+
+def test_a_machine_without_memory_is_not_a_damaged_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(0)
+    (tmp_path / "a.png").write_bytes(data)
+
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", no_memory)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(NoResult, match="expected memory for the server's picture of .* bytes, got too little"):
+        read_result(data)
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory for this picture"), SystemExit(1)])

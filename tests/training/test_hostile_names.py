@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from training_support import png
 
 from training import manifest, queue_client
 from training.cli import main
@@ -21,23 +22,18 @@ from training.images import picture_paths, read_image
 from training.prepare import find
 
 RECORD = {"key": "a", "path": "a.png", "width_px": 9, "height_px": 9, "digest": "0", "split": "val"}
+PICTURE = png(1, 8, 8)
 PROMPT = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
     "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
 }
 
 
-def png() -> bytes:
-    written = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(written, "PNG")
-    return written.getvalue()
-
-
-@pytest.mark.parametrize("key", ["../up", "a/../../up", "/etc/up", "..", "a\0b", "..\\up"])
+@pytest.mark.parametrize("key", ["../up", "a/../../up", "/etc/up", "..", "a\0b", "..\\up", "\udcff"])
 def test_a_manifest_whose_keys_lead_out_is_refused(tmp_path: Path, key: str) -> None:
     path = tmp_path / "manifest.jsonl"
     path.write_text(json.dumps({**RECORD, "key": key}) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="expected a key that stays in its folder on line 1 of .*make the manifest again"):
+    with pytest.raises(ValueError, match="expected a key that can name files on line 1 of .*make the manifest again"):
         manifest.read(path)
 
 
@@ -55,22 +51,42 @@ def test_a_manifest_that_claims_a_terabyte_takes_none(tmp_path: Path, offset: in
 def test_members_of_a_shard_with_such_names_are_left_out(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", errors="surrogateescape") as archive:
         member = tarfile.TarInfo(name)
-        member.size = len(png())
-        archive.addfile(member, io.BytesIO(png()))
+        member.size = len(PICTURE)
+        archive.addfile(member, io.BytesIO(PICTURE))
     found = find([tmp_path / "a.tar"])
     assert not found.pictures and len(found.skipped) == 1
 
 
-def test_a_file_whose_name_is_no_text_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "in").mkdir()
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("dir\\a.png", r"dir\a: its name is absolute, leads out of its folder, or has a backslash, rename it"),
+        ("\udcff.png", r"\udcff: its name is no UTF-8, rename it"),
+    ],
+)
+def test_prepare_writes_no_key_that_it_would_refuse(
+    tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     try:
-        (tmp_path / "in" / "\udcff.png").write_bytes(png())
+        (tmp_path / name).write_bytes(PICTURE)
     except OSError:
         pytest.skip("this file system takes no such names")
-    (tmp_path / "in" / "b.png").write_bytes(png())
-    assert main(["prepare", str(tmp_path / "in"), "--min-side", "8", "--out", str(tmp_path / "m.jsonl")]) == 0
-    assert "skipped \\udcff: its name is no UTF-8, rename it" in capsys.readouterr().out
-    assert [record.key for record in manifest.read(tmp_path / "m.jsonl")] == ["b"]
+    with tarfile.open(tmp_path / "s.tar", "w", errors="surrogateescape") as archive:
+        for member in (tarfile.TarInfo(f"x{name}"), tarfile.TarInfo("b.png")):
+            member.size = len(PICTURE + b"b")
+            archive.addfile(member, io.BytesIO(PICTURE + b"b"))
+    assert main(["prepare", str(tmp_path), "--min-side", "8", "--out", str(tmp_path / "m.jsonl")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert f"skipped {told}" in printed and sum(line.startswith("skipped ") for line in printed) == 2
+    records = manifest.read(tmp_path / "m.jsonl")
+    assert [record.key for record in records] == ["b"] and manifest.data_digest(records)
+
+
+def test_a_manifest_whose_digests_are_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(json.dumps({**RECORD, "digest": "\ud800"}) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="expected digests as UTF-8 on line 1 of"):
+        manifest.read(path)
 
 
 def test_an_eps_under_a_pictures_name_starts_no_program(tmp_path: Path) -> None:
@@ -84,7 +100,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     """Takes prompts like a ComfyUI; what it says of them the test sets."""
 
     image: Any = {}
-    pictures = png()
+    pictures = PICTURE
 
     def do_GET(self) -> None:  # noqa: N802 - the library's name
         if self.path.startswith("/view"):
@@ -119,7 +135,7 @@ def hostile() -> Iterator[str]:
 
 def restore(tmp_path: Path, url: str) -> int:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.png").write_bytes(png())
+    (tmp_path / "in" / "a.png").write_bytes(PICTURE)
     (tmp_path / "w.json").write_text(json.dumps(PROMPT), encoding="utf-8")
     return main(["restore", str(tmp_path / "in"), str(tmp_path / "out"), "--workflow", str(tmp_path / "w.json"), "--server", url])
 
@@ -148,12 +164,15 @@ def test_a_server_that_sends_without_end_is_left(tmp_path: Path, hostile: str, m
     monkeypatch.setattr(queue_client, "MOST_ANSWER_BYTES", 2**20)
     monkeypatch.setattr(Hostile, "pictures", bytes(2**21))
     client = queue_client.QueueClient(hostile, {})
-    with pytest.raises(queue_client.NoAnswer, match="an answer of more than 1 MiB"):
+    with pytest.raises(queue_client.Refused, match="an answer of more than 1 MiB"):
         client.view({"filename": "a.png"})
+    monkeypatch.setattr(Hostile, "image", {"filename": "a.png"})
+    assert restore(tmp_path, hostile) == 1  # the picture is given up, not fetched again until the server is
+    assert "an answer of more than 1 MiB" in (tmp_path / "out" / "restore.json").read_text(encoding="utf-8")
 
 
 def test_folders_give_keys_below_them_only(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "up.png").write_bytes(png())
+    (tmp_path / "up.png").write_bytes(PICTURE)
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "up.png")
     assert [key for key, _ in picture_paths([tmp_path / "in" / ".." / "in"])] == ["link"]

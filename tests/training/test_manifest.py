@@ -131,7 +131,7 @@ def test_captions_come_by_key_from_beside_or_from_a_folder(tmp_path: Path) -> No
         write_png(tmp_path / "in" / f"{index}.png", picture(index))
     (tmp_path / "in" / "0.json").write_text('{"caption": "The image features a dog. It runs. It sleeps"}')
     (tmp_path / "in" / "1.txt").write_text("\ufeffstra\u00dfe\n", encoding="utf-8")
-    (tmp_path / "in" / "2.json").write_text('{"tags": []}')
+    (tmp_path / "in" / "2.json").write_text('{"tags": [], "score": NaN, "far": 1e999, "id": ' + "9" * 5000 + "}")
     (tmp_path / "in" / "3.txt").write_bytes(b"\xff\xfe\x00")
     prepare(tmp_path / "in", "--out", tmp_path / "m.jsonl")
     captions = {record.key: record.caption for record in manifest.read(tmp_path / "m.jsonl")}

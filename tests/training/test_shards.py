@@ -9,22 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture
+from training_support import picture, png
 
 from training import manifest
 from training.crops import ImageStore
 from training.images import read_image, write_png
 from training.prepare import build, find
 from training.shards import Segment, read_contents
-
-
-def png(seed: int, height_px: int = 96, width_px: int = 128) -> bytes:
-    """A picture's file, as bytes."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture(seed, height_px, width_px).permute(1, 2, 0).contiguous().numpy(), "RGB").save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def write_shard(path: Path, members: dict[str, bytes]) -> Path:

@@ -12,11 +12,13 @@ from chain import make_chain
 from conftest import QUICK
 from training_support import picture
 
-from training import manifest, study_report
+from training import manifest, small_study, study_report
 from training.export import export
 from training.images import read_image, to_unit, write_png
+from training.settings_text import from_json
 from training.small_study import StudyInputs, StudyPlan, run_small_study
 from training.sources import Sources
+from training.study import Trained
 from training.study_baselines import noise_sigma
 from training.study_rows import Maker, Sampling, write_row
 from training.study_scores import recalls, unit_means
@@ -77,6 +79,27 @@ def test_a_finished_study_makes_nothing_again(inputs: StudyInputs, first: tuple[
     assert len(made) > 30
     assert run(inputs, folder) == page
     assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")} == made
+
+
+def test_kept_figures_are_those_of_the_same_weights_settings_and_pictures(
+    inputs: StudyInputs, first: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr(small_study, "measure", lambda *_: made.append(1) or {"loss": 1.0})
+    config = from_json((first[0] / "out" / "runs" / "seed-0" / "joint-1" / "config.json").read_text(encoding="utf-8"))
+    trained, sources = Trained(config=config, run_dir=tmp_path), inputs.sources
+    maker = Maker(identity={"model": "a"}, make=lambda lq_CHW: lq_CHW)
+    others = tmp_path / "manifest.jsonl"
+    manifest.write([replace(record, digest="0") for record in manifest.read(sources.data)], others)
+    longer = replace(trained, config=replace(config, steps=9))
+    moved, other = replace(sources, data=others), replace(maker, identity={"model": "b"})
+    asked = [(trained, maker, sources), (trained, maker, sources), (trained, maker, moved), (longer, maker, moved)]
+    asked.append((longer, other, moved))  # each differs from the one before in one thing, but the second
+    counts = []
+    for each in asked:
+        assert small_study._measured(*each, tmp_path / "kept.json") == {"loss": 1.0}
+        counts.append(len(made))
+    assert counts == [1, 1, 2, 3, 4]
 
 
 def test_a_manifest_without_validation_is_told_before_any_work(inputs: StudyInputs, data: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def ensure_audit() -> Path:
     folder = cache / f"audit-py{sys.version_info.major}.{sys.version_info.minor}-{digest_of(('build', 'audit'))}"
     python = venv_python(folder)
     with held(cache / "set-up-audit.lock", lambda: say("  another set-up is running; waiting for it ...")):
-        if not (folder / STAMP).is_file():
+        if not ((folder / STAMP).is_file() and python.exists()):
             shutil.rmtree(folder, ignore_errors=True)
             make_venv(folder)
             with tempfile.TemporaryDirectory(dir=cache) as scratch:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .errors import SetupError
@@ -38,7 +39,10 @@ OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)  # what torch 2.11.0 has wheels 
 DEMO_DISK_BYTES = 9 * GIB
 TEST_DISK_BYTES = 1 * GIB
 CACHE_ADVICE = "set FAITHDIFF_CACHE to a folder on another disk"
-NEEDED_MODULES = {"demo": ("torch", "torchvision", "torchaudio", "aiohttp", "PIL"), "test": ("pytest", "diffusers", "accelerate")}
+NEEDED_MODULES = {
+    "demo": ("torch", "torchvision", "torchaudio", "aiohttp", "PIL"),
+    "test": ("pytest", "pytest_timeout", "hypothesis", "diffusers", "accelerate"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def ensure(profile: str = "demo") -> Environment:
     environment = Environment(python=venv_python(folder), host=host, own_python=True)
     if _is_complete(folder, host, profile):
         return environment
-    with held(cache / "set-up.lock", lambda: say("  another set-up is running; waiting for it ...")):
+    with setting_up(cache):
         if not _is_complete(folder, host, profile):
             _make(folder, existing, cache, profile)
     return environment
@@ -81,7 +85,7 @@ def ensure_oldest() -> Environment:
     cache = cache_dir()
     host = host_folder(cache, OLDEST)
     if not host.is_dir():
-        with held(cache / "set-up.lock", lambda: say("  another set-up is running; waiting for it ...")):
+        with setting_up(cache):
             scratch = cache / "scratch"
             scratch.mkdir(parents=True, exist_ok=True)
             try:
@@ -89,6 +93,11 @@ def ensure_oldest() -> Environment:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
     return dataclasses.replace(environment, host=host)
+
+
+def setting_up(cache: Path) -> AbstractContextManager[None]:
+    """Context in which no other process sets up anything in the cache, which is made if need be; others are waited for."""
+    return held(cache / "set-up.lock", lambda: say("  another set-up is running; waiting for it ..."))
 
 
 def _make(folder: Path, existing: Path | None, cache: Path, profile: str) -> None:

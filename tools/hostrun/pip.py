@@ -18,7 +18,8 @@ _NETWORK = re.compile(
 # An index that cannot be reached counts as an empty one, which ends in one of these.
 _NOTHING_FOUND = re.compile(r"No matching distribution found|Could not find a version|ResolutionImpossible")
 # pip compares every file with the lock before it unpacks it.
-_WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES|Hashes are required in --require-hashes mode")
+_WRONG_HASH = re.compile(r"DO NOT MATCH THE HASHES")
+_NO_HASH = re.compile(r"Hashes are required in --require-hashes mode")
 _DISK_FULL = re.compile(r"No space left on device|Errno 28|Disk quota exceeded")
 _FETCHING = re.compile(r"^\s*(?:Downloading|Using cached) (\S+?)(?:-[^-\s]+)*\.(?:whl|tar\.gz)(?:\s+\(([^)]*)\))?\s*$")
 _SIZE = re.compile(r"([\d.]+)\s*(k|M|G)B")
@@ -80,6 +81,8 @@ def explain_failure(lines: Sequence[str], log: Path) -> str:
     if _WRONG_HASH.search(text):
         what = "expected only files whose sha256 is in tools/lock, got another one"
         return f"{what}; nothing of it was installed, do not use what the index served (pip's output: {log})"
+    if _NO_HASH.search(text):
+        return f"expected the sha256 of every file in tools/lock, got a line without; run `make lock` (pip's output: {log})"
     errors = (
         [line for line in lines if line.startswith("ERROR:")]
         or [line for line in lines if line.strip()]
