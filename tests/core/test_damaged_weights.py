@@ -120,3 +120,22 @@ def test_both_shapes_of_a_long_name_are_told():
     with pytest.raises(ValueError) as refused:
         checks.check_state({name: torch.zeros(640, 640)}, {name: torch.zeros(320, 640)}, "UNet")
     assert f"1 of another shape ({name} (320, 640) instead of (640, 640)); the file" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        (ck.ENCODER_PREFIX + "conv_in.bias", (0,)),
+        (ck.RELEASED_ENCODER_PREFIX + "conv_in.bias", (0,)),
+        (ck.ALIGNMENT_PREFIX + "proj_out.bias", (0,)),
+        ("v_pred", (0, 10**9)),
+    ],
+)
+def test_empty_tensors_are_refused(parts, name, shape):
+    with pytest.raises(ValueError, match=r"^expected weights in \S+, got an empty tensor; the file is damaged, get it again$"):
+        ck.split_state_dict({**ck.assemble_full(parts), name: torch.empty(shape)})
+
+
+def test_empty_lists_are_marks(parts):
+    marked = ck.split_state_dict({**ck.assemble_full(parts), ck.UNET_PREFIX + "v_pred": torch.empty(0)})
+    assert marked.unet is not None and "v_pred" in marked.unet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,25 +39,35 @@ def copies_of_the_model(demo: Path, folder: Path, count: int) -> list[str]:
     return names
 
 
-def varied(demo: dict[str, Any], models: Sequence[str], *, seed: int, largest_px: int) -> Iterator[dict[str, Any]]:
-    """The demo's prompt again and again: each time another seed, size, model, tiling, colour fix, and now and then the report."""
+SAME = ("size", "weights", "report")
+
+
+def varied(
+    demo: dict[str, Any], models: Sequence[str], *, seed: int, largest_px: int, same: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The demo's prompt again and again: each time another seed, size, model, tiling, colour fix, and now and then the report.
+
+    `same`: what of SAME stays as it is in the first prompt; the report is left out."""
     chosen = random.Random(seed)
+    size_px = None
     by_class = {node["class_type"]: key for key, node in demo.items()}
     for number in range(10**9):
-        prompt = resized(demo, *(8 * chosen.randint(6, largest_px // 8) + chosen.randint(0, 7) for _ in range(2)))
+        drawn_px = [8 * chosen.randint(6, largest_px // 8) + chosen.randint(0, 7) for _ in range(2)]
+        size_px = size_px if size_px and "size" in same else drawn_px
+        prompt = resized(demo, *size_px)
 
         def inputs(class_type: str, prompt: dict[str, Any] = prompt) -> dict[str, Any]:
             return prompt[by_class[class_type]]["inputs"]
 
-        inputs("FaithDiffLoadModel").update(
-            model_name=models[number % len(models)], weight_dtype=chosen.choice(["default", "default", "fp8_e4m3fn"])
-        )
+        weights = models[number % len(models)], chosen.choice(["default", "default", "fp8_e4m3fn"])
+        model_name, weight_dtype = (models[0], "default") if "weights" in same else weights
+        inputs("FaithDiffLoadModel").update(model_name=model_name, weight_dtype=weight_dtype)
         inputs("FaithDiffEncodeLQ")["tile_size"] = chosen.choice([0, 128])
         inputs("FaithDiffSampler").update(
             seed=number, steps=2, tile_size=chosen.choice([0, 64, 1024]), tile_batch=chosen.choice([0, 1, 3])
         )
         inputs("FaithDiffColorFix")["method"] = chosen.choice(["adain", "wavelet", "none"])
-        if chosen.random() < 0.25:
+        if chosen.random() < 0.25 and "report" not in same:
             images = {"image": [by_class["FaithDiffColorFix"], 0], "reference": [by_class["ImageScaleBy"], 0]}
             prompt["report"] = {"class_type": "FaithDiffReport", "inputs": {**images, "map": "consistency", "scale": 0.0}}
             prompt["shown"] = {"class_type": "PreviewImage", "inputs": {"images": ["report", 1]}}
@@ -83,12 +93,20 @@ def read(server: HostServer, system_temp: Path | None) -> Reading:
 
 
 def run_all(
-    client: Client, server: HostServer, prompts: Iterator[dict[str, Any]], runs: int, system_temp: Path | None
+    client: Client,
+    server: HostServer,
+    prompts: Iterator[dict[str, Any]],
+    runs: int,
+    system_temp: Path | None,
+    *,
+    forget: bool = False,
 ) -> list[Reading]:
-    """A reading after each of `runs` prompts, all of which have to end well."""
+    """A reading after each of `runs` prompts, all of which have to end well. `forget`: the host drops its history each time."""
     readings = []
     for _ in range(runs):
         client.run(next(prompts))
+        if forget:
+            client.post("/history", {"clear": True})
         readings.append(read(server, system_temp))
     return readings
 

@@ -50,7 +50,7 @@ def test_members_are_joined_by_their_name_and_read_by_offset(tmp_path: Path) -> 
     manifest.write(records, path)
     store = ImageStore(manifest.read(path), short_side_px=0, cache_bytes=10**6)
     for index, seed in enumerate((1, 2, 3, 4)):
-        assert torch.equal(store.get(index), picture(seed))
+        assert torch.equal(store.pictures(index).image_u8, picture(seed))
     twin = store.pictures(1).lq_u8
     assert twin is not None and torch.equal(twin, picture(22, 24, 32))
     assert store.records[0].size_bytes == len(members["a/0001.png"])
