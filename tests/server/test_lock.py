@@ -108,7 +108,7 @@ def test_a_version_without_a_hash_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(pins, "LOCKS", tmp_path)
     pins.lock_path("demo").write_text("faithdiff-probe==1.0\n", encoding="utf-8")
     options = ["install", "--no-index", "--find-links", str(tmp_path), "--target", str(tmp_path / "x"), *pins.locked("demo")]
-    with pytest.raises(SetupError, match="expected only files whose sha256 is in tools/lock"):
+    with pytest.raises(SetupError, match="expected the sha256 of every file in tools/lock, got a line without; run `make lock`"):
         run_pip(Path(sys.executable), options, title="probe", log=tmp_path / "log", scratch=tmp_path)
 
 
