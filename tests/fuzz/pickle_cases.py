@@ -144,6 +144,12 @@ def _odd_tensors() -> dict[str, bytes]:
         "sparse": saved({"a": sparse}),
         "quantised": saved({"a": torch.quantize_per_tensor(torch.zeros(4), 1.0, 0, torch.qint8)}),
         "attributes": saved({"a": _with_attribute()}),
+        "call of a tensor": archive(table(a=tensor(storage()) + b")R"), {"data/0": bytes(16)}),
+        "state of a tensor": archive(table(a=tensor(storage()) + b"}b"), {"data/0": bytes(16)}),
+        "class made of content": archive(table(a=b"ccollections\nOrderedDict\nK\x01\x85\x81")),
+        "size of a text": archive(table(a=call("torch", "Size", text("a" * 4) + b"\x85"))),
+        "size of 100000 sides": archive(table(a=call("torch", "Size", b"(" + b"K\x01" * 100_000 + b"t\x85"))),
+        "shape that is a text": archive(b"\x80\x02}" + text("a") + _tensor_of_texts() + b"s.", {"data/0": bytes(16)}),
         "negative offset": archive(table(a=tensor(storage(), offset=-1)), {"data/0": bytes(16)}),
         "negative size": archive(table(a=tensor(storage(), size=(-4,))), {"data/0": bytes(16)}),
         "beyond its storage": archive(table(a=tensor(storage(), size=(4,), stride=(10**9,))), {"data/0": bytes(16)}),
@@ -152,6 +158,11 @@ def _odd_tensors() -> dict[str, bytes]:
         "no tensors": saved({"a": 1}),
         "a list": saved([torch.zeros(4)]),
     }
+
+
+def _tensor_of_texts() -> bytes:
+    arguments = storage() + number(0) + text("4") + text("1") + b"\x89N"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
 
 
 def _with_attribute() -> torch.nn.Parameter:
