@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -97,11 +98,12 @@ def test_folding_what_is_not_there(parts, change, lacking):
         ck.alignment_state_for(change(parts.alignment), "pointwise", folded=True)
 
 
-def test_released_attention_of_another_shape(parts):
+@pytest.mark.parametrize("shape", [(), (7, 4), (8, 4)])  # 8: thirds, and not halves or quarters
+def test_released_attention_of_another_shape(parts, shape):
     released = ck.assemble_released(parts)
     fused = next(k for k in released if k.endswith("attn.in_proj_weight"))
-    with pytest.raises(ValueError, match=f"expected {fused} to hold query, key and value, got shape \\(7, 4\\);"):
-        ck.split_state_dict({**released, fused: torch.zeros(7, 4)})
+    with pytest.raises(ValueError, match=f"expected {fused} to hold query, key and value, got shape {re.escape(str(shape))};"):
+        ck.split_state_dict({**released, fused: torch.zeros(shape)})
 
 
 def test_tensors_of_no_known_place(parts):
