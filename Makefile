@@ -6,13 +6,17 @@ PORT ?=
 DEMO_ENV = $(PYTHON) tools/environment.py --with demo
 TEST_ENV = $(PYTHON) tools/environment.py --with test
 AUDIT_ENV = $(PYTHON) tools/environment.py --with audit
+TESTS = $(PYTHON) tools/run_tests.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint nano bench fuzz soak mutants coverage audit sbom lock locales clean
+.PHONY: help demo check lint test test-long test-all test-lowest nano bench fuzz soak mutants coverage audit sbom lock locales clean
 
 help:
 	@echo 'make demo    restore a photo through a real ComfyUI server, on the bundled nano model (PORT=8199 chooses the port)'
-	@echo 'make test    run all tests, against a real ComfyUI'
+	@echo 'make check   a first look in a minute: lint, types, the core and one restoration through the nodes'
+	@echo 'make test    every test once, against a real ComfyUI (ten minutes)'
+	@echo 'make test-all  that, what takes long, and the nodes once more in the oldest ComfyUI that is promised'
+	@echo 'make test-lowest  make test on the least that a processor may offer: SSE, one thread'
 	@echo 'make lint    ruff and pyright'
 	@echo 'make nano    train the bundled nano model anew into demo/ (a CPU is enough)'
 	@echo 'make bench   measure side by side, print the ratios and write build/bench.json (some minutes; BENCH="...", see docs/benchmarks.md)'
@@ -32,25 +36,17 @@ help:
 demo:
 	@$(PYTHON) tools/demo.py $(if $(PORT),--port $(PORT))
 
-# Processes of their own: core, host, server; tests/host in the oldest host that the pack promises; training, which must never see one;
-# and the front end in a browser, once more the workflows in the oldest host.
-# All run, whatever the first one says.
-test:
-	@$(TEST_ENV) > /dev/null
-	@failed=0; \
-	$(TEST_ENV) --run -m pytest tests/core tests/host tests/server || failed=1; \
-	$(TEST_ENV) --oldest-host --run -m pytest tests/host --ignore tests/host/test_official.py --deselect tests/host/test_trainer_agrees.py::test_an_export_of_published_size || failed=1; \
-	$(TEST_ENV) --no-host --run -m pytest tests/training || failed=1; \
-	$(TEST_ENV) --run -m pytest tests/browser || failed=1; \
-	$(TEST_ENV) --oldest-host --run -m pytest tests/browser/test_validation.py || failed=1; \
-	exit $$failed
+# What each of these runs is in tools/hostrun/test_runs.py.
+check lint test:
+	@$(TESTS) $@
 
-lint:
-	@$(TEST_ENV) > /dev/null
-	@failed=0; \
-	$(TEST_ENV) --run -m ruff check . || failed=1; \
-	$(TEST_ENV) --run tools/type_check.py || failed=1; \
-	exit $$failed
+test-long:
+	@$(TESTS) long
+
+test-all: test test-long
+
+test-lowest:
+	@$(TESTS) lowest
 
 nano:
 	@$(TEST_ENV) > /dev/null
@@ -87,10 +83,10 @@ mutants:
 	@$(TEST_ENV) > /dev/null
 	$(TEST_ENV) --run tests/soak/mutants.py
 
-# Of the pack; the settings, and the share that is asked for, are in pyproject.toml.
+# Of the pack, by the tests of `make test`; the settings, and the share that is asked for, are in pyproject.toml.
 coverage:
 	@$(TEST_ENV) > /dev/null
-	$(TEST_ENV) --run -m pytest tests/core tests/host --cov --cov-report term:skip-covered --cov-report html
+	$(TEST_ENV) --run -m pytest tests/core tests/host -m 'not long' --cov --cov-report term:skip-covered --cov-report html
 
 audit:
 	@$(TEST_ENV) > /dev/null

@@ -62,6 +62,7 @@ class _RootIsADirectory:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "host: needs a ComfyUI checkout in COMFYUI_PATH")
+    config.addinivalue_line("markers", "long: takes long or repeats; left to `make test-long`")
     config.pluginmanager.register(_RootIsADirectory(), "root-is-a-directory")
 
 

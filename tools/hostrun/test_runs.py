@@ -1,0 +1,139 @@
+"""The parts of `make check`, `make test`, `make test-long` and `make test-lowest`, and how each is run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .environment import Environment, ensure, ensure_oldest
+from .errors import run_command
+from .paths import ROOT
+from .test_summary import PartResult, read_report, summary
+
+REPORTS = ROOT / "build" / "tests"
+NO_HOST = "none"
+MAX_WORKERS = 4
+"""A worker of tests/host takes up to 2 GB, and a server beside it 1 GB."""
+
+LOWEST = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "OMP_NUM_THREADS": "1",
+}
+"""The least that a processor may offer, by the switches of torch, oneDNN, MKL and OpenMP (read by the servers and trainers that tests
+start, too): kernels of another width add in another order, so every result is rounded otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One command. `arguments` follow the environment's Python; `host` is "newest", "oldest" or "none"; `workers`: how many
+    processes share the test files at most (0 = this is not pytest)."""
+
+    name: str
+    arguments: tuple[str, ...]
+    host: str = "newest"
+    workers: int = 0
+
+
+def _pytest(name: str, *arguments: str, host: str = "newest", workers: int = MAX_WORKERS) -> Part:
+    return Part(name=name, arguments=("-m", "pytest", *arguments), host=host, workers=workers)
+
+
+LINT = (Part(name="lint", arguments=("-m", "ruff", "check", ".")), Part(name="types", arguments=("tools/type_check.py",)))
+ONE_RUN = "tests/host/test_one_run.py"
+# Processes of their own: a trainer must never see a host. tests/core knows no host, so the oldest does not repeat it.
+SHORT, LONG = ("-m", "not long"), ("-m", "long")
+PARTS = {
+    "check": (*LINT, _pytest("core and one run", "tests/core", ONE_RUN, *SHORT, workers=1)),
+    "lint": LINT,
+    "test": (
+        _pytest("newest ComfyUI", "tests/core", "tests/host", "tests/server", *SHORT),
+        _pytest("trainer", "tests/training", *SHORT, host=NO_HOST),
+        _pytest("browser", "tests/browser", *SHORT, workers=1),
+    ),
+    "long": (
+        _pytest("newest ComfyUI", "tests/core", "tests/host", "tests/server", *LONG),
+        _pytest("oldest ComfyUI", "tests/host", *SHORT, host="oldest"),
+        _pytest("trainer", "tests/training", *LONG, host=NO_HOST),
+        _pytest("browser", "tests/browser", *LONG),
+        _pytest("oldest prompts", "tests/browser/test_validation.py", host="oldest", workers=1),
+    ),
+}
+AT_ONCE = ("check", "lint")
+"""Their parts run side by side, and show what they printed when they end."""
+
+
+def run_tests_command(arguments: Sequence[str]) -> int:
+    """Exit code of the command line: 0, or 1 if a part failed."""
+    parser = argparse.ArgumentParser(prog="run_tests.py", description="Run what has to pass, and end with a summary.")
+    parser.add_argument("what", choices=(*PARTS, "lowest"))
+    what = parser.parse_args(arguments).what
+
+    def act() -> int:
+        parts = PARTS["test" if what == "lowest" else what]
+        variables = LOWEST if what == "lowest" else {}
+        environments = {"newest": ensure("test")}
+        environments |= {NO_HOST: environments["newest"]}
+        if any(part.host == "oldest" for part in parts):
+            environments["oldest"] = ensure_oldest()
+        started_s = time.monotonic()
+        if what in AT_ONCE:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                results = list(pool.map(lambda part: _run(part, environments[part.host], variables, wait=True), parts))
+        else:
+            results = [_run(part, environments[part.host], variables) for part in parts]
+        print(summary(f"make {_target(what)}", results, time.monotonic() - started_s), flush=True)
+        return 0 if all(result.passed for result in results) else 1
+
+    return run_command(act)
+
+
+def _target(what: str) -> str:
+    return {"long": "test-long", "lowest": "test-lowest"}.get(what, what)
+
+
+def _run(part: Part, environment: Environment, variables: dict[str, str], *, wait: bool = False) -> PartResult:
+    """Run it to its end. `wait`: what it prints is shown when it has ended."""
+    command = [str(environment.python), *part.arguments]
+    report = REPORTS / f"{part.name.replace(' ', '_')}.xml"
+    if part.workers:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.unlink(missing_ok=True)
+        workers = min(part.workers, usable_cores())
+        # By files: what a file's fixtures make is made once.
+        shared = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+        command += [*shared, f"--junitxml={report}"]
+    hidden = ("COMFYUI_PATH", "PYTHONPATH", "PYTHONHOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    if part.host != NO_HOST:
+        inherited["COMFYUI_PATH"] = str(environment.host)
+    if not wait:
+        print(f"\n=== {part.name}: {' '.join(part.arguments)}", flush=True)
+    started_s = time.monotonic()
+    output = subprocess.PIPE if wait else None
+    process = subprocess.Popen(command, cwd=ROOT, env=inherited | variables, stdout=output, stderr=subprocess.STDOUT if wait else None)
+    try:
+        printed, _ = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if wait:
+        sys.stdout.write(f"\n=== {part.name}\n{printed.decode(errors='replace')}")
+        sys.stdout.flush()
+    took_s = time.monotonic() - started_s
+    return read_report(part.name, process.returncode, took_s, report if part.workers else None)
+
+
+def usable_cores() -> int:
+    """Those that this process may use, which a container can cut down."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
