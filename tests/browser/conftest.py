@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "browser"
-ANSWER_S = 120.0
 LEGIBLE = {"LiteGraph.Canvas.MinFontSizeForLOD": 0}  # titles in pictures of a whole graph, too
 
 if not os.environ.get("COMFYUI_PATH"):
@@ -32,13 +32,13 @@ class Frontend:
         self.server = server
 
     def ask(self, command: str, **options: Any) -> Any:
-        """What the driver answers to a command. Raises AssertionError with its error, or if it is gone or takes 120 s."""
+        """What the driver answers to a command. Raises AssertionError with its error, or if it is gone or hangs."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps({"command": command, **options}) + "\n")
         process.stdin.flush()
-        timer = threading.Timer(ANSWER_S, os.killpg, (process.pid, signal.SIGKILL))
+        timer = threading.Timer(PATIENCE_S, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
         try:
             line = process.stdout.readline()

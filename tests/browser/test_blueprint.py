@@ -8,12 +8,12 @@ import json
 import pytest
 from hostrun.client import Client
 from PIL import Image
+from support.patience import PATIENCE_S
 from support.workflows import ROOT
 
 pytestmark = pytest.mark.host
 NAME = "FaithDiff Upscale"
 WIDGETS = ["model_name", "ckpt_name", "scale", "prompt", "seed", "steps", "cfg"]
-RUN_S = 100
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_blueprint_runs(frontend, inserted):
     """On the nano model, which has no text encoders: two nodes inside give way to its own."""
     files = {"model": "nano_faithdiff.safetensors", "vae": "nano_vae.safetensors", "photo": "example.png"}
     frontend.ask("swapForNano", **files, scale=0.5, steps=2)
-    ran = frontend.ask("run", timeout_s=RUN_S)
+    ran = frontend.ask("run", timeout_s=PATIENCE_S)
     frontend.photograph("blueprint_run")
     assert ran["outcome"] == "success"
     assert ran["complaints"] == []

@@ -9,10 +9,12 @@ import pytest
 from hostrun.client import Client
 from PIL import Image
 from support import workflows
+from support.patience import PATIENCE_S
+from support.tiers import all_long_but
 
 pytestmark = pytest.mark.host
 LARGEST_THUMBNAIL_BYTES = 60_000
-RUN_S = 100
+
 ROUNDING_LEVELS = 2  # of 255
 
 
@@ -37,7 +39,7 @@ def test_a_template_has_its_thumbnail(cards, name):
         assert (cards[name]["width_px"], cards[name]["height_px"]) == image.size
 
 
-@pytest.mark.parametrize("name", workflows.NAMES)
+@pytest.mark.parametrize("name", all_long_but(workflows.NAMES, "faithdiff_nano"))
 def test_a_template_opens_clean(frontend, name):
     opened = frontend.ask("openTemplate", name=name)
     frontend.photograph(name)
@@ -51,10 +53,10 @@ def test_a_template_opens_clean(frontend, name):
     assert {number: (node["class_type"], node["inputs"]) for number, node in opened["prompt"].items()} == wanted
 
 
-@pytest.mark.parametrize("name", [name for name in workflows.NAMES if workflows.runs_as_it_comes(name)])
+@pytest.mark.parametrize("name", all_long_but(list(filter(workflows.runs_as_it_comes, workflows.NAMES)), "faithdiff_nano"))
 def test_run_by_a_click_gives_the_picture_of_the_twin(frontend, name):
     frontend.ask("openTemplate", name=name)
-    ran = frontend.ask("run", timeout_s=RUN_S)
+    ran = frontend.ask("run", timeout_s=PATIENCE_S)
     frontend.photograph(f"{name}_run")
     assert ran["outcome"] == "success"
     assert ran["complaints"] == []
@@ -63,7 +65,7 @@ def test_run_by_a_click_gives_the_picture_of_the_twin(frontend, name):
     with Client(frontend.server.url) as client:
         by_click = _pixels(client.images({"outputs": {"0": {"images": saved}}})[-1])
         client.post("/free", {"free_memory": True})  # without its cache, so that the server computes it anew
-        outputs = client.run(workflows.api_prompt(name), RUN_S)["outputs"]
+        outputs = client.run(workflows.api_prompt(name), PATIENCE_S)["outputs"]
         of_the_twin = [image for output in outputs.values() for image in output.get("images", []) if image["type"] == "output"]
         by_twin = _pixels(client.images({"outputs": {"0": {"images": of_the_twin}}})[-1])
     # Not always the same bits: by the memory that is free the host takes an image whole or in parts, which rounds otherwise.

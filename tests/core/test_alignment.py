@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule, quick_gelu
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes
 from comfyui_faithdiff.faithdiff_core.checkpoint import alignment_state_for
+from support.compare import CHANGED, ONE_MODULE, assert_close, relative_difference
 from support.tiny import random_weights
 
 SIZES = AlignmentSizes(model_channels=32, feature_channels=64, mlp_channels=96, num_heads=8)
@@ -55,7 +56,7 @@ def test_spatial_is_attention_over_one_image(stored):
     h, features = inputs(3)
     module = module_of(stored, "spatial")
     embedded = module.embed(features)
-    torch.testing.assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=True), rtol=1e-4, atol=2e-5)
+    assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=True), ONE_MODULE)
 
 
 @torch.no_grad()
@@ -66,7 +67,7 @@ def test_pointwise_is_the_released_batch_attention(stored, folded, rows):
     h, features = (t.expand(rows, -1, -1, -1) for t in inputs(1))
     module = module_of(stored, "pointwise", folded)
     embedded = module.embed(features)
-    torch.testing.assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=False), rtol=1e-4, atol=2e-5)
+    assert_close(module(h, embedded), reference(stored, h, embedded, batch_first=False), ONE_MODULE)
 
 
 @torch.no_grad()
@@ -77,14 +78,14 @@ def test_a_row_does_not_depend_on_the_others(stored, mode):
     together = module(h, module.embed(features))
     for i in range(3):
         alone = module(h[i : i + 1], module.embed(features[i : i + 1]))
-        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+        assert_close(together[i : i + 1], alone, ONE_MODULE)
 
 
 @torch.no_grad()
 def test_modes_differ(stored):
     h, features = inputs(1)
     spatial, pointwise = module_of(stored, "spatial"), module_of(stored, "pointwise")
-    assert (spatial(h, spatial.embed(features)) - pointwise(h, pointwise.embed(features))).abs().max() > 0.01
+    assert relative_difference(spatial(h, spatial.embed(features)), pointwise(h, pointwise.embed(features))) > CHANGED
 
 
 @pytest.mark.parametrize("kwargs", [{"mode": "batch"}, {"mode": "spatial", "folded": True}])

@@ -14,6 +14,7 @@ from comfyui_faithdiff.faithdiff_core.attribution import (
     words_of_tokens,
 )
 from comfyui_faithdiff.faithdiff_core.geometry import Size
+from support.compare import ONE_MODULE, assert_close
 
 
 @pytest.mark.parametrize(
@@ -48,20 +49,20 @@ def test_shares_are_those_of_a_plain_softmax(monkeypatch, most_bytes):
             heads = [torch.softmax(k[row, :, h : h + 8] @ q[row, place, h : h + 8] / 8**0.5, dim=0) for h in (0, 8, 16)]
             mean = torch.stack(heads).mean(dim=0)
             expected = torch.stack([mean[1], mean[3] + mean[4], mean.sum()])
-            torch.testing.assert_close(shares[row, place], expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(shares[..., 2], torch.ones(2, 15), rtol=0, atol=1e-6)
+            assert_close(shares[row, place], expected, ONE_MODULE)
+    assert_close(shares[..., 2], torch.ones(2, 15), ONE_MODULE)
 
 
 def test_half_precision_is_summed_in_full():
     g = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, n, 16, generator=g).half() for n in (9, 5))
     words = words_of_tokens([[2]], 5)
-    assert torch.equal(word_shares(q, k, words, heads=2), word_shares(q.float(), k.float(), words, heads=2))
+    assert_close(word_shares(q, k, words, heads=2), word_shares(q.float(), k.float(), words, heads=2), ONE_MODULE)
 
 
 def test_runs_share_a_scale():
     scaled = on_one_scale(torch.tensor([[[0.1, 0.2]], [[0.3, 0.5]]]))
-    torch.testing.assert_close(scaled, torch.tensor([[[0.0, 0.25]], [[0.5, 1.0]]]))
+    assert_close(scaled, torch.tensor([[[0.0, 0.25]], [[0.5, 1.0]]]), ONE_MODULE)
     assert on_one_scale(torch.full((2, 3, 3), 0.2)).abs().max() == 0
 
 

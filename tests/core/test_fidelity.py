@@ -17,6 +17,7 @@ from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.faithdiff_core.tiling import tile_boxes
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from support.compare import ONE_MODULE, assert_close
 
 # Sharma, Wu and Dalal 2005, table 1: Lab, Lab, and their difference
 PUBLISHED = [
@@ -58,7 +59,7 @@ def test_strips_of_the_map_are_the_map_of_the_whole(monkeypatch):
     a, b = picture(75, 40), picture(75, 40, seed=1)
     (whole,) = ssim_strips(a, b)
     monkeypatch.setattr(fidelity_ssim, "STRIP_ROWS", 9)
-    torch.testing.assert_close(torch.cat(list(ssim_strips(a, b))), whole, rtol=0, atol=1e-5)
+    assert_close(torch.cat(list(ssim_strips(a, b))), whole, ONE_MODULE)
     assert whole.shape == (65, 30)
 
 
@@ -198,5 +199,5 @@ def test_a_map_is_drawn_over_grey(monkeypatch):
     draw(numbers, torch.full((3, 30, 40), 0.5), out)
     share = fidelity_map.COLOR_SHARE
     for column, color in ((0, colors()[0]), (-1, colors()[-1])):
-        torch.testing.assert_close(out[:, column], (share * color + (1 - share) * 0.5).expand(30, -1), rtol=0, atol=1e-6)
+        assert_close(out[:, column], (share * color + (1 - share) * 0.5).expand(30, -1), ONE_MODULE)
     assert out.min() >= 0 and out.max() <= 1

@@ -16,6 +16,7 @@ from comfyui_faithdiff.nodes.weights_file import read_weights
 from support import tiny
 from support.attribution import PROMPT, SAMPLING, all_words, run, sampled
 from support.clips import small_clip
+from support.compare import NETWORK, assert_close
 from support.sampling import align
 
 IMAGE = tiny.image(96, 128)
@@ -61,7 +62,7 @@ def test_the_node_with_and_without(clip, vae, aligned):
         maps = torch.cat([with_it[0, word : word + 1], without[0, word : word + 1]])
         scaled = (maps - maps.min()) / (maps.max() - maps.min())
         expected = F.interpolate(scaled.unsqueeze(1), (96, 128), mode="bicubic").squeeze(1).clamp(0, 1)
-        torch.testing.assert_close(masks[2 * word : 2 * word + 2], expected)
+        assert_close(masks[2 * word : 2 * word + 2], expected, NETWORK)
 
 
 def test_the_node_for_a_batch_without_comparing(clip, vae, loaded):

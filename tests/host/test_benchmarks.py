@@ -20,6 +20,7 @@ import step_supir  # noqa: E402
 import step_time  # noqa: E402
 from comfyui_faithdiff.nodes.load_model import load  # noqa: E402
 from rows import Options, Skipped, compared, in_turn  # noqa: E402
+from support.compare import CHANGED, relative_difference  # noqa: E402
 from support.tiles import counted  # noqa: E402
 
 SIDE_PX = 64
@@ -64,7 +65,7 @@ def test_runs_inside_one_another_predict_what_each_does_alone(made):
         alone = predictions.together({name: model}, prompts, x_BCHW, sigma, all_of)[name]
         torch.testing.assert_close(nested[name], alone, rtol=0, atol=0)
         others = [other for other in nested if other != name]
-        assert all((nested[other] - alone).abs().max() > 1e-3 for other in others)
+        assert all(relative_difference(nested[other], alone) > CHANGED for other in others)
 
 
 def test_a_step_is_measured_with_and_without_alignment(same_weights):

@@ -53,7 +53,8 @@ def restored(bundled, image: torch.Tensor, *, strength: float = 1.0) -> torch.Te
 
 def test_the_bundled_model_restores_what_the_photo_shows(bundled):
     """From noise alone: only the alignment can tell the network what is in the photo."""
-    image = FaithDiffUpscale.execute(photo("photo_lq.png", LQ_PART_PX), {"target": "scale factor", "factor": float(SCALE)}).args[0]
+    twice = {"target": "scale factor", "factor": float(SCALE)}
+    image = FaithDiffUpscale.execute(photo("photo_lq.png", LQ_PART_PX), twice).args[0]
     truth = photo("photo_hq.png", LQ_PART_PX * SCALE)
     result = restored(bundled, image)
     assert result.shape == truth.shape and result.min() >= 0 and result.max() <= 1

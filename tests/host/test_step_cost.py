@@ -15,6 +15,7 @@ from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes
 from comfyui_faithdiff.faithdiff_core.geometry import Box
 from comfyui_faithdiff.nodes import alignment_patch as patches
 from support import tiny
+from support.compare import NETWORK, assert_close
 from support.sampling import align, encode, noise_like, predictions, sample
 from support.tiles import tiled
 from torch.utils.flop_counter import FlopCounterMode
@@ -165,7 +166,7 @@ def test_what_enters_the_first_features_beside_the_latent(aligned, kind):
 
 def test_both_ways_give_the_same(aligned):
     model, latent = aligned
-    torch.testing.assert_close(sample(with_a_network_wrapper(model), latent), sample(model, latent), rtol=0, atol=1e-4)
+    assert_close(sample(with_a_network_wrapper(model), latent), sample(model, latent), NETWORK)
 
 
 def test_embeddings_are_made_once_and_within_a_budget(loaded, aligned, monkeypatch):
@@ -206,4 +207,4 @@ def test_features_stay_where_they_are(loaded, aligned):
 def test_predictions_without_a_prompt_pair(aligned):
     model, latent = aligned
     uncond, cond = predictions(model, noise_like(latent), 3.0, tiny.conditioning(1), tiny.conditioning(1))
-    torch.testing.assert_close(uncond, cond, rtol=0, atol=1e-5)
+    assert_close(uncond, cond, NETWORK)

@@ -13,20 +13,20 @@ from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from comfyui_faithdiff.nodes.tile_model import FaithDiffTileModel
 from support import tiny
+from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from support.sampling import CFG, SEED, STEPS, align, encode, noise_like, sample
+from support.tiers import all_long_but
 from support.tiles import counted, official_loop, tiled
 
 IMAGE = tiny.image(104, 160)  # 13 x 20 cells: 2 x 4 tiles of 8 cells at half overlap, the last ones moved back
 PROMPTS = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2)}
+SOLVERS = 5e-4
+"""For solvers that take the network twice a step or add noise, which enlarges rounding: measured up to 9.2e-6 of the range."""
 
 
 @pytest.fixture(scope="module")
 def aligned(loaded):
     return align(loaded, IMAGE)
-
-
-def relative(a, b):
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 def faithdiff_sampler(model, latent, **changes):
@@ -53,7 +53,7 @@ def test_tiles_change_the_picture_and_cover_it(aligned):
     model, latent = aligned
     counting, shapes = counted(tiled(model, batch=1))
     result = sample(counting, latent)
-    assert torch.isfinite(result).all() and (result - sample(model, latent)).abs().max() > 1e-3
+    assert torch.isfinite(result).all() and relative_difference(result, sample(model, latent)) > CHANGED
     assert shapes == [(2, 4, 8, 8)] * (3 * 4 * STEPS)
 
 
@@ -61,7 +61,7 @@ def test_tiles_change_the_picture_and_cover_it(aligned):
 def test_the_latent_does_not_depend_on_the_tile_batch(aligned, batch):
     model, latent = aligned
     one = sample(tiled(model, batch=1), latent)
-    assert relative(sample(tiled(model, batch=batch), latent), one) < 1e-5
+    assert_close(sample(tiled(model, batch=batch), latent), one, NETWORK)
 
 
 def test_tile_batches_are_of_nearly_one_size(aligned):
@@ -71,14 +71,13 @@ def test_tile_batches_are_of_nearly_one_size(aligned):
     assert [shape[0] // 2 for shape in shapes] == [4, 4, 4]  # 12 tiles, at most 5 at once
 
 
-@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("steps", all_long_but([4, 20], 4))
 @pytest.mark.parametrize(
     ("size", "tile_px", "overlap"), [((104, 160), 64, 0.5), ((96, 72), 64, 0.25), ((64, 200), 96, 0.0), ((56, 136), 64, 0.75)]
 )
 def test_the_releases_loop(loaded, size, tile_px, overlap, steps):
     """It steps every tile and blends latents; ours blends predictions inside the step."""
-    difference = official_difference(loaded, tiny.image(*size), tile_px, overlap, steps)
-    assert difference < 1e-3
+    assert official_difference(loaded, tiny.image(*size), tile_px, overlap, steps) < NETWORK
 
 
 def official_difference(loaded, image, tile_px, overlap, steps, prompts=None):
@@ -91,7 +90,7 @@ def official_difference(loaded, image, tile_px, overlap, steps, prompts=None):
     start = sampling.noise_scaling(sigmas[0], noise_like(latent), torch.zeros_like(latent["samples"]))
     plain = [(c[0][0], c[0][1]["pooled_output"]) for c in (negative, positive)]
     official = official_loop(loaded, features, start, plain, steps=steps, guidance=CFG, tile_px=tile_px, step_frac=1 - overlap)
-    return relative(ours, official)
+    return relative_difference(ours, official)
 
 
 @pytest.mark.timeout(3600)
@@ -118,7 +117,7 @@ def test_the_loop_would_see_other_size_conditioning(loaded):
     in_pixels, _ = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "noise").args
     features, _ = encode(loaded, IMAGE)
     in_cells, _ = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "noise").args
-    assert relative(sample(tiled(in_pixels), latent), sample(tiled(in_cells), latent)) > 1e-3
+    assert relative_difference(sample(tiled(in_pixels), latent), sample(tiled(in_cells), latent)) > CHANGED
 
 
 def test_an_image_of_a_batch_is_what_it_is_alone(loaded):
@@ -130,7 +129,7 @@ def test_an_image_of_a_batch_is_what_it_is_alone(loaded):
     for i in range(3):
         features, one = encode(loaded, frames[i : i + 1])
         alone, _ = FaithDiffAlignLatent.execute(loaded.model, features, one, 1.0, 0.0, 1.0, "noise").args
-        assert relative(together[i : i + 1], sample(tiled(alone), one, noise=noise[i : i + 1])) < 1e-5
+        assert_close(together[i : i + 1], sample(tiled(alone), one, noise=noise[i : i + 1]), NETWORK)
 
 
 def test_frames_in_one_tile_go_through_in_batches(loaded):
@@ -140,7 +139,7 @@ def test_frames_in_one_tile_go_through_in_batches(loaded):
     counting, shapes = counted(tiled(model, 1024, batch=2))
     result = sample(counting, latent, steps=1)
     assert [shape[0] // 2 for shape in shapes] == [1, 2, 2]
-    assert relative(result, sample(model, latent, steps=1)) < 1e-5
+    assert_close(result, sample(model, latent, steps=1), NETWORK)
 
 
 def test_shared_noise_is_the_first_images(loaded):
@@ -148,8 +147,9 @@ def test_shared_noise_is_the_first_images(loaded):
     features, latent = encode(loaded, frames)
     model, _ = FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "noise").args
     shared, own = (faithdiff_sampler(model, latent, noise_mode=mode) for mode in ("shared", "per image"))
-    assert relative(shared[1], shared[0]) < 1e-5 and relative(shared[2], shared[0]) < 1e-5
-    assert relative(own[0], shared[0]) < 1e-5 and relative(own[1], own[0]) > 0.1
+    for image in (shared[1], shared[2], own[0]):  # equal rows of one call: some kernels add up the last rows otherwise
+        assert_close(image, shared[0], NETWORK)
+    assert relative_difference(own[1], own[0]) > CHANGED
     given = {**latent, "batch_index": [4, 5, 6]}
     (result,) = FaithDiffSampler.execute(
         model, SEED, 1, CFG, "euler", "normal", *PROMPTS.values(), given, 1.0, 0, 0.5, 0, noise_mode="shared"
@@ -187,7 +187,8 @@ def align_again(model):
 def test_other_solvers(aligned, name):
     model, latent = aligned
     one, seven = (faithdiff_sampler(model, latent, sampler_name=name, tile_batch=batch) for batch in (1, 7))
-    assert torch.isfinite(one).all() and relative(seven, one) < 1e-4  # the SDE solvers enlarge rounding
+    assert torch.isfinite(one).all()
+    assert_close(seven, one, SOLVERS)
 
 
 @pytest.mark.parametrize("value", [-8, 32, 100])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from support import tiny
+from support.compare import NETWORK, assert_close
 from support.sampling import CFG, SEED, STEPS, Loaded, align, sample
 from support.tiles import around_calls, counted, tiled
 
@@ -46,8 +47,7 @@ def test_out_of_memory_halves_the_tile_batch(aligned, warnings):
     model, latent = aligned
     small, failed = running_out(tiled(model, batch=8), most_rows=4)
     result = sample(small, latent)
-    expected = sample(tiled(model, batch=1), latent)
-    assert (result - expected).abs().max() / expected.abs().max() < 1e-5
+    assert_close(result, sample(tiled(model, batch=1), latent), NETWORK)
     assert [shape[0] // 2 for shape in failed] == [6, 4]  # 12 tiles in calls of 6, then of 4, then of 2
     assert len(warnings()) == 1 and "went on with at most 2 tiles in a call. Set" in warnings()[0]
 
@@ -72,8 +72,7 @@ def test_a_whole_image_that_does_not_fit_is_tiled(loaded, warnings):
 def test_a_batch_of_frames_that_does_not_fit_runs_in_parts(loaded, warnings):
     model, latent = align(loaded, torch.cat([tiny.image(64, 64, seed=i) for i in range(4)]))
     small, _ = running_out(tiled(model, 1024, batch=4), most_rows=4)
-    expected = sample(model, latent)
-    assert (sample(small, latent) - expected).abs().max() / expected.abs().max() < 1e-5
+    assert_close(sample(small, latent), sample(model, latent), NETWORK)
     assert len(warnings()) == 1
 
 

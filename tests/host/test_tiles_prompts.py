@@ -12,6 +12,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from support import tiny
+from support.compare import CHANGED, NETWORK, ONE_MODULE, assert_close, relative_difference
 from support.lora import made_up_lora
 from support.sampling import STEPS, align, encode, noise_like, predictions, sample
 from support.tiles import counted, official_starts, official_weights, tiled
@@ -20,7 +21,6 @@ IMAGE = tiny.image(104, 160)
 CELLS = (13, 20)
 TILES = [(top, left) for top in official_starts(13, 8, 0.5) for left in official_starts(20, 8, 0.5)]
 POSITIVE, NEGATIVE, OTHER = tiny.conditioning(1), tiny.conditioning(2), tiny.conditioning(3)
-CLOSE = {"rtol": 0, "atol": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_masked_prompts_are_those_of_their_half(aligned):
     left, right = half_masks()
     both = tiny.conditioning(1, mask=left, mask_strength=1.0) + tiny.conditioning(3, mask=right, mask_strength=1.0)
     mixed = predict(model, latent, both)
-    torch.testing.assert_close(mixed[..., :11], predict(model, latent, POSITIVE)[..., :11], **CLOSE)
-    torch.testing.assert_close(mixed[..., 11:], predict(model, latent, OTHER)[..., 11:], **CLOSE)
+    assert_close(mixed[..., :11], predict(model, latent, POSITIVE)[..., :11], NETWORK)
+    assert_close(mixed[..., 11:], predict(model, latent, OTHER)[..., 11:], NETWORK)
 
 
 def test_a_prompt_is_left_out_of_tiles_that_it_does_not_touch(aligned):
@@ -78,7 +78,7 @@ def test_nothing_is_where_no_prompt_is(aligned):
         x = noise_like(latent)
         eps = predict(m, latent, only_left)
         expected = x * (3.0**2 + 1) ** 0.5 / 3.0  # (x - denoised) / sigma with denoised 0
-        torch.testing.assert_close(eps[..., 3:], expected[..., 3:], **CLOSE)
+        assert_close(eps[..., 3:], expected[..., 3:], NETWORK)
 
 
 def test_mask_strength_mixes_prompts(aligned):
@@ -87,7 +87,7 @@ def test_mask_strength_mixes_prompts(aligned):
     masked = tiny.conditioning(1, mask=left, mask_strength=0.5, strength=0.5)
     mixed = predict(model, latent, masked + tiny.conditioning(3, strength=0.75))
     expected = 0.25 * predict(model, latent, POSITIVE) + 0.75 * predict(model, latent, OTHER)
-    torch.testing.assert_close(mixed[..., :11], expected[..., :11], **CLOSE)
+    assert_close(mixed[..., :11], expected[..., :11], NETWORK)
 
 
 @pytest.mark.parametrize("area", [(8, 9, 3, 6), ("percentage", 0.6, 0.5, 0.25, 0.3), (13, 12, 0, 8)])
@@ -114,7 +114,7 @@ def test_area_prompts(aligned, area):
         part[place] = on_box(model, latent, POSITIVE, (y, x), inside)
         return (rest + part * weight[box]) / (1 + weight[box])
 
-    torch.testing.assert_close(predict(tiled(model), latent, prompts), blended(one_tile), **CLOSE)
+    assert_close(predict(tiled(model), latent, prompts), blended(one_tile), NETWORK)
 
 
 def on_box(model, latent, prompt, crop, box):
@@ -141,7 +141,7 @@ def on_box(model, latent, prompt, crop, box):
 def test_the_blend_is_the_restated_one(aligned):
     model, latent = aligned
     expected = blended(lambda y, x: on_box(model, latent, POSITIVE, (y, x), (y, x, 8, 8)))
-    torch.testing.assert_close(predict(tiled(model), latent, POSITIVE), expected, **CLOSE)
+    assert_close(predict(tiled(model), latent, POSITIVE), expected, NETWORK)
 
 
 def test_the_alignment_mask_is_cut(loaded):
@@ -149,15 +149,13 @@ def test_the_alignment_mask_is_cut(loaded):
     model, latent = align(loaded, IMAGE, mask=mask)
     zero, full = align(loaded, IMAGE, mask=torch.zeros(104, 160))[0], align(loaded, IMAGE)[0]
     seen = predict(tiled(model), latent, POSITIVE)
-    assert (seen - predict(tiled(zero), latent, POSITIVE)).abs().max() > 1e-2
-    assert (seen - predict(tiled(full), latent, POSITIVE)).abs().max() > 1e-2
+    assert relative_difference(seen, predict(tiled(zero), latent, POSITIVE)) > CHANGED
+    assert relative_difference(seen, predict(tiled(full), latent, POSITIVE)) > CHANGED
     left = torch.zeros(104, 160)
     left[:, :40] = 1.0
     half = align(loaded, IMAGE, mask=left)[0]
     # the rightmost tiles start at cell 12: they see none of the left
-    torch.testing.assert_close(
-        predict(tiled(half), latent, POSITIVE)[..., 16:], predict(tiled(zero), latent, POSITIVE)[..., 16:], **CLOSE
-    )
+    assert_close(predict(tiled(half), latent, POSITIVE)[..., 16:], predict(tiled(zero), latent, POSITIVE)[..., 16:], NETWORK)
 
 
 def test_batches_of_prompts_keep_their_order(loaded):
@@ -169,7 +167,7 @@ def test_batches_of_prompts_keep_their_order(loaded):
     together = predict(tiled(model, batch=5), latent, two)
     for i, row in enumerate((0, 1, 0)):
         one = [[two[0][0][row : row + 1], {"pooled_output": two[0][1]["pooled_output"][row : row + 1]}]]
-        torch.testing.assert_close(together[i], predict(tiled(model, batch=1), latent, one)[i], **CLOSE)
+        assert_close(together[i], predict(tiled(model, batch=1), latent, one)[i], NETWORK)
 
 
 def test_cfg_1_runs_only_the_positive_prompt(aligned):
@@ -177,7 +175,7 @@ def test_cfg_1_runs_only_the_positive_prompt(aligned):
     counting, shapes = counted(tiled(model, batch=3))
     result = sample(counting, latent, cfg=1.0)
     assert shapes == [(3, 4, 8, 8)] * (4 * STEPS)
-    torch.testing.assert_close(result, sample(tiled(model), latent, cfg=1.0 + 1e-6), rtol=0, atol=1e-3)
+    assert_close(result, sample(tiled(model), latent, cfg=1.0 + 1e-6), NETWORK)
 
 
 def test_lora_hook_on_one_prompt(aligned):
@@ -185,7 +183,7 @@ def test_lora_hook_on_one_prompt(aligned):
     hooks = comfy.hooks.create_hook_lora(made_up_lora(), strength_model=0.5, strength_clip=0.0)
     hooked = [[c, {**o, "hooks": hooks}] for c, o in POSITIVE]
     with_lora = comfy.sd.load_lora_for_models(model, None, made_up_lora(), 0.5, 0.0)[0]
-    torch.testing.assert_close(predict(tiled(model), latent, hooked), predict(tiled(with_lora), latent, POSITIVE), **CLOSE)
+    assert_close(predict(tiled(model), latent, hooked), predict(tiled(with_lora), latent, POSITIVE), NETWORK)
 
 
 def test_a_prompt_encoded_in_mid_run(aligned):
@@ -201,7 +199,7 @@ def test_a_prompt_encoded_in_mid_run(aligned):
         return guider.sample(noise_like(latent), latent["samples"], euler, sigmas, disable_pbar=True, seed=7)
 
     assert torch.equal(guided(tiled(model, 0)), guided(model))
-    sizes = {tuple(size_numbers(model.model, 104, 160, top, left, 64, 64).tolist()) for top, left in TILES}
+    sizes = torch.stack([size_numbers(model.model, 104, 160, top, left, 64, 64) for top, left in TILES])
     seen: list[torch.Tensor] = []
 
     def look(executor, *args, **kwargs):
@@ -210,8 +208,11 @@ def test_a_prompt_encoded_in_mid_run(aligned):
 
     looking = tiled(model, batch=7)
     looking.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "look", look)
-    torch.testing.assert_close(guided(tiled(model, batch=1)), guided(looking), rtol=0, atol=1e-3)
-    assert len(seen) == 2 * 12 * 3 and {tuple(row.tolist()) for row in seen} == sizes
+    assert_close(guided(tiled(model, batch=1)), guided(looking), NETWORK)
+    # Two steps of three prompts, each with every tile once: what was seen, and the row of the table that is nearest to it.
+    nearest = torch.cdist(torch.stack(seen).double(), sizes.double()).min(dim=1)
+    assert nearest.indices.bincount().tolist() == [2 * 3] * len(TILES)
+    assert nearest.values.max() < ONE_MODULE * sizes.norm(dim=1).max()
 
 
 def seen_at_the_network(model, latent, name, **options):
@@ -249,6 +250,7 @@ def test_a_map_of_another_pack_is_cut_and_everything_else_passed_on(aligned):
 
 
 def size_numbers(base, *numbers):
+    """The network's own embedding of them, one at a time; in a run all six are embedded at once."""
     return torch.cat([base.embedder(torch.tensor([float(n)])) for n in numbers], dim=1)[0]
 
 
@@ -256,7 +258,7 @@ def test_size_conditioning_of_each_tile(aligned):
     model, latent = aligned
     rows = seen_at_the_network(tiled(model, batch=5), latent, "y")
     for row, (top, left) in zip(rows, TILES, strict=True):
-        assert torch.equal(row[32:], size_numbers(model.model, 104, 160, top, left, 64, 64))
+        assert_close(row[32:], size_numbers(model.model, 104, 160, top, left, 64, 64), ONE_MODULE)
 
 
 def test_without_alignment_only_the_crop_moves_in_pixels(loaded, aligned):
@@ -264,13 +266,13 @@ def test_without_alignment_only_the_crop_moves_in_pixels(loaded, aligned):
     for model in (loaded.model, align(loaded, IMAGE, strength=0.0)[0]):
         rows = seen_at_the_network(tiled(model, batch=5), aligned[1], "y", positive=told)
         for row, (top, left) in zip(rows, TILES, strict=True):
-            assert torch.equal(row[32:], size_numbers(model.model, 300, 200, 5 + 8 * top, 3 + 8 * left, 500, 400))
+            assert_close(row[32:], size_numbers(model.model, 300, 200, 5 + 8 * top, 3 + 8 * left, 500, 400), ONE_MODULE)
 
 
 def test_strength_0_tiles_like_the_base_model(loaded, aligned):
     model, latent = align(loaded, IMAGE, strength=0.0)
     assert torch.equal(sample(tiled(model), latent), sample(tiled(loaded.model), latent))
-    assert (sample(tiled(model), latent) - sample(tiled(aligned[0]), latent)).abs().max() > 1e-2
+    assert relative_difference(sample(tiled(model), latent), sample(tiled(aligned[0]), latent)) > CHANGED
 
 
 def test_inpainting_by_a_noise_mask(aligned):
@@ -278,8 +280,8 @@ def test_inpainting_by_a_noise_mask(aligned):
     mask = torch.zeros(1, 1, *CELLS)
     mask[..., 6:15] = 1.0
     result = sample(tiled(model), latent, noise_mask=mask)
-    torch.testing.assert_close(result[..., :6], latent["samples"][..., :6], rtol=0, atol=1e-4)
-    assert (result[..., 6:15] - latent["samples"][..., 6:15]).abs().mean() > 0.1
+    assert_close(result[..., :6], latent["samples"][..., :6], NETWORK)
+    assert relative_difference(result[..., 6:15], latent["samples"][..., 6:15]) > CHANGED
 
 
 def test_gligen_is_refused_only_where_there_are_tiles(aligned):

@@ -14,6 +14,7 @@ import torch
 from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt
 from support import tiny
+from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from support.sampling import Loaded, align, encode, predictions
 from torch.nn.functional import pad
 
@@ -21,8 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "demo" / "nano_faithdiff.safetensors"
 SIZE_PX = (75, 100)  # padded to 80 x 104
 TIMESTEPS = (999, 500, 21)
-TOLERANCE = 2e-5
-FEATURE_TOLERANCE = 1e-4
 TARGET_SIZE_PX = 64  # of the made-up exports
 VARIANTS = ("pointwise", "spatial", "no-layers", "lora", "adapter", "nano")
 
@@ -61,13 +60,13 @@ def test_the_bundled_model_gives_the_trainers_numbers(tmp_path):
     run_trainer("-c", TRAINER, str(exchange), str(NANO))
     trainer = torch.load(exchange)
 
-    torch.testing.assert_close(encode(nano, image)[0].features_BCHW, trainer["features"], rtol=1e-4, atol=1e-4)
+    assert_close(encode(nano, image)[0].features_BCHW, trainer["features"], NETWORK)
     model, _ = align(nano, image)
     prompt = FaithDiffNoPrompt.execute(model).args[0]
     sigmas = model.get_model_object("model_sampling").sigmas
     for timestep, expected in zip(TIMESTEPS, trainer["noise"], strict=True):
         _, ours = predictions(model, x, sigmas[timestep], prompt, prompt)
-        assert (ours - expected).abs().max() < TOLERANCE
+        assert_close(ours, expected, NETWORK)
 
 
 def made_exports(
@@ -87,7 +86,7 @@ def made_exports(
 
 def check(loaded: Loaded, expected: dict, image: torch.Tensor, given: dict) -> None:
     features = encode(loaded, image)[0].features_BCHW
-    torch.testing.assert_close(features, expected["features"], rtol=1e-4, atol=FEATURE_TOLERANCE)
+    assert_close(features, expected["features"], NETWORK)
     model, _ = align(loaded, image)
     unet = model.model.model_config.unet_config
     width, pooled_width = unet["context_dim"], unet["adm_in_channels"] - 6 * 256
@@ -97,12 +96,12 @@ def check(loaded: Loaded, expected: dict, image: torch.Tensor, given: dict) -> N
     sigmas = model.get_model_object("model_sampling").sigmas
     for timestep, noise in zip(given["timesteps"], expected["noise"], strict=True):
         ours = torch.cat(predictions(model, given["x"], sigmas[timestep], positive, negative))
-        assert (ours - noise).abs().max() < TOLERANCE
+        assert_close(ours, noise, NETWORK)
     # Guards the lines above: prompts and alignment are seen in these numbers.
-    assert (noise[0] - noise[1]).abs().max() > 100 * TOLERANCE
+    assert relative_difference(noise[0], noise[1]) > CHANGED
     plain, _ = align(loaded, image, strength=0.0)
     rows = torch.cat(predictions(plain, given["x"], sigmas[timestep], positive, negative))
-    assert (rows - noise).abs().max() > 100 * TOLERANCE
+    assert relative_difference(rows, noise) > CHANGED
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +129,7 @@ def test_exports_give_the_trainers_numbers(exports, name, caplog):
         check(Loaded(*load(str(path), base_model=base)), expected, image, given)
 
 
+@pytest.mark.long
 def test_an_export_of_published_size(tmp_path):
     """Segmind-Vega's, with prompts of the real widths."""
     image, given = made_exports(tmp_path, ("vega",), (128, 128), (500,))

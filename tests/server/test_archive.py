@@ -19,6 +19,7 @@ from hostrun.gpu import has_gpu
 from hostrun.paths import ROOT
 from hostrun.server import HostServer, ServerOptions, free_port
 from PIL import Image
+from support.patience import PATIENCE_S
 
 INSTALLED_NAME = "faithdiff"  # the folder that ComfyUI-Manager and comfy-cli make: the project's name
 MOST_BYTES = 40 * 1024**2  # before packing; 26 MB of them are the nano model
@@ -149,7 +150,7 @@ def test_a_clean_comfyui_restores_the_demo_photo(clean_server: HostServer, demo_
         assert client.get_bytes(f"/extensions/{INSTALLED_NAME}/docs/FaithDiffSampler.md").startswith(b"# FaithDiff Sampler")
         (sampler,) = (node for node in demo_prompt.values() if node["class_type"] == "FaithDiffSampler")
         sampler["inputs"]["steps"] = 4  # 20 are run elsewhere; here it is about what is in the archive
-        history = client.wait(client.queue(demo_prompt), 240)
+        history = client.wait(client.queue(demo_prompt), PATIENCE_S)
         restored = Image.open(io.BytesIO(client.images(history)[-1]))
     assert restored.size == tuple(2 * side for side in Image.open(ROOT / "demo" / "photo_lq.png").size)
     assert min(high - low for low, high in restored.convert("RGB").getextrema()) > 100  # a photo, not a grey sheet

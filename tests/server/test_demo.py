@@ -19,8 +19,7 @@ from hostrun.errors import SetupError
 from hostrun.paths import TOOLS
 from hostrun.server import HostServer, ServerOptions, free_port
 from PIL import Image
-
-START_S = 120.0
+from support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -69,10 +68,10 @@ def wait_for_server(folder: Path, demo_process: subprocess.Popen[str]) -> None:
     wait_until(is_there, "server process")
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = START_S) -> None:
-    deadline = time.monotonic() + timeout_s
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        assert time.monotonic() < deadline, f"no {what} within {PATIENCE_S} s"
         time.sleep(0.1)
 
 
@@ -90,7 +89,7 @@ def read_until(stream: IO[str] | None, text: str) -> str:
 def test_demo_writes_both_pictures_and_prints_where_they_are(
     start_demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    out, err = start_demo().communicate(timeout=240)
+    out, err = start_demo().communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err, err
     restored, sheet = (Image.open(tmp_path / "out" / name) for name in ("restored.png", "before_after.png"))
     assert str(tmp_path / "out" / "restored.png") in out and str(tmp_path / "out" / "before_after.png") in out
@@ -107,7 +106,7 @@ def test_stopping_while_the_server_starts_leaves_no_process(
     process = start_demo()
     wait_for_server(tmp_path, process)
     process.send_signal(sign)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "stopped" in err and "Traceback" not in err, err
     assert server_processes(tmp_path) == []
 
@@ -116,7 +115,7 @@ def test_ctrl_c_while_the_prompt_runs_leaves_no_process(start_demo: Callable[...
     process = start_demo()
     read_until(process.stderr, "through the queue")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in err, err
     assert server_processes(tmp_path) == []
     assert not (tmp_path / "out" / "restored.png").exists()
@@ -128,7 +127,7 @@ def test_killed_demo_takes_the_server_with_it(start_demo: Callable[..., subproce
     process = start_demo()
     wait_for_server(tmp_path, process)
     process.kill()
-    wait_until(lambda: not server_processes(tmp_path), "end of the server", 20)
+    wait_until(lambda: not server_processes(tmp_path), "end of the server")
 
 
 def test_busy_port_is_one_line(start_demo: Callable[..., subprocess.Popen[str]]) -> None:
@@ -137,7 +136,7 @@ def test_busy_port_is_one_line(start_demo: Callable[..., subprocess.Popen[str]])
         busy.listen()
         port = busy.getsockname()[1]
         process = start_demo("--port", str(port))
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and out == ""
     assert err == f"error: expected port {port} to be free, got a program that listens on it; choose another: PORT={port + 1}\n"
 
@@ -149,7 +148,7 @@ def test_server_that_dies_shows_the_end_of_its_log(start_demo: Callable[..., sub
         (host / name).touch()
     (host / "main.py").write_text("print('one last word')\nraise SystemExit(7)\n")
     process = start_demo(host=str(host))
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "error: ComfyUI ended by itself (exit code 7). The end of its log " in err
     assert "one last word" in err and str(tmp_path / "out") in err and "Traceback" not in err
@@ -163,7 +162,7 @@ def test_missing_photo_and_missing_workflow_are_one_line(
         (("--workflow", str(tmp_path / "none.json")), "error: expected the workflow "),
     ):
         process = start_demo(*arguments)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 2 and err.startswith(text) and err.count("\n") == 1, err
 
 

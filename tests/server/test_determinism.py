@@ -1,4 +1,4 @@
-"""The same seed gives the same bytes: whatever ran before, however tiles are batched, and in the oldest host as in the newest."""
+"""The same seed gives the same bytes whatever ran before; but for rounding, however tiles are batched and in the oldest host."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from hostrun.environment import ensure_oldest
 from hostrun.gpu import has_gpu
 from hostrun.server import HostServer
 from PIL import Image
+from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from support.workflows import api_prompt, node_of, resized
 
-MOST_LATENT_DIFFERENCE = 1e-5
-"""Between two hosts, of latents whose standard deviation is near 1: what the issue of a differing kernel would exceed."""
+MOST_LEVELS = 1
+"""Of 255, between two pictures that are the same but for rounding: a value that lies next to x.5 may go either way."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,13 @@ def made(server: HostServer, prompt: dict[str, Any]) -> tuple[bytes, np.ndarray]
     return pixels, safetensors.numpy.load(file.read_bytes())["latent_tensor"]
 
 
+def assert_same(ours: tuple[bytes, np.ndarray], expected: tuple[bytes, np.ndarray]) -> None:
+    """But for rounding: other shapes of a call, or another host's functions, add up in another order. The latents reach 12."""
+    assert_close(ours[1], expected[1], NETWORK)
+    ours_u8, expected_u8 = (np.frombuffer(pixels, np.uint8).astype(int) for pixels, _ in (ours, expected))
+    assert np.abs(ours_u8 - expected_u8).max() <= MOST_LEVELS
+
+
 @pytest.fixture(scope="module")
 def first(cpu_server: HostServer) -> tuple[bytes, np.ndarray]:
     return made(cpu_server, tiled_prompt(api_prompt("faithdiff_demo")))
@@ -71,17 +79,15 @@ def test_the_same_after_another_run(cpu_server, demo_prompt, first):
 
 
 def test_another_seed_is_another_picture(cpu_server, demo_prompt, first):
-    assert made(cpu_server, tiled_prompt(demo_prompt, seed=7))[0] != first[0]
+    pixels, latent = made(cpu_server, tiled_prompt(demo_prompt, seed=7))
+    assert pixels != first[0] and relative_difference(latent, first[1]) > CHANGED
 
 
 @pytest.mark.parametrize("tile_batch", [1, 4])
 def test_the_same_however_tiles_are_batched(tile_batch, cpu_server, demo_prompt, first):
-    pixels, latent = made(cpu_server, tiled_prompt(demo_prompt, tile_batch=tile_batch))
-    assert np.abs(latent - first[1]).max() <= MOST_LATENT_DIFFERENCE
-    assert np.abs(np.frombuffer(pixels, np.uint8).astype(int) - np.frombuffer(first[0], np.uint8)).max() <= 1
+    assert_same(made(cpu_server, tiled_prompt(demo_prompt, tile_batch=tile_batch)), first)
 
 
+@pytest.mark.long
 def test_the_oldest_host_makes_the_same(oldest_server, demo_prompt, first):
-    pixels, latent = made(oldest_server, tiled_prompt(demo_prompt))
-    assert np.abs(latent - first[1]).max() <= MOST_LATENT_DIFFERENCE
-    assert np.abs(np.frombuffer(pixels, np.uint8).astype(int) - np.frombuffer(first[0], np.uint8)).max() <= 1
+    assert_same(made(oldest_server, tiled_prompt(demo_prompt)), first)

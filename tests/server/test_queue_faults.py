@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from support import tiny
+from support.patience import PATIENCE_S
 from support.prompts_graphs import short_prompt
 from support.prompts_server import MODEL, Session, shared_server
 
@@ -52,8 +53,19 @@ def test_interrupt_at_a_stage(session, place, call):
     prompt = prompt_of(seed=100 + call)
     prompt["photo"]["inputs"]["width"] = 48
     assert session.stopped_at(prompt, place, call).how == "stopped"
-    session.wait_for(session.is_idle, 10, "idle server")
+    session.wait_for(session.is_idle, PATIENCE_S, "idle server")
     assert picture(session) == expected
+
+
+def test_interrupt_stops_within_two_steps(session):
+    """Counted in calls of the network, of which a step takes one or more: how long a step takes does not matter."""
+    prompt = prompt_of(seed=110)
+    prompt["sampler"]["inputs"]["steps"] = 20
+    session.put_fault(place="UNet", what="wait", call=3)
+    prompt_id = session.queue_until_struck(prompt)
+    session.interrupt()
+    assert session.ending(prompt_id).how == "stopped"
+    assert session.put_fault() <= 3 + 2
 
 
 def queued_behind(session, change) -> tuple[Session, object]:
@@ -122,7 +134,7 @@ def test_server_killed_in_mid_queue_and_started_again(session):
     session.queue_until_struck(prompt_of(seed=77))
     waiting = [session.post_prompt(prompt_of(seed=seed)) for seed in expected]
     server.process.send_signal(signal.SIGKILL)
-    server.process.wait(30)
+    server.process.wait(PATIENCE_S)
     server.stop()
     server.start()
     with Session(server.url, check_server=server.check_running) as again:

@@ -46,7 +46,7 @@ NO_TENSORS = (
     "colour fix", "read weights", "build UNet", "build modules", "build VAE", "move to device", "cut conditions", "consistency",
     "colour drift", "seams", "heat map", "attribution sums", "attribution pictures",
 )  # fmt: skip
-WAIT_S = 30.0
+WAIT_S = 240.0  # for an interrupt that comes for certain, be the machine busy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import comfy.supported_models_base
 import torch
 from comfy_api.latest import ComfyExtension, io
 
-from .prompts_faults import Fault, fault
+from .prompts_faults import Fault, Struck, fault
 from .prompts_values import IMAGES, LATENTS, MASKS, PROMPTS
 
 
@@ -149,11 +149,13 @@ def _take(value: Any, digest: Any, finite: list[bool]) -> None:
         digest.update(repr(value).encode())
 
 
-_standing: list[contextlib.ExitStack] = []
+_standing: list[tuple[contextlib.ExitStack, Struck]] = []
 
 
 def _add_routes() -> None:
-    """POST /try/fault with a Fault's fields replaces the fault that stands; with {} it takes it away. Who waits says so."""
+    """POST /try/fault with a Fault's fields replaces the fault that stands; with {} it takes it away. Who waits says so.
+
+    The answer tells how often the place of the fault that stood was called."""
     from aiohttp import web
     from server import PromptServer
 
@@ -161,13 +163,16 @@ def _add_routes() -> None:
 
     async def put_fault(request: web.Request) -> web.Response:
         fields = await request.json()
+        calls = 0
         while _standing:
-            _standing.pop().close()
+            stack, struck = _standing.pop()
+            stack.close()
+            calls += struck.calls
         if fields:
             stack = contextlib.ExitStack()
-            stack.enter_context(fault(Fault(**fields), lambda: server.send_sync("try.struck", {"place": fields["place"]})))
-            _standing.append(stack)
-        return web.json_response({})
+            told = fault(Fault(**fields), lambda: server.send_sync("try.struck", {"place": fields["place"]}))
+            _standing.append((stack, stack.enter_context(told)))
+        return web.json_response({"calls": calls})
 
     server.routes.post("/try/fault")(put_fault)
 

@@ -20,6 +20,7 @@ from hostrun.paths import PACK_NAME
 from hostrun.server import HostServer, ServerOptions, free_port
 
 from . import tiny
+from .patience import PATIENCE_S
 
 TRY_PACK = "faithdiff_try"
 MODEL, VAE = "tiny.safetensors", "tiny_vae.safetensors"
@@ -105,7 +106,7 @@ class Session(Client):
                 return Ending(how="broken", reason=f"HTTP {error.code}: {text[:300]}")
             return Ending(how="rejected", reason=describe_rejection(json.loads(text), prompt))
 
-    def end_of(self, prompt: dict[str, Any], *, longest_s: float = 60.0, patience_s: float = 0.0) -> Ending:
+    def end_of(self, prompt: dict[str, Any], *, longest_s: float = PATIENCE_S, patience_s: float = 0.0) -> Ending:
         """Queues a prompt and waits for its end; after `patience_s`, where given, it is interrupted.
 
         Raises:
@@ -118,7 +119,7 @@ class Session(Client):
             return prompt_id
         return self.ending(prompt_id, longest_s=longest_s, patience_s=patience_s)
 
-    def ending(self, prompt_id: str, *, longest_s: float = 60.0, patience_s: float = 0.0) -> Ending:
+    def ending(self, prompt_id: str, *, longest_s: float = PATIENCE_S, patience_s: float = 0.0) -> Ending:
         start_s, asked = time.monotonic(), False
 
         def last() -> list:
@@ -137,12 +138,14 @@ class Session(Client):
                 how="error", reason=data["exception_message"].strip(), kind=data["exception_type"], node=data["node_id"],
                 trace="".join(data["traceback"]),
             )  # fmt: skip
-        entry = self.wait_for(lambda: self.get(f"/history/{prompt_id}").get(prompt_id), 30, f"history of prompt {prompt_id}")
+        entry = self.wait_for(lambda: self.get(f"/history/{prompt_id}").get(prompt_id), PATIENCE_S, f"history of {prompt_id}")
         return Ending(how="picture", outputs=entry["outputs"])
 
-    def put_fault(self, **fields: Any) -> None:
-        """A prompts_faults.Fault in the server, in place of the one that stands; without fields, none."""
-        self.post("/try/fault", fields)
+    def put_fault(self, **fields: Any) -> int:
+        """A prompts_faults.Fault in the server, in place of the one that stands; without fields, none.
+
+        Returns how often that one's place was called while it stood."""
+        return self.post("/try/fault", fields)["calls"]
 
     def stopped_at(self, prompt: dict[str, Any], place: str, call: int = 1) -> Ending:
         """How a prompt ends that is interrupted, by POST /interrupt, in the middle of a place of prompts_faults.PLACES."""
@@ -160,7 +163,7 @@ class Session(Client):
             self.messages.clear()
         prompt_id = self.post_prompt(prompt)
         assert isinstance(prompt_id, str), prompt_id
-        self.wait_for(lambda: [m for m in self.messages if m["type"] == "try.struck"], 60, "fault")
+        self.wait_for(lambda: [m for m in self.messages if m["type"] == "try.struck"], PATIENCE_S, "fault")
         return prompt_id
 
     def is_idle(self) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from support.patience import PATIENCE_S
 
 WORKER = Path(__file__).with_name("toy_worker.py")
 FSDP2 = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
@@ -27,9 +30,14 @@ def start(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.
     )
 
 
-def finish(process: subprocess.Popen[str], *, timeout_s: float = 240) -> tuple[int, str]:
-    """(exit code, everything it printed)."""
-    printed, _ = process.communicate(timeout=timeout_s)
+def finish(process: subprocess.Popen[str], *, timeout_s: float = 3 * PATIENCE_S) -> tuple[int, str]:
+    """(exit code, everything it printed). One that hangs is killed with all that it started, and subprocess.TimeoutExpired raised;
+    the time is for several runs of two processes, one after another."""
+    try:
+        printed, _ = process.communicate(timeout=timeout_s)
+    except BaseException:  # nobody else ends what it has started
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     return process.returncode, printed
 
 
@@ -50,7 +58,7 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def wait_for(holds: Callable[[], bool], *, timeout_s: float = 120) -> None:
+def wait_for(holds: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> None:
     """Until `holds()`; fails after the time."""
     end_s = time.monotonic() + timeout_s
     while not holds():

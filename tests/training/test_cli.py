@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.patience import PATIENCE_S
 from training_support import picture
 
 from training.cli import main
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_it_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "training", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "training", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0
     commands = {"prepare", "degrade", "caption", "recipes", "train", "ablate", "export", "convert", "evaluate", "nano", "study"}
     assert commands <= set(done.stdout.split())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +127,9 @@ def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
 
 
 def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:
-    started_s = time.monotonic()
+    """It may not hang, as the other process waits for this one's gradients: `finish` fails for one that does."""
     code, printed = finish(start("failing", tmp_path, "steps=6", "save_every=1", launcher=torchrun(2)))
     assert code != 0 and "a process failed on purpose" in printed
-    assert time.monotonic() - started_s < 120
     assert runstate.load(tmp_path)["step"] == 2
 
 

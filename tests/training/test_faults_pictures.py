@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,10 @@ def test_a_reading_thread_that_ends_stops_the_step_and_hangs_nothing(tmp_path: P
     """Readers are threads, which nothing can kill but with the process: what ends one is an error that nobody expects there."""
 
     class Breaking(ImageStore):
-        reads = 0
+        reads = count(1)
 
         def _read(self, record: Record) -> Pictures:
-            Breaking.reads += 1
-            if Breaking.reads == 6:
+            if next(self.reads) == 6:  # in one operation: two threads must not both be the sixth, nor neither
                 raise error
             return super()._read(record)
 

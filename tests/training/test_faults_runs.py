@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import finish
 from toy_task import ToyTask, equal, toy_config
 
 from training import locks, loop, runstate
@@ -33,15 +34,10 @@ def trained(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
 def test_killed_processes_cost_the_steps_since_the_last_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     """What `make soak` does 50 times: kills at random moments of a tiny real run, and the loss of one of two processes."""
     command = [sys.executable, SHORT, tmp_path / "work"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=280)
-        except BaseException:  # nobody else ends what it has started
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, printed
+    code, printed = finish(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    )
+    assert code == 0, printed
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:

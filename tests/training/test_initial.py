@@ -18,6 +18,7 @@ from model_support import (
     write_released,
     write_run,
 )
+from support.compare import NETWORK, assert_close
 
 from faithdiff_core.metadata import FaithDiffMetadata
 from training.export import write_faithdiff
@@ -216,7 +217,7 @@ def test_lora_goes_on_where_it_is_the_same_and_is_merged_where_not(tmp_path: Pat
     given = (noisy, torch.tensor([500]), torch.full((1, 6), 64.0), None)
     with torch.no_grad():
         for started in (again, full):
-            torch.testing.assert_close(started.predict(*given), trained.predict(*given), rtol=1e-4, atol=1e-5)
+            assert_close(started.predict(*given), trained.predict(*given), NETWORK)
 
 
 def test_what_does_not_fit_is_refused(

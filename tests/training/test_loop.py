@@ -44,11 +44,11 @@ def test_vae_loss_falls_on_one_batch(quick: Quick, data: Path, tmp_path: Path) -
         def batch(self, step: int, places: range) -> Batch:
             return super().batch(0, places)
 
-    config = quick("nano-vae", "steps=40", "lr=3e-3", "log_every=5", "tracker=none", "device=cpu")
+    config = quick("nano-vae", "steps=25", "lr=1e-3", "log_every=5", "tracker=none", "device=cpu")
     loop.train(OneBatch(config, vae_task(config, data).store), config, tmp_path, extra={}, resume=False)
     rows = rows_of(tmp_path)
-    assert rows[-1]["step"] == 40
-    assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert rows[-1]["step"] == 25
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]  # measured: 0.13
     assert {"grad_norm", "images_per_s", "lr", "memory_gb", "psnr_db"} <= set(rows[0])
 
 

@@ -32,14 +32,24 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def pairs() -> list[Pair]:
-    """(picture, reference) as float64 (90, 110, 3) in whole steps of 1/255: each photo noisy, blurred, darkened, shifted."""
+    """(picture, reference) as float64 (90, 110, 3) in whole steps of 1/255: each photo noisy, blurred, darkened, shifted.
+
+    No pixel has a Y of YIQ halfway between two steps: that is rounded by the last bit of whoever has added it up."""
     made = []
     for index, name in enumerate(NAMES):
-        photo = getattr(skimage.data, name)()[100:190, 100:210, :3] / 255.0
+        photo = without_ties(getattr(skimage.data, name)()[100:190, 100:210, :3]) / 255.0
         noise = np.random.default_rng(index).normal(0, 0.08, photo.shape)
         for changed in (photo + noise, gaussian(photo, 2, channel_axis=2), photo * 0.7, np.roll(photo, (3, 2), (0, 1))):
-            made.append((np.round(changed.clip(0, 1) * 255) / 255, photo))
+            made.append((without_ties(np.round(changed.clip(0, 1) * 255)) / 255, photo))
     return made
+
+
+def without_ties(levels_HWC: np.ndarray) -> np.ndarray:
+    """Levels 0 to 255, blue a step further where 0.299 R + 0.587 G + 0.114 B ends in .5."""
+    levels = levels_HWC.astype(np.int64)
+    ties = levels @ np.array([299, 587, 114]) % 1000 == 500
+    levels[..., 2] += np.where(ties, np.where(levels[..., 2] < 255, 1, -1), 0)
+    return levels
 
 
 PAIRS = pairs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from model_support import tiny
+from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 
 from training.model import FaithDiffModel, build_model
 from training.networks import NETWORKS, build_vae
@@ -83,7 +84,9 @@ def test_checkpointing_keeps_less_and_changes_no_gradient(extra: dict) -> None:
     model = build_model(tiny(gradient_checkpointing=True, **extra))
     checkpointed, bytes_ = gradients(model)
     assert checkpointed.keys() == plain.keys()
-    assert all(torch.allclose(checkpointed[name], value, atol=1e-7) for name, value in plain.items())
+    largest = max(value.abs().max() for value in plain.values())
+    for name, value in plain.items():
+        assert (checkpointed[name] - value).abs().max() <= NETWORK * largest, name
     assert bytes_ < 0.6 * plain_bytes
 
 
@@ -142,8 +145,8 @@ def test_the_prompt_reaches_the_unet() -> None:
     with torch.no_grad():
         without = model(**inputs())
         assert torch.equal(model(**inputs(), context_BNC=0 * context, pooled_BC=0 * pooled), without)
-        assert not torch.allclose(model(**inputs(), context_BNC=context, pooled_BC=0 * pooled), without, atol=1e-5)
-        assert not torch.allclose(model(**inputs(), context_BNC=0 * context, pooled_BC=pooled), without, atol=1e-5)
+        assert relative_difference(model(**inputs(), context_BNC=context, pooled_BC=0 * pooled), without) > CHANGED
+        assert relative_difference(model(**inputs(), context_BNC=0 * context, pooled_BC=pooled), without) > CHANGED
 
 
 def test_last_features_are_the_vae_encoders_output() -> None:
@@ -152,7 +155,7 @@ def test_last_features_are_the_vae_encoders_output() -> None:
     model.lq_encoder.load_state_dict(vae.encoder.state_dict())
     with torch.no_grad():
         features = model.encode_lq(inputs()["lq_BCHW"])
-        torch.testing.assert_close(features, vae.encoder(inputs()["lq_BCHW"]))
+        assert_close(features, vae.encoder(inputs()["lq_BCHW"]), NETWORK)
     model(**inputs()).abs().mean().backward()
     for name in ("lq_encoder.conv_out", "lq_encoder.conv_norm_out", "alignment.lift"):
         assert model.get_submodule(name).weight.grad is not None, name

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support import by_rule
+from support.compare import NETWORK, assert_close
 
 from training.exported import load_exported
 from training.model import FaithDiffModel
@@ -33,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FaithDiffModel:
 @torch.no_grad()
 def test_features(model: FaithDiffModel, official: dict[str, torch.Tensor]) -> None:
     features = model.encode_lq(by_rule.image_by_rule() * 2 - 1)
-    assert (features - official["feat"]).abs().max() < 1e-3
+    assert_close(features, official["feat"], NETWORK)
 
 
 @torch.no_grad()
@@ -44,4 +45,4 @@ def test_prediction(model: FaithDiffModel, official: dict[str, torch.Tensor]) ->
     ids = torch.tensor([[96.0, 128.0, 0.0, 0.0, 1024.0, 1024.0]] * 2)
     lq = (by_rule.image_by_rule() * 2 - 1).expand(2, -1, -1, -1)
     noise = model(noisy, torch.tensor([500, 500]), ids, lq, context, pooled)
-    assert (noise - official["eps_500"]).abs().max() < 2e-5
+    assert_close(noise, official["eps_500"], NETWORK)

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from chain import make_chain, sources_of, task_of
+from model_support import made_up_model
+from support.compare import NETWORK, assert_close, relative_difference
+from training_support import KEPT_AS_FP16, without_gradient
 
 from training import loop, manifest, runstate
 from training.config import TrainConfig
@@ -22,6 +25,11 @@ from training.stages import build_task, describe
 Quick = Callable[..., TrainConfig]
 
 TRAINED = {"prior": {"unet"}, "align": {"alignment"}, "joint": {"unet", "alignment", "lq_encoder"}}
+AT_64_PX = ("crop_px=64", "target_size_px=64")
+"""The smallest crops that leave the UNet's middle more than one cell. In one cell its attention has nothing to choose from, so that
+its queries and keys get no gradient, and its norms have two values a group, so that a little more or less turns their sign."""
+KEEPS_NO_GRADIENT = {"lq_encoder.mid_block.attentions.0.to_k.bias", "lq_encoder.mid_block.resnets.1.conv2.bias"}
+"""See `without_gradient`; the second one's channels are each normalised by itself next (32 groups of 32 channels)."""
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +45,26 @@ def part(name: str) -> str:
 def test_only_the_stages_own_parts_get_gradients_and_change(
     chain: Path, data: Path, quick: Quick, tmp_path: Path, stage: str
 ) -> None:
-    config = quick(f"nano-{stage}", "steps=4", "lr=1e-2", "validate_every=0")
+    config = quick(f"nano-{stage}", *AT_64_PX, "steps=4", "validate_every=0")
     task = task_of(chain, data, config)
     before = {name: value.clone() for name, value in task.module.state_dict().items()}
     loop.train(task, config, tmp_path, extra={}, resume=False)
     changed = {name for name, value in task.module.state_dict().items() if not torch.equal(value, before[name])}
     assert {part(name) for name in changed} == TRAINED[stage]
+    # After so few steps the LQ branch is hardly open, and what is behind it gets 1e-9 of the UNet's gradients; random weights are.
+    task.module.load_state_dict(made_up_model(config).state_dict())
+    task.module.zero_grad()
     only_train(task.module, task.groups())
     batch = task.batch(0, range(2))
     # Without a prompt queries and keys cannot matter; with one everything must.
-    batch |= {"context": torch.randn(2, 77, 16), "pooled": torch.randn(2, 16)}
+    generator = torch.Generator().manual_seed(0)
+    batch |= {"context": torch.randn(2, 77, 16, generator=generator), "pooled": torch.randn(2, 16, generator=generator)}
     loss, _ = task.loss(task.module, batch)
     loss.backward()
     for name, parameter in task.module.named_parameters():
-        if part(name) not in TRAINED[stage]:
-            assert parameter.grad is None and not parameter.requires_grad, name
-        else:
-            assert parameter.grad is not None and parameter.grad.any(), name
+        trains = part(name) in TRAINED[stage]
+        assert (parameter.grad is not None) == parameter.requires_grad == trains, name
+    assert without_gradient(task.module) <= KEEPS_NO_GRADIENT
     held = [parameter for group in make_optimiser(task.groups(), config).param_groups for parameter in group["params"]]
     assert len(held) == len({id(p) for p in held})
     assert {id(p) for p in held} == {id(p) for p in task.module.parameters() if p.requires_grad}
@@ -61,14 +72,14 @@ def test_only_the_stages_own_parts_get_gradients_and_change(
 
 @pytest.mark.parametrize("stage", sorted(TRAINED))
 def test_loss_falls_on_eight_crops(chain: Path, data: Path, quick: Quick, tmp_path: Path, stage: str) -> None:
-    config = quick(f"nano-{stage}", "steps=40", "batch_size=8", "lr=3e-3", "log_every=5", "validate_every=0", "tracker=none")
+    config = quick(f"nano-{stage}", *AT_64_PX, "steps=25", "batch_size=8", "lr=1e-3", "log_every=5", "validate_every=0")
     task = task_of(chain, data, config)
     fixed = task.batch(0, range(8))
     task.batch = lambda _step, _places: fixed  # type: ignore[method-assign]
     loop.train(task, config, tmp_path, extra={}, resume=False)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    # The alignment alone steers a frozen, untrained UNet: it cannot do as much.
-    assert rows[-1]["loss"] < (0.97 if stage == "align" else 0.7) * rows[0]["loss"]
+    # Measured: 0.58 for the alignment, which alone steers a frozen, untrained UNet and cannot do as much; 0.07 for the others.
+    assert rows[-1]["loss"] < (0.8 if stage == "align" else 0.5) * rows[0]["loss"]
 
 
 def test_the_lq_encoder_learns_at_a_tenth(chain: Path, data: Path, quick: Quick) -> None:
@@ -97,7 +108,7 @@ def test_draws_do_not_depend_on_the_batch_or_earlier_steps(chain: Path, data: Pa
     other.batch(0, range(4))
     whole = other.batch(2, range(4))
     for name, value in one.batch(2, range(2, 3)).items():
-        assert torch.allclose(value[0], whole[name][2], atol=1e-5), name
+        assert relative_difference(value[0], whole[name][2]) <= NETWORK, name
     assert whole["time_ids"].dtype == torch.float32 and len(set(whole["timestep"].tolist())) > 1
     assert not torch.equal(whole["noise"], other.batch(3, range(4))["noise"])
 
@@ -114,7 +125,7 @@ def test_latents_are_those_of_the_vae(chain: Path, data: Path, quick: Quick) -> 
         assert sample.posterior_CHW is not None
         with torch.no_grad():
             expected = encode(vae, sample.image_CHW[None])[0]
-        assert torch.allclose(sample.posterior_CHW.float(), expected, atol=1e-2, rtol=1e-2)
+        assert_close(sample.posterior_CHW, expected, KEPT_AS_FP16)
 
 
 def test_prompts_reach_the_unet_and_are_dropped(chain: Path, data: Path, quick: Quick, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_study_trains_every_row_and_goes_on_where_it_was(
 def test_rows_differ_in_what_they_train(chain: Path, validated: Path, tmp_path: Path, quick: Quick) -> None:
     """The encoder-only row leaves the UNet as it was, the UNet-only row the encoder."""
     for trains, kept in (("lq_encoder,alignment", "unet"), ("alignment,unet", "lq_encoder")):
-        config = quick("nano-joint", f"trains={trains}", "steps=2", "lr=1e-2", "validate_every=0", "tracker=none")
+        config = quick("nano-joint", f"trains={trains}", "steps=2", "validate_every=0", "tracker=none")
         task = task_of(chain, validated, config)
         loop.train(task, config, tmp_path / kept, extra={}, resume=False)
         start, _ = initial_model(config, sources_of(chain, validated, "joint"))

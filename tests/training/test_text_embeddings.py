@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from tiny_text import write_text_encoders
+from training_support import KEPT_AS_FP16
 
 from training.seeds import generator_for
 from training.text_embeddings import TextCache, TextEncoders, drop_prompt
@@ -32,8 +34,9 @@ def test_embeddings_are_those_of_diffusers(folder: Path) -> None:
     )  # type: ignore[arg-type]  # fmt: skip
     for index, prompt in enumerate(prompts):
         wanted, _, wanted_pooled, _ = pipeline.encode_prompt(prompt, device=CPU, do_classifier_free_guidance=False)
-        assert torch.allclose(context[index], wanted[0], atol=1e-5) and torch.allclose(pooled[index], wanted_pooled[0], atol=1e-5)
-    assert not torch.allclose(context[0], context[1], atol=1e-2)
+        assert_close(context[index], wanted[0], NETWORK)
+        assert_close(pooled[index], wanted_pooled[0], NETWORK)
+    assert relative_difference(context[0], context[1]) > CHANGED
     assert not any(value.requires_grad for encoder in encoders.encoders for value in encoder.parameters())
 
 
@@ -59,9 +62,8 @@ def test_the_cache_holds_what_was_asked_for_once(folder: Path, tmp_path: Path) -
         context, pooled = cache.get(caption)
         wanted, wanted_pooled = encoders.encode([caption])
         assert (context.dtype, context.shape, pooled.shape) == (torch.float16, (77, 40), (20,))
-        assert torch.allclose(context.float(), wanted[0], atol=5e-3) and torch.allclose(
-            pooled.float(), wanted_pooled[0], atol=5e-3
-        )
+        assert_close(context, wanted[0], KEPT_AS_FP16)
+        assert_close(pooled, wanted_pooled[0], KEPT_AS_FP16)
 
 
 def test_what_is_not_there_or_damaged_is_one_clear_error(folder: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.compare import NETWORK, assert_close
 
 from training.networks import LATENT_SCALE, NETWORKS, build_vae, decode, encode
 from training.vae_files import fold_latent_statistics, latent_statistics, read_vae, write_vae
@@ -33,11 +34,11 @@ def test_folding_normalises_latents_and_keeps_pictures() -> None:
     scaled = folded_mean * LATENT_SCALE
     assert torch.allclose(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(scaled.transpose(0, 1).flatten(1).std(1), torch.ones(4), atol=1e-3)
-    assert torch.allclose(again, picture, atol=1e-4)
+    assert_close(again, picture, NETWORK)
     # The posterior's width moves with the mean: noise in the old units is the same noise.
     gain = 1 / (LATENT_SCALE * std.float())
     expected = torch.exp(0.5 * log_variance_before) * gain.view(1, -1, 1, 1)
-    assert torch.allclose(torch.exp(0.5 * folded_log_variance), expected, rtol=1e-3)
+    assert_close(torch.exp(0.5 * folded_log_variance), expected, NETWORK)
 
 
 def test_file_round_trip_and_refusals(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Trains the toy task, or the tiny composite, in a process of its own: toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
 
-TASK: toy; slow (50 ms a step); failing (its second process raises at step 2); model (the tiny FaithDiff). Several runs follow one
-another in the same processes. KEY may be stop_after, too. Of wrong input the message is printed."""
+TASK: toy; slow (50 ms a step); stuck (waits in its 13th step until it is killed); failing (its second process raises at step 2);
+model (the tiny FaithDiff). Several runs follow one another in the same processes. KEY may be stop_after, too. Of wrong input the
+message is printed."""
 
 from __future__ import annotations
 
@@ -24,6 +25,13 @@ class Slow(ToyTask):
         return super().batch(step, places)
 
 
+class Stuck(ToyTask):
+    def batch(self, step: int, places: range) -> Batch:
+        while step == 12:
+            time.sleep(1)
+        return super().batch(step, places)
+
+
 class Failing(ToyTask):
     def batch(self, step: int, places: range) -> Batch:
         if step == 2 and os.environ["RANK"] == "1":
@@ -32,7 +40,7 @@ class Failing(ToyTask):
 
 
 def run(task: str, out: str, *settings: str) -> None:
-    kinds = {"toy": ToyTask, "slow": Slow, "failing": Failing, "model": ModelTask}
+    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing, "model": ModelTask}
     stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
     config = toy_config(*(setting for setting in settings if not setting.startswith("stop_after=")))
     try:

@@ -7,6 +7,22 @@ import io
 import torch
 from PIL import Image
 
+KEPT_AS_FP16 = 1e-3
+"""Of the range: twice what rounding to fp16 can do to a value (2^-11 of it), whatever the machine."""
+
+ROUNDED_AWAY = 1e-7
+"""Of the largest gradient of a network: a weight that the loss does not depend on still gets some 1e-9 of it, by rounding, and any
+that it depends on gets 5e-6 and more (measured on the networks of these tests, with three instruction sets)."""
+
+
+def without_gradient(module: torch.nn.Module) -> set[str]:
+    """Names of the parameters that are to train and whose gradient is none, or nothing but rounding.
+
+    Always among them: the bias of an attention's keys. It adds the same to all scores of a query, which softmax takes out."""
+    parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+    norms = {name: 0.0 if value.grad is None else value.grad.norm().item() for name, value in parameters.items()}
+    return {name for name, norm in norms.items() if norm <= ROUNDED_AWAY * max(norms.values())}
+
 
 def picture(seed: int, height_px: int = 96, width_px: int = 128) -> torch.Tensor:
     """A smooth coloured picture with one edge, uint8 (3, H, W)."""

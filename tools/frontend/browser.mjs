@@ -8,7 +8,7 @@ const FLAGS = [
   '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
 ]
-const READY_MS = 120_000
+const READY_MS = 280_000
 const SETTLED_MS = 2000
 const FRONTEND_NODES = ['MarkdownNote', 'Note'] // no pack of the server's makes these
 

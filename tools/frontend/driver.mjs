@@ -4,7 +4,7 @@
 import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
 
-const WAIT_MS = 40_000 // a machine may be busy
+const WAIT_MS = 200_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
 
 const job = JSON.parse(process.argv[2])

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from .environment import Environment, ensure, ensure_oldest
 from .errors import run_command
@@ -28,8 +27,8 @@ LOWEST = {
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     "OMP_NUM_THREADS": "1",
 }
-"""The least that a processor may offer, by the switches of torch, oneDNN, MKL and OpenMP (read by the servers and trainers that tests
-start, too): kernels of another width add in another order, so every result is rounded otherwise."""
+"""The least that a processor may offer, by the switches of torch, oneDNN, MKL and OpenMP (servers and trainers that tests start
+read them, too): kernels of another width add in another order, so every result is rounded otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +117,8 @@ def _run(part: Part, environment: Environment, variables: dict[str, str], *, wai
     if not wait:
         print(f"\n=== {part.name}: {' '.join(part.arguments)}", flush=True)
     started_s = time.monotonic()
-    output = subprocess.PIPE if wait else None
-    process = subprocess.Popen(command, cwd=ROOT, env=inherited | variables, stdout=output, stderr=subprocess.STDOUT if wait else None)
+    output, errors = (subprocess.PIPE, subprocess.STDOUT) if wait else (None, None)
+    process = subprocess.Popen(command, cwd=ROOT, env=inherited | variables, stdout=output, stderr=errors)
     try:
         printed, _ = process.communicate()
     except BaseException:
