@@ -8,8 +8,8 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..faithdiff_core.captions import trim_caption
-from .inputs import checked
-from .types import CATEGORY
+from .seam.inputs import checked
+from .seam.types import CATEGORY
 
 # How LLaVA and other captioners begin; the training rule drops as many words (official Realesrgan_offline_dataset.py:157-164).
 LEAD_IN = re.compile(r"\s*(the|this)\s+(image|picture|photo|photograph)\s+\S+\s", re.IGNORECASE)

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from comfy_api.latest import io, ui
 
-from ..faithdiff_core.fidelity import color_drift, compared_size, consistency
-from ..faithdiff_core.fidelity_map import draw
-from ..faithdiff_core.fidelity_seams import find_seams, seam_map
-from ..faithdiff_core.fidelity_ssim import psnr_db, ssim
+from ..faithdiff_core.fidelity.consistency import color_drift, compared_size, consistency
+from ..faithdiff_core.fidelity.heat_map import draw
+from ..faithdiff_core.fidelity.seams import find_seams, seam_map
+from ..faithdiff_core.fidelity.ssim import psnr_db, ssim
 from ..faithdiff_core.geometry import Box, Size, latent_size, padded_size_px
-from .inputs import checked
-from .prompt_tiles import grid_inputs
-from .report_text import Figures, report_lines
-from .tiles_run import TileSettings
-from .types import CATEGORY
+from .reporting.text import Figures, report_lines
+from .seam.inputs import checked
+from .seam.types import CATEGORY
+from .tile_prompts import grid_inputs
+from .tiles.run import TileSettings
 
 # The last colour of each map. Fixed, so that maps of two runs can be compared.
 MOST_ERROR_U8, MOST_DE00, MOST_SEAM_RATIO = 32, 10, 8

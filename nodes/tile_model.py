@@ -5,10 +5,10 @@ from __future__ import annotations
 import comfy.model_patcher
 from comfy_api.latest import io
 
-from .inputs import checked
-from .tiles import with_tiles
-from .tiles_run import TileSettings
-from .types import CATEGORY
+from .seam.inputs import checked
+from .seam.types import CATEGORY
+from .tiles.run import TileSettings
+from .tiles.wrapper import with_tiles
 
 
 def tile_inputs() -> list[io.Input]:

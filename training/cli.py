@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from training import commands
-from training.data_commands import add_data_verbs
-from training.errors import DivergedError, Interrupted, LostProcessError, SaveError
-from training.evaluate_command import add_evaluate_verb
-from training.restore_command import add_restore_verb
-from training.study_command import add_study_verb
-from training.text_command import add_text_verbs
+from training.commands import train
+from training.commands.data import add_data_verbs
+from training.commands.evaluate import add_evaluate_verb
+from training.commands.restore import add_restore_verb
+from training.commands.study import add_study_verb
+from training.commands.text import add_text_verbs
+from training.common.errors import DivergedError, Interrupted, LostProcessError, SaveError
 
 TRAIN_HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _train_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("recipes", help="list the recipes")
-    verb.set_defaults(run=commands.recipes)
+    verb.set_defaults(run=train.recipes)
 
     verb = verbs.add_parser(
         "train", help="run one recipe", description=TRAIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,7 +54,7 @@ def _train_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop"
     )
-    verb.set_defaults(run=commands.train)
+    verb.set_defaults(run=train.train)
 
     verb = verbs.add_parser("ablate", help="train the rows of the paper's Tables 5 and 6 and compare them")
     _source_arguments(verb)
@@ -62,7 +62,7 @@ def _train_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
     verb.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
-    verb.set_defaults(run=commands.ablate)
+    verb.set_defaults(run=train.ablate)
 
     verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
     verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
@@ -71,7 +71,7 @@ def _train_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
     )
-    verb.set_defaults(run=commands.nano)
+    verb.set_defaults(run=train.nano)
 
 
 def _source_arguments(verb: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--data", type=Path, help="manifest; needed for a VAE, whose latents are normalised on it")
     verb.add_argument("--license", default="", help="goes into the file's header")
     verb.add_argument("--base-model", default="", help="goes into the file's header")
-    verb.set_defaults(run=commands.export)
+    verb.set_defaults(run=train.export)
 
     verb = verbs.add_parser("convert", help="FaithDiff.bin to .safetensors and back, between layouts and types")
     verb.add_argument("source", type=Path, metavar="FILE", help="FaithDiff.bin, or a FaithDiff .safetensors")
@@ -103,7 +103,7 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--sha256", help="the input's hash as its page gives it: a broken download is then seen before anything else"
     )
-    verb.set_defaults(run=commands.convert)
+    verb.set_defaults(run=train.convert)
 
 
 def _check_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -111,7 +111,7 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
     verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
     verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
-    verb.set_defaults(run=commands.reconstruct)
+    verb.set_defaults(run=train.reconstruct)
 
     verb = verbs.add_parser(
         "reference", help="write inputs and the trainer's own predictions of an export, to compare others with"
@@ -121,7 +121,7 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--height", type=int, default=256, metavar="PX")
     verb.add_argument("--width", type=int, default=224, metavar="PX")
     verb.add_argument("--seed", type=int, default=0)
-    verb.set_defaults(run=commands.reference)
+    verb.set_defaults(run=train.reference)
 
 
 def main(argv: list[str] | None = None) -> int:

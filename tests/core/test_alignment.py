@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule, quick_gelu
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import alignment_state_for
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import alignment_state_for
 from support.tiny import random_weights
 
 SIZES = AlignmentSizes(model_channels=32, feature_channels=64, mlp_channels=96, num_heads=8)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core import attention, tiled_encoder_attention
+from comfyui_faithdiff.faithdiff_core import attention
 from comfyui_faithdiff.faithdiff_core.architecture import LQEncoderSizes
 from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.tiled_encoder import MARGIN_PX, EncoderTiling, encode_tiled, to_network_range
-from comfyui_faithdiff.faithdiff_core.tiled_encoder_norm import Moments
-from comfyui_faithdiff.faithdiff_core.tiled_encoder_steps import Down, Region, encoder_steps
+from comfyui_faithdiff.faithdiff_core.tiled_encoder import attention as tiled_encoder_attention
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.encode import MARGIN_PX, EncoderTiling, encode_tiled, to_network_range
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.norm import Moments
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.steps import Down, Region, encoder_steps
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5  # relative to the largest feature; 1e-6 is what rounding in fp32 makes of it

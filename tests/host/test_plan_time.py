@@ -8,10 +8,10 @@ import comfy.model_management as mm
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Box, Size
-from comfyui_faithdiff.nodes import plan_time
-from comfyui_faithdiff.nodes.plan_node import FaithDiffPlan
-from comfyui_faithdiff.nodes.plan_text import plan_lines
-from comfyui_faithdiff.nodes.plan_time import CallShape, estimate, network_key
+from comfyui_faithdiff.nodes.plan import FaithDiffPlan
+from comfyui_faithdiff.nodes.planning import time as plan_time
+from comfyui_faithdiff.nodes.planning.text import plan_lines
+from comfyui_faithdiff.nodes.planning.time import CallShape, estimate, network_key
 from support.plans import IMAGE, STEPS, node_text, planned
 from support.sampling import align, sample
 from support.tiles import around_calls, counted, tiled

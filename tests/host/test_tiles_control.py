@@ -10,7 +10,7 @@ import comfy.utils
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Box, Size
-from comfyui_faithdiff.nodes.tile_control import HintPart, cut_control
+from comfyui_faithdiff.nodes.tiles.control import HintPart, cut_control
 from support import tiny
 from support.sampling import align, noise_like, predictions, sample
 from support.tiles import official_starts, tiled

@@ -11,14 +11,14 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import nn
 
-from faithdiff_core.checkpoint import FaithDiffParts, assemble_released
-from faithdiff_core.keymap import diffusers_to_ldm
-from faithdiff_core.metadata import FaithDiffMetadata
-from training import runstate
-from training.config import TrainConfig
-from training.groups import trained_groups
-from training.model import FaithDiffModel, build_model
-from training.settings_text import to_json
+from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_released
+from faithdiff_core.files.keymap import diffusers_to_ldm
+from faithdiff_core.files.metadata import FaithDiffMetadata
+from training.config.overrides import to_json
+from training.config.schema import TrainConfig
+from training.loop import checkpoints
+from training.model.faithdiff import FaithDiffModel, build_model
+from training.optim.groups import trained_groups
 
 
 def tiny(**settings: Any) -> TrainConfig:
@@ -31,7 +31,7 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
     """A run folder that holds `model` after one step; `ema` by name, {} = a run without."""
     names = {name for _, _, members in trained_groups(model, config) for name in members}
     state = model.state_dict()
-    runstate.begin(folder, {name: value for name, value in state.items() if name not in names})
+    checkpoints.begin(folder, {name: value for name, value in state.items() if name not in names})
     checkpoint = {
         "config": to_json(config),
         "step": 1,
@@ -40,7 +40,7 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
         "ema": ema or {},
         "extra": {"data_digest": "d" * 64, "before": [{"recipe": "before", "steps": 2, "seed": 0}]},
     }
-    runstate.save(folder, checkpoint, keep=1)
+    checkpoints.save(folder, checkpoint, keep=1)
     return folder
 
 

@@ -1,0 +1,41 @@
+"""`study`: its options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_study_verb(verbs: argparse._SubParsersAction) -> None:
+    """Add the command and its options."""
+    verb = verbs.add_parser("study", help="the small-scale study: ablation rows, levels, floor and ceiling, written as a page")
+    verb.add_argument("--data", type=Path, required=True, help="manifest to train on (runs/nano/manifest-levels.jsonl)")
+    verb.add_argument("--init", type=Path, required=True, help="run of the prior that all rows start from (runs/nano/prior)")
+    verb.add_argument("--model", type=Path, required=True, help="the shipped model: a full export")
+    verb.add_argument("--vae", type=Path, required=True, help="its VAE, which the rows use too")
+    verb.add_argument("--photos", type=Path, help="photos that no training saw (default: scikit-image's samples)")
+    verb.add_argument("--out", type=Path, required=True, help="folder for runs, pictures and study.json")
+    verb.add_argument("--page", type=Path, required=True, help="the page to write (.md); pictures/ beside it")
+    verb.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    verb.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
+    verb.set_defaults(run=study)
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """`study`: make what is missing, and the page."""
+    from training.config.ablations import rows
+    from training.config.sources import Sources
+    from training.study.study import StudyInputs, StudyPlan, run_small_study
+
+    inputs = StudyInputs(
+        sources=Sources(data=arguments.data, vae=arguments.vae, init=arguments.init),
+        model=arguments.model,
+        vae=arguments.vae,
+        photos=arguments.photos,
+    )
+    page = run_small_study(
+        inputs, arguments.out, arguments.page, rows=arguments.rows or list(rows()), seeds=arguments.seeds, settings=arguments.set,
+        plan=StudyPlan(),
+    )  # fmt: skip
+    print(page)
