@@ -9,13 +9,13 @@ from comfy_api.latest import io, ui
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX
 from .alignment.hook import detach
-from .load_nano_vae import FaithDiffNoPrompt
+from .no_prompt import FaithDiffNoPrompt
 from .planning.plan import Plan, plan
 from .planning.text import plan_lines
-from .planning.time import shapes_known
 from .seam.inputs import checked
 from .seam.types import CATEGORY
-from .tile_model import tile_inputs
+from .tiles.clock import shapes_known
+from .tiles.inputs import tile_inputs
 from .tiles.run import LATENT_CHANNELS, TileSettings
 from .tiles.wrapper import with_tiles
 

@@ -15,7 +15,7 @@ from .planning.plan import plan
 from .planning.text import plan_lines
 from .seam.inputs import check_prompt, checked
 from .seam.types import CATEGORY
-from .tile_model import tile_inputs
+from .tiles.inputs import tile_inputs
 from .tiles.precision import NOT_FINITE
 from .tiles.run import TileSettings
 from .tiles.wrapper import with_tiles

@@ -12,7 +12,7 @@ import comfy.sd
 import torch
 
 from ...faithdiff_core.attribution import find_tokens, words_of_tokens
-from ..prompt import encode
+from ..seam.clip import encode
 
 # Two encodings of the same text differ by rounding only (in half precision by a few 1e-3); those of two texts by about 1.
 CONTEXT_TOLERANCE = 1e-2

@@ -14,7 +14,7 @@ import torch
 
 from ...faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
 from ...faithdiff_core.tiling import tile_boxes
-from ..planning.time import CallClock
+from .clock import CallClock
 
 # Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at.
 SMALLEST_FALLBACK_PX = 512

@@ -14,9 +14,9 @@ from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_full, spl
 from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.load_nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam import folders
 from comfyui_faithdiff.nodes.seam.bundle import build_model
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from hypothesis import strategies as st
@@ -60,7 +60,7 @@ def network() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 @functools.cache
 def vae_state() -> dict[str, torch.Tensor]:
     import comfy.ldm.models.autoencoder
-    from comfyui_faithdiff.nodes.load_nano_vae import _host_config
+    from comfyui_faithdiff.nodes.seam.nano_vae import _host_config
 
     return tiny.random_weights(comfy.ldm.models.autoencoder.AutoencoderKL(**_host_config(VAE_CONFIG)).state_dict(), 5)
 

@@ -7,7 +7,7 @@ import torch
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from comfyui_faithdiff.nodes.attribution_maps import hook
 from comfyui_faithdiff.nodes.attribution_maps.words import prompt_words
-from comfyui_faithdiff.nodes.prompt import encode
+from comfyui_faithdiff.nodes.seam.clip import encode
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetTimestepRange
 from support import tiny
 from support.attribution import LONG, PROMPT, PlainAttention, all_words, run, sampled

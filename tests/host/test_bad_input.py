@@ -18,8 +18,9 @@ from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE, load_nano_vae
+from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE
 from comfyui_faithdiff.nodes.seam import folders
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
 from support.sampling import align, encode, sample
@@ -300,7 +301,7 @@ def test_a_model_in_the_nano_vae_list(tmp_path, parts):
 def test_nano_vae_whose_header_is_wrong(tmp_path, change):
     import json
 
-    from comfyui_faithdiff.nodes.load_nano_vae import load_nano_vae
+    from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
     from safetensors import safe_open
     from safetensors.torch import load_file
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.architecture import lq_encoder_sizes
-from comfyui_faithdiff.nodes.load_nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam import folders
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from fuzz.guard import check_message, guarded
 from fuzz.host_targets import VAE_CONFIG, network, targets, vae_state

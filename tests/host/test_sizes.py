@@ -7,7 +7,8 @@ import torch
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
-from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from support import tiny
 from support.sampling import encode

@@ -12,7 +12,7 @@ import comfy.utils
 import pytest
 import torch
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffNoPrompt
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
 from support import tiny
 from support.sampling import Loaded, align, encode, predictions
 from torch.nn.functional import pad

@@ -93,7 +93,7 @@ def write_vae(path: Path, seed: int = 5) -> Path:
     import json
 
     import comfy.ldm.models.autoencoder
-    from comfyui_faithdiff.nodes.load_nano_vae import _host_config
+    from comfyui_faithdiff.nodes.seam.nano_vae import _host_config
 
     config = {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1, "norm_groups": 4, "latent_channels": 4}
     vae = comfy.ldm.models.autoencoder.AutoencoderKL(**_host_config(config))

@@ -18,7 +18,7 @@ from training.config.overrides import to_json
 from training.config.schema import TrainConfig
 from training.loop import checkpoints
 from training.model.faithdiff import FaithDiffModel, build_model
-from training.optim.groups import trained_groups
+from training.tasks.diffusion import trained_groups
 
 
 def tiny(**settings: Any) -> TrainConfig:

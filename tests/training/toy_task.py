@@ -12,8 +12,9 @@ from training.config.overrides import override
 from training.config.schema import TrainConfig
 from training.loop.task import Batch, Figures
 from training.model.faithdiff import build_model
-from training.optim.groups import Groups, trained_groups
+from training.optim.groups import Groups
 from training.optim.optimisers import BETA1
+from training.tasks.diffusion import trained_groups
 
 
 class ToyModel(nn.Module):

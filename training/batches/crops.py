@@ -1,4 +1,4 @@
-"""Training crops and SDXL's size conditioning, in one place.
+"""Training crops, and the pictures they are taken from.
 
 A crop is taken from the source picture scaled down by a factor drawn per sample; "original size" is the scaled picture's, "crop"
 the crop's origin in it, both in px, as SDXL means them."""
@@ -9,13 +9,15 @@ import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from training.common.images import read_image, to_signed
 from training.common.seeds import integer, uniform
-from training.data.manifest import Record
+from training.config.schema import TrainConfig
+from training.data.manifest import Record, common_scale, data_digest, split_of
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,6 @@ class Crop:
     original_HW_px: tuple[int, int]
     origin_YX_px: tuple[int, int]
     lq_CHW: torch.Tensor | None = None
-
-
-def time_ids(original_HW_px: tuple[int, int], origin_YX_px: tuple[int, int], target_px: int) -> torch.Tensor:
-    """SDXL's six numbers, float32 (6,): original H, W, crop top, left, target H, W.
-
-    fp32 on purpose: fp16 rounds sizes above 2048 px (the official trainer does)."""
-    return torch.tensor([*original_HW_px, *origin_YX_px, target_px, target_px], dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +87,17 @@ class ImageStore:
         return Pictures(image_u8=scale_short_side(image, self._short_side_px) if self._short_side_px else image)
 
 
+def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
+    """The training split of a manifest as a store, and its data digest. Raises ValueError if the split is empty."""
+    records = split_of(data, "train")
+    if not records:
+        raise ValueError(f"expected training pictures in {data}, got none in the split 'train', prepare more pictures")
+    store = ImageStore(records, short_side_px=config.store_short_side_px, cache_bytes=config.cache_bytes)
+    return store, data_digest(records)
+
+
 def _bytes(pictures: Pictures) -> int:
     return pictures.image_u8.numel() + (0 if pictures.lq_u8 is None else pictures.lq_u8.numel())
-
-
-def common_scale(hq_HW_px: tuple[int, int], lq_HW_px: tuple[int, int]) -> int:
-    """How many times larger the HQ picture is: a whole number, the same for both sides, each within rounding (less than one LQ
-    pixel).
-
-    Raises ValueError if there is none."""
-    scale = round(sum(hq_HW_px) / sum(lq_HW_px))
-    if scale < 1 or any(abs(hq - scale * lq) >= scale for hq, lq in zip(hq_HW_px, lq_HW_px, strict=True)):
-        hq, lq = (f"{height} x {width} px" for height, width in (hq_HW_px, lq_HW_px))
-        raise ValueError(
-            f"expected an HQ picture a whole number of times as large as its LQ twin, got {hq} and {lq}, make them fit"
-        )
-    return scale
 
 
 def scale_short_side(image_u8: torch.Tensor, short_side_px: int) -> torch.Tensor:

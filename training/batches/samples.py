@@ -12,12 +12,13 @@ from itertools import accumulate, chain
 
 import torch
 
-from training.batches.crops import ImageStore, time_ids
+from training.batches.crops import ImageStore
 from training.batches.latent_cache import LatentBank
 from training.batches.pairs import cut
 from training.batches.unreadable import Unreadable, others
 from training.common.seeds import generator_for
 from training.config.schema import TrainConfig
+from training.model.networks import time_ids
 
 HELD_ORDERS = 8
 

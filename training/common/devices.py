@@ -11,23 +11,22 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from training.config.schema import TrainConfig
-
 PROCESS_TIMEOUT = timedelta(minutes=60)
 """How long a process waits for the others. Validation and the first reading of prompts run on the main one alone; beyond this,
 another process has failed, and an error is better than waiting for ever."""
 
 
-def device_of(config: TrainConfig) -> torch.device:
-    """This process's device: its own GPU where there is one, else the CPU."""
-    if config.device == "cpu" or not torch.cuda.is_available():
+def device_of(choice: str) -> torch.device:
+    """This process's device. "auto": its own GPU where there is one, else the CPU; "cpu": the CPU."""
+    if choice == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def process_state(config: TrainConfig) -> PartialState:
-    """This process among the run's processes, which it joins when first asked: is_main_process, main_process_first(), ..."""
-    return PartialState(cpu=device_of(config).type == "cpu", timeout=PROCESS_TIMEOUT)
+def process_state(choice: str) -> PartialState:
+    """This process among the run's processes, which it joins when first asked: is_main_process, main_process_first(), ...
+    `choice` as for `device_of`."""
+    return PartialState(cpu=device_of(choice).type == "cpu", timeout=PROCESS_TIMEOUT)
 
 
 def memory_gb(device: torch.device) -> float:

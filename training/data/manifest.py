@@ -128,3 +128,22 @@ def data_digest(records: list[Record]) -> str:
         f"{record.key} {record.digest}" + (f" {record.lq_digest}" if record.lq_path else "") + "\n" for record in records
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def common_scale(hq_HW_px: tuple[int, int], lq_HW_px: tuple[int, int]) -> int:
+    """How many times larger the HQ picture is: a whole number, the same for both sides, each within rounding (less than one LQ
+    pixel).
+
+    Raises ValueError if there is none."""
+    scale = round(sum(hq_HW_px) / sum(lq_HW_px))
+    if scale < 1 or any(abs(hq - scale * lq) >= scale for hq, lq in zip(hq_HW_px, lq_HW_px, strict=True)):
+        hq, lq = (f"{height} x {width} px" for height, width in (hq_HW_px, lq_HW_px))
+        raise ValueError(
+            f"expected an HQ picture a whole number of times as large as its LQ twin, got {hq} and {lq}, make them fit"
+        )
+    return scale
+
+
+def split_of(data: Path, split: str) -> list[Record]:
+    """The records of one split of a manifest."""
+    return [record for record in read(data) if record.split == split]

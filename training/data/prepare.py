@@ -14,12 +14,11 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from faithdiff_core.captions import trim_caption
-from training.batches.crops import common_scale
 from training.common.images import decode_image, picture_paths, read_bytes
 from training.common.seeds import generator_for, uniform
 from training.data import caption_files
 from training.data.caption_files import CaptionFile
-from training.data.manifest import Record, Skipped
+from training.data.manifest import Record, Skipped, common_scale
 from training.data.shards import Segment, key_objection, read_contents
 
 Source = Path | Segment

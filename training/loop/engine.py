@@ -29,8 +29,8 @@ class Engine:
     def __init__(self, config: TrainConfig, run_dir: Path, *, tracker: str | None) -> None:
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
             raise ValueError("expected DDP or FSDP2, got a DeepSpeed configuration, launch with --use_fsdp --fsdp_version 2")
-        process_state(config)
-        self.device = device_of(config)
+        process_state(config.device)
+        self.device = device_of(config.device)
         self.accelerator = Accelerator(
             mixed_precision="no",
             cpu=self.device.type == "cpu",

@@ -153,3 +153,10 @@ def build_unet(spec: NetworkSpec) -> UNet2DConditionModel:
 def no_prompt(spec: NetworkSpec, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Conditioning without a prompt: zeros (B, 77, context width) and zeros (B, pooled width)."""
     return torch.zeros(batch, CONTEXT_TOKENS, spec.context_width), torch.zeros(batch, spec.pooled_width)
+
+
+def time_ids(original_HW_px: tuple[int, int], origin_YX_px: tuple[int, int], target_px: int) -> torch.Tensor:
+    """SDXL's six numbers, float32 (6,): original H, W, crop top, left, target H, W.
+
+    fp32 on purpose: fp16 rounds sizes above 2048 px (the official trainer does)."""
+    return torch.tensor([*original_HW_px, *origin_YX_px, target_px, target_px], dtype=torch.float32)

@@ -8,10 +8,9 @@ from diffusers import AutoencoderKL
 
 from faithdiff_core.color_fix import fix_colors
 from faithdiff_core.geometry import Size, crop_to, pad_to_latent_cells
-from training.batches.crops import time_ids
 from training.common.seeds import generator_for
 from training.model.faithdiff import FaithDiffModel
-from training.model.networks import LATENT_SCALE, decode, encode
+from training.model.networks import LATENT_SCALE, decode, encode, time_ids
 from training.model.sampler import sample
 
 

@@ -219,7 +219,7 @@ def report(config: TrainConfig) -> str:
     whole = sum(p.numel() for p in task.module.parameters())
     listed = ", ".join(f"{name} {count / 1e6:,.2f} M" for name, count in counts.items())
     lines = [f"trains: {listed}; together {sum(counts.values()) / 1e6:,.2f} of {whole / 1e6:,.2f} M parameters"]
-    here_is_gpu = device_of(config).type == "cuda"
+    here_is_gpu = device_of(config.device).type == "cuda"
     for on_gpu in sorted({here_is_gpu, config.device == "auto"}):
         found = estimate(config, on_gpu=on_gpu, processes=processes, sharded=sharded)
         sizes = "  ".join(f"{kind} {getattr(found, f'{kind}_bytes') / 1e9:.2f}" for kind in (*KINDS, "activations"))

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
-from training.batches.crops import ImageStore
+from training.batches.crops import ImageStore, training_store
 from training.batches.latent_cache import LatentBank, open_bank
 from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
@@ -18,7 +18,7 @@ from training.common.weight_files import file_digest
 from training.config.schema import TrainConfig
 from training.config.sources import Sources
 from training.data import manifest
-from training.data.manifest import Record
+from training.data.manifest import split_of
 from training.loop import loop
 from training.loop.task import Task
 from training.model.networks import network_spec
@@ -29,27 +29,13 @@ from training.weights.initial import initial_model, load_vae
 from training.weights.vae import weights_digest
 
 
-def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
-    """The training split of a manifest as a store, and its data digest. Raises ValueError if the split is empty."""
-    records = split_of(data, "train")
-    if not records:
-        raise ValueError(f"expected training pictures in {data}, got none in the split 'train', prepare more pictures")
-    store = ImageStore(records, short_side_px=config.store_short_side_px, cache_bytes=config.cache_bytes)
-    return store, manifest.data_digest(records)
-
-
-def split_of(data: Path, split: str) -> list[Record]:
-    """The records of one split of a manifest."""
-    return [record for record in manifest.read(data) if record.split == split]
-
-
 def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Task, dict[str, Any]]:
     """The task of a stage, on this process's device, and the facts that its checkpoints keep for the export.
 
     What several processes share on disk (latents, prompts) is made by the main one while the others wait. Raises ValueError for
     sources that are missing or do not fit."""
     store, digest = training_store(config, sources.data)
-    device = device_of(config)
+    device = device_of(config.device)
     if config.stage == "vae":
         return VAETask(config, store), {"data_digest": digest, "before": []}
     vae = load_vae(config, sources, device)
@@ -73,7 +59,7 @@ def _bank(
 ) -> LatentBank | None:
     if not config.latent_crops:
         return None
-    with process_state(config).main_process_first():
+    with process_state(config.device).main_process_first():
         return open_bank(
             config, store, vae, vae_digest=facts["vae_digest"], data_digest=facts["data_digest"], folder=folder, device=device
         )
@@ -93,7 +79,7 @@ def open_texts(config: TrainConfig, sources: Sources, device: torch.device) -> T
         )
     # One process reads the encoders and fills the cache; the others need its name only.
     name = [""]
-    if process_state(config).is_main_process:
+    if process_state(config.device).is_main_process:
         encoders = TextEncoders.read(folder)
         name = [encoders.encoder_id]
         captions = {record.caption for record in manifest.read(sources.data)}

@@ -94,7 +94,7 @@ def train_rows(
 def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
     """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
     fixed."""
-    device = device_of(config)
+    device = device_of(config.device)
     records = [record for record in manifest.read(sources.data) if record.split == "val"]
     fixed = replace(config, seed=0, validation_pictures=len(records))
     validation = Validation(fixed, records, load_vae(config, sources, device), None, device)

@@ -14,9 +14,10 @@ from training.config.schema import TrainConfig
 from training.degradation.pipeline import degrade, upscale
 from training.degradation.presets import drawn
 from training.model.faithdiff import FaithDiffModel
+from training.model.lora import has_lora, lora_parameters
 from training.model.networks import LATENT_SCALE, encode
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
-from training.optim.groups import Groups, trained_groups
+from training.optim.groups import Groups
 from training.tasks.validation import Validation
 
 DRAWN = ("noisy", "noise", "timestep")
@@ -132,3 +133,15 @@ class DiffusionTask:
             return {}
         with self.autocast():
             return self._validation.run(self.module, step, folder)
+
+
+def trained_groups(model: torch.nn.Module, config: TrainConfig) -> Groups:
+    """One group per part of `config.parts`: a submodule of that name; with LoRA, of the UNet its LoRA parameters alone."""
+    shares = {"lq_encoder": config.encoder_lr_ratio, "unet": config.unet_lr_ratio}
+    groups: Groups = []
+    for part in config.parts:
+        candidates = lora_parameters(model) if part == "unet" and has_lora(config) else dict(model.named_parameters())
+        members = {name: parameter for name, parameter in candidates.items() if name.startswith(part + ".")}
+        assert members, f"no parameters in {part}"
+        groups.append((part, shares.get(part, 1.0), members))
+    return groups

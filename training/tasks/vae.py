@@ -87,7 +87,7 @@ class VAETask:
         self.config = config
         self.store = store
         self._unreadable = Unreadable(store, config.max_unreadable_frac)
-        self.device = device_of(config)
+        self.device = device_of(config.device)
         vae = start or build_vae_module(config)
         if start is None and config.start_crops:
             start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))

@@ -15,7 +15,6 @@ from diffusers import AutoencoderKL
 
 from faithdiff_core.color_fix import fix_colors
 from faithdiff_core.geometry import Box, Size
-from training.batches.crops import time_ids
 from training.batches.prompt_cache import TextCache
 from training.common.images import read_image, to_unit, unit_to_u8, write_png
 from training.common.seeds import generator_for
@@ -25,7 +24,7 @@ from training.degradation.pipeline import degrade
 from training.degradation.presets import drawn
 from training.metrics.own import psnr_db, ssim
 from training.model.faithdiff import FaithDiffModel
-from training.model.networks import LATENT_SCALE, decode, encode
+from training.model.networks import LATENT_SCALE, decode, encode, time_ids
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
 from training.model.sampler import sample
 

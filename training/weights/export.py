@@ -16,6 +16,7 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
+from training.batches.crops import training_store
 from training.batches.latent_cache import bank_crop
 from training.common.weight_files import State
 from training.config.overrides import from_json
@@ -24,7 +25,6 @@ from training.loop import checkpoints
 from training.model.faithdiff import alignment_sizes, lq_encoder_sizes, spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
-from training.stages.stage import training_store
 from training.weights.starting_point import averaged_weights, history, part_of
 from training.weights.vae import fold_latent_statistics, latent_statistics, write_vae
 

@@ -15,11 +15,10 @@ from faithdiff_core.files.checks import check_state
 from faithdiff_core.files.keymap import ldm_to_diffusers
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
-from training.batches.crops import time_ids
 from training.common.seeds import generator_for
 from training.common.weight_files import State, read_parts
 from training.model.faithdiff import FaithDiffModel, alignment_sizes, lq_encoder_sizes
-from training.model.networks import NETWORKS, NetworkSpec, build_unet
+from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
 from training.model.shapes import fits, unet_widths
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from training_support import picture
 
-from training.batches.crops import ImageStore, draw_crop, scale_short_side, time_ids
+from training.batches.crops import ImageStore, draw_crop, scale_short_side
 from training.common.images import to_signed
 from training.common.seeds import generator_for
 from training.data import manifest
+from training.model.networks import time_ids
 
 
 def test_origin_and_original_size_describe_the_crop() -> None:

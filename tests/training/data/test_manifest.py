@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from training_support import picture
 
-from training.batches.crops import common_scale
 from training.commands.data import add_data_verbs
 from training.common.images import picture_paths, read_image, write_png
 from training.data import manifest
+from training.data.manifest import common_scale
 from training.data.prepare import build, find
 from training.data.rendered_words import render, write_series
 from training.degradation.folder import degrade_paths
