@@ -124,7 +124,7 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
         patience_s=arguments.give_up_after,
         again=arguments.again,
     )
-    return restore_folder(job)
+    return restore_folder(job, print)
 
 
 def _restore_locally(arguments: argparse.Namespace) -> None:

@@ -91,4 +91,4 @@ def nano(arguments: argparse.Namespace) -> None:
     """`nano`: make the nano model."""
     from training.stages.nano import STAGES, make
 
-    make(arguments.out, arguments.work, arguments.stages or list(STAGES), arguments.set)
+    make(arguments.out, arguments.work, arguments.stages or list(STAGES), arguments.set, print)

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -44,8 +44,10 @@ class FolderJob:
     again: bool
 
 
-def restore_folder(job: FolderJob) -> int:
+def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
     """Restore every picture that is not done yet; the exit code: 0, 1 = some failed or are not done, 128 + the signal.
+
+    `tell` hears what came of it; warnings and failures go to stderr, above the bar.
 
     Raises:
         ValueError: no pictures, colliding names, a folder with other results, no ComfyUI at any address, a workflow that every
@@ -62,13 +64,13 @@ def restore_folder(job: FolderJob) -> int:
     if changed := [key for key, state in states.items() if state == "changed"]:
         _say(f"{len(changed)} results were changed since and stay as they are: {_some(changed)} (--again makes them anew)")
     if not missing:
-        print(f"{job.out}: all {len(pictures)} done before")
+        tell(f"{job.out}: all {len(pictures)} done before")
         return 0
     clients = [QueueClient(url, job.headers) for url in job.servers]
     _check_servers(clients)
     manifest.write()
     with large_pictures():
-        return _Run(job, manifest, missing, clients, before=len(pictures) - len(missing)).run()
+        return _Run(job, manifest, missing, clients, before=len(pictures) - len(missing), tell=tell).run()
 
 
 def _workflow(job: FolderJob) -> Workflow:
@@ -98,9 +100,16 @@ class _Run:
     """One run over the missing pictures. Only the main thread is in here; workers send it news."""
 
     def __init__(
-        self, job: FolderJob, manifest: Manifest, missing: list[tuple[str, Path]], clients: list[QueueClient], *, before: int
+        self,
+        job: FolderJob,
+        manifest: Manifest,
+        missing: list[tuple[str, Path]],
+        clients: list[QueueClient],
+        *,
+        before: int,
+        tell: Callable[[str], None],
     ) -> None:
-        self._job, self._manifest = job, manifest
+        self._job, self._manifest, self._tell = job, manifest, tell
         self._left = len(missing)
         self._done: Counter[str] = Counter()
         self._failures: dict[str, str] = {}
@@ -191,7 +200,7 @@ class _Run:
             parts.append(f"{self._before} done before")
         for message in sorted(self._failures.values()):
             _say(f"failed: {message}")
-        print(f"{self._job.out}: {', '.join(parts)}")
+        self._tell(f"{self._job.out}: {', '.join(parts)}")
         if signal_number:
             _say("stopped; the same command goes on from here")
             return 128 + signal_number
@@ -208,4 +217,4 @@ def _some(keys: list[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    tqdm.write(text, file=sys.stderr)

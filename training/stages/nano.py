@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,8 @@ BASE_MODEL = "nano (trained from scratch by this project)"
 FIRST_VAE_FILE, VAE_FILE, MODEL_FILE = "nano_vae_first.safetensors", "nano_vae.safetensors", "nano_faithdiff.safetensors"
 
 
-def prepare(work: Path) -> None:
-    """Make the manifests that are missing: the packaged stills, and more text in each."""
+def prepare(work: Path, tell: Callable[[str], None]) -> None:
+    """Make the manifests that are missing: the packaged stills, and more text in each. `tell` hears what was made."""
     missing = [name for name in TEXT_OF_MANIFEST if not (work / name).is_file()]
     stills = bundled_stills() if missing else []
     for name in missing:
@@ -58,19 +59,20 @@ def prepare(work: Path) -> None:
             pictures += write_series(work / "text", seed=series.seed, count=series.count, smallest_px=series.smallest_px)
         records, skipped = build(pictures, val_frac=0.03, min_side_px=MIN_SIDE_PX)
         manifest.write(records, work / name)
-        print(f"{work / name}: {len(records)} pictures, {len(skipped)} skipped")
+        tell(f"{work / name}: {len(records)} pictures, {len(skipped)} skipped")
 
 
-def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
+def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Callable[[str], None]) -> None:
     """Run the stages asked for, in order; each goes on from its checkpoint, and a finished one costs nothing.
 
-    `settings` ("key=value") apply to every recipe of the stages asked for. Raises ValueError for an unknown stage."""
+    `settings` ("key=value") apply to every recipe of the stages asked for; `tell` hears what was made.
+    Raises ValueError for an unknown stage."""
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
     first_vae, vae = work / FIRST_VAE_FILE, work / VAE_FILE
     if "prepare" in stages:
-        prepare(work)
+        prepare(work, tell)
     for stage in STAGES[1:-1]:
         if stage not in stages:
             continue
@@ -82,14 +84,14 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str]) -> None:
         run_stage(override(recipe(f"nano-{stage}"), settings), sources, work / stage, resume=True)
         if stage in VAE_STAGES:
             file = first_vae if stage == "vae" else vae
-            print(export(work / stage, file, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
+            tell(export(work / stage, file, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
         last = next(
             stage for stage in ("words", "levels", "joint", "align") if stage == "align" or checkpoints.exists(work / stage)
         )
         model = work / MODEL_FILE
-        print(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
+        tell(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
         # Both at the end: a model beside another training's VAE would give wrong colours.
         for file in (vae, model):
             write_atomically(out / file.name, lambda temporary, file=file: shutil.copyfile(file, temporary))
-            print(out / file.name)
+            tell(str(out / file.name))
