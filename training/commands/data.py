@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.data import manifest
-from training.data.caption_files import in_folder
-from training.data.prepare import build, by_key, find, join
 
-
-def add_data_verbs(verbs: argparse._SubParsersAction) -> None:
-    """Add the three commands and their options."""
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
     _prepare_verb(verbs)
     verb = verbs.add_parser("degrade", help="make degraded pictures of a file or folder")
     verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
@@ -74,6 +70,10 @@ def _caption_verb(verbs: argparse._SubParsersAction) -> None:
 
 def prepare(arguments: argparse.Namespace) -> None:
     """`prepare`: make a manifest and say what was left out."""
+    from training.data import manifest
+    from training.data.caption_files import in_folder
+    from training.data.prepare import build, by_key, find, join
+
     if not 0 <= arguments.val_frac < 1:
         raise ValueError(f"expected --val-frac from 0 to below 1, got {arguments.val_frac}, choose for example 0.03")
     found = find(arguments.images)
@@ -123,6 +123,7 @@ def degrade(arguments: argparse.Namespace) -> None:
 
 def caption(arguments: argparse.Namespace) -> None:
     """`caption`: a manifest with the model's captions."""
+    from training.data import manifest
     from training.data.captioner import Captioner
     from training.data.captions import caption_manifest
 

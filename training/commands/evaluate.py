@@ -1,4 +1,4 @@
-"""`evaluate`: its options."""
+"""`evaluate`: folders of pictures against their references."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from training.metrics.catalogue import DEFAULT_METRICS, METRICS, PYIQA_PREFIX
 
 
-def add_evaluate_verb(verbs: argparse._SubParsersAction) -> None:
+def add(verbs: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     verb = verbs.add_parser("evaluate", help="compare restored pictures with their references")
     verb.add_argument(

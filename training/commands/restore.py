@@ -1,12 +1,10 @@
-"""`restore`: its options. With --workflow through ComfyUI's queue, with --model by the trainer's own sampler."""
+"""`restore`: a folder of pictures. With --workflow through ComfyUI's queue, with --model by the trainer's own sampler."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-
-from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
 
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
@@ -26,7 +24,7 @@ LOCAL_DEFAULTS = {"vae": None, "scale": 2, "steps": 20, "seed": 0, "start_from":
 """Options of one way only, with their defaults: argparse gives None, so that one given for the other way is seen."""
 
 
-def add_restore_verb(verbs: argparse._SubParsersAction) -> None:
+def add(verbs: argparse._SubParsersAction) -> None:
     """Add the command and its options."""
     verb = verbs.add_parser(
         "restore", help="restore a folder through ComfyUI's queue, or check an export with the trainer's own sampler",
@@ -129,6 +127,7 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
 
 def _restore_locally(arguments: argparse.Namespace) -> None:
     """Run an export through the trainer's own sampler."""
+    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
     from training.model.restore import restore as run
     from training.weights.load_export import load_exported, read_parts, spec_of
     from training.weights.vae import read_vae

@@ -1,4 +1,4 @@
-"""`text-set` and `read-text`: their options."""
+"""`text-set` and `read-text`: pictures of words, and what OCR engines still read of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.common.files import write_json, write_text
-from training.common.images import picture_paths
 
-
-def add_text_verbs(verbs: argparse._SubParsersAction) -> None:
-    """Add the two commands and their options."""
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
     verb = verbs.add_parser("text-set", help="make pictures of words and annotations.json, to measure text fidelity with")
     verb.add_argument("out", type=Path, metavar="OUT", help="folder for the pictures and annotations.json")
     verb.add_argument("--count", type=int, default=24, metavar="N", help="pictures in all; the sizes take turns")
@@ -52,6 +49,7 @@ def text_set(arguments: argparse.Namespace) -> None:
 
 def read_text(arguments: argparse.Namespace) -> None:
     """`read-text`: score folders against annotations."""
+    from training.common.files import write_json, write_text
     from training.reading.fidelity import score_text
     from training.reading.match import MatchRule
     from training.reading.scores import REFERENCE_ROW
@@ -75,6 +73,8 @@ def read_text(arguments: argparse.Namespace) -> None:
 
 
 def _rows(items: list[str]) -> dict[str, dict[str, Path]]:
+    from training.common.images import picture_paths
+
     rows: dict[str, dict[str, Path]] = {}
     for item in items:
         name, separator, folder = item.partition("=")

@@ -1,13 +1,39 @@
-"""What each command does with its arguments. Networks are imported where they are used, so that --help stays quick."""
+"""`recipes` and `train`: one recipe on this machine's devices."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
-from training.config.overrides import override
-from training.config.recipes import recipe
-from training.config.sources import Sources
+from training.commands.sources import add_sources, sources_of
+
+HELP = """\
+Run one recipe on this machine's GPU (or its CPU). On several devices:
+
+    accelerate launch --num_processes 4 -m training train stage2 --data manifest.jsonl --base sdxl/ --init runs/stage1 --out
+    runs/stage2
+
+The batch is that of the recipe, shared by the processes: no number of them changes the result's recipe, learning rate or draws.
+"""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
+    verb = verbs.add_parser("recipes", help="list the recipes")
+    verb.set_defaults(run=recipes)
+
+    verb = verbs.add_parser(
+        "train", help="run one recipe", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("recipe", help="a name that `recipes` lists, or a .json file of settings (a run's config.json is one)")
+    add_sources(verb)
+    verb.add_argument("--out", type=Path, required=True, help="run folder")
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of the recipe")
+    verb.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start where there is none")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop"
+    )
+    verb.set_defaults(run=train)
 
 
 def recipes(_arguments: argparse.Namespace) -> None:
@@ -22,13 +48,11 @@ def recipes(_arguments: argparse.Namespace) -> None:
         print(f"{parts:<24}Table {row.table}: {row.says}.")
 
 
-def sources_of(arguments: argparse.Namespace) -> Sources:
-    """The files a run starts from, as named on the command line."""
-    return Sources(data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text)
-
-
 def train(arguments: argparse.Namespace) -> None:
     """`train`: resolve the recipe and run the stage."""
+    from training.config.overrides import override
+    from training.config.recipes import recipe
+
     config = override(recipe(arguments.recipe), arguments.set)
     from training.stages.stage import describe, run_stage
 
@@ -37,58 +61,3 @@ def train(arguments: argparse.Namespace) -> None:
         return
     figures = run_stage(config, sources_of(arguments), arguments.out, resume=arguments.resume)
     print(f"{arguments.out}: done, " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-
-
-def ablate(arguments: argparse.Namespace) -> None:
-    """`ablate`: the paper's Tables 5 and 6 at small scale."""
-    from training.config.ablations import rows
-    from training.study.ablate import run_study
-
-    chosen = arguments.rows or list(rows())
-    print(run_study(sources_of(arguments), arguments.out, rows=chosen, seeds=arguments.seeds, settings=arguments.set))
-
-
-def export(arguments: argparse.Namespace) -> None:
-    """`export`: write a run's EMA weights for the nodes."""
-    from training.weights.export import export as write
-
-    line = write(
-        arguments.run_dir, arguments.out, layout=arguments.layout, dtype=arguments.dtype, data=arguments.data,
-        licence=arguments.license,
-        base_model=arguments.base_model,
-    )  # fmt: skip
-    print(line)
-
-
-def convert(arguments: argparse.Namespace) -> None:
-    """`convert`: one file layout to another."""
-    from training.weights.convert import convert as run
-
-    told = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
-    print(told)
-
-
-def reconstruct(arguments: argparse.Namespace) -> None:
-    """`reconstruct`: pictures through the VAE and back."""
-    from training.model.restore import reconstruct as run
-    from training.weights.vae import read_vae
-
-    vae = read_vae(arguments.vae)
-    for key, path in picture_paths([arguments.source]):
-        write_png(arguments.out / f"{key}.png", unit_to_u8(run(vae, to_unit(read_image(path)))))
-        print(arguments.out / f"{key}.png")
-
-
-def reference(arguments: argparse.Namespace) -> None:
-    """`reference`: the trainer's own numbers for made-up inputs."""
-    from training.weights.load_export import write_reference
-
-    write_reference(arguments.model, arguments.out, height_px=arguments.height, width_px=arguments.width, seed=arguments.seed)
-    print(f"{arguments.out} written")
-
-
-def nano(arguments: argparse.Namespace) -> None:
-    """`nano`: make the nano model."""
-    from training.stages.nano import STAGES, make
-
-    make(arguments.out, arguments.work, arguments.stages or list(STAGES), arguments.set, print)

@@ -13,7 +13,7 @@ from tiny_text import write_blip, write_llava
 from training_support import picture
 
 from faithdiff_core.captions import trim_caption
-from training.commands.data import add_data_verbs
+from training.commands.data import add
 from training.data import manifest
 from training.data.captioner import QUESTION, Captioner
 from training.data.captions import caption_manifest
@@ -22,7 +22,7 @@ from training.data.captions import caption_manifest
 def caption(*arguments: str | Path) -> None:
     """The command with these arguments."""
     root = argparse.ArgumentParser()
-    add_data_verbs(root.add_subparsers())
+    add(root.add_subparsers())
     chosen = root.parse_args(["caption", *map(str, arguments), "--device", "cpu", "--max-tokens", "6"])
     chosen.run(chosen)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from training_support import picture
 
-from training.commands.data import add_data_verbs
+from training.commands.data import add
 from training.common.images import picture_paths, read_image, write_png
 from training.data import manifest
 from training.data.manifest import common_scale
@@ -24,7 +24,7 @@ from training.degradation.folder import degrade_paths
 def prepare(*arguments: str | Path) -> None:
     """`prepare` with these arguments, all to train, any size."""
     root = argparse.ArgumentParser()
-    add_data_verbs(root.add_subparsers())
+    add(root.add_subparsers())
     chosen = root.parse_args(["prepare", *map(str, arguments), "--val-frac", "0", "--min-side", "1"])
     chosen.run(chosen)
 
