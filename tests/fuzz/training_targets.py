@@ -23,7 +23,7 @@ from training.data.captions import _resume
 from training.data.prepare import build, find
 from training.folder.client import describe_refusal, server_url
 from training.folder.prompt import make_form, read_prompt
-from training.folder.record import Manifest, Workflow
+from training.folder.record import FolderRecord, Workflow
 from training.folder.result import NoResult, read_ending, read_result
 from training.reading.annotations import read_annotations
 from training.weights.base import read_base_unet
@@ -102,7 +102,7 @@ def _annotations(case: bytes, folder: Path) -> None:
 def _restored(case: bytes, folder: Path) -> None:
     path = _put(case, folder / "restore.json")
     workflow = Workflow(file="w.json", sha256="ab", settings=(), input_node="1", output_node="3")
-    found = Manifest.open(folder, workflow, again=False)
+    found = FolderRecord.open(folder, workflow, again=False)
     for key in ("a", "b"):
         found.state(key, path, path)
     found.write()

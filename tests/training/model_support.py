@@ -17,7 +17,7 @@ from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.config.overrides import to_json
 from training.config.schema import TrainConfig
 from training.loop import checkpoints
-from training.model.faithdiff import FaithDiffModel, build_model
+from training.model.faithdiff import FaithDiffComposite, build_model
 from training.tasks.diffusion import trained_groups
 
 
@@ -44,7 +44,7 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
     return folder
 
 
-def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffModel:
+def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffComposite:
     """The network of `config` with random weights everywhere, what starts at zero included."""
     model = build_model(config)
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffModel:
     return model
 
 
-def write_released(path: Path, model: FaithDiffModel) -> Path:
+def write_released(path: Path, model: FaithDiffComposite) -> Path:
     """The model as a pickle in the official names, like FaithDiff.bin."""
     names = diffusers_to_ldm(model.unet.state_dict())
     parts = FaithDiffParts(

@@ -78,7 +78,7 @@ def test_no_room_for_a_checkpoint_and_then_room_again(tmp_path: Path, capfd: pyt
     config = toy_config("steps=6")
     run_dir = tmp_path / "run"
     loop.train(ToyTask(config), config, run_dir, extra={}, resume=False, stop_after=2)
-    before = checkpoints.checkpoints(run_dir)[0].read_bytes()
+    before = checkpoints.saved_in(run_dir)[0].read_bytes()
     capfd.readouterr()
     told = r"step 6 could not be saved \(.*File too large.*make room and go on with --resume"
     with no_room(), pytest.raises(SaveError, match=told):

@@ -54,7 +54,7 @@ def held(run_dir: Path) -> dict[str, Any]:
 def test_no_flipped_byte_and_no_cut_goes_unseen(two_checkpoints: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """80 damages, anywhere in the newest checkpoint: its own values, or those of the one before and one warning; never others."""
     run_dir = copy_of(two_checkpoints, tmp_path)
-    older, newest = checkpoints.checkpoints(run_dir)
+    older, newest = checkpoints.saved_in(run_dir)
     whole = held(run_dir)
     content = newest.read_bytes()
     newest.unlink()
@@ -90,7 +90,7 @@ def test_flipped_frozen_weights_are_seen(two_checkpoints: Path, tmp_path: Path) 
 
 def test_checkpoints_of_earlier_versions_are_read(two_checkpoints: Path, tmp_path: Path) -> None:
     run_dir = copy_of(two_checkpoints, tmp_path)
-    path = checkpoints.checkpoints(run_dir)[-1]
+    path = checkpoints.saved_in(run_dir)[-1]
     state = torch.load(path, weights_only=True)
     archives.write_archive(path, {name: state[name] for name in checkpoints.ENTRIES})
     config = toy_config("keep_checkpoints=2")
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(
     config = toy_config("keep_checkpoints=2")
     with pytest.raises(OSError, match=f"{told}.*step-00000004.pt"):
         loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
-    assert len(checkpoints.checkpoints(run_dir)) == 2
+    assert len(checkpoints.saved_in(run_dir)) == 2
 
 
 def test_torch_says_what_the_system_said_as_it_is_read_here(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def draw_crop(image_u8: torch.Tensor, crop_px: int, max_zoom_out: float, generat
     Pictures with a side below crop_px are padded by reflection (official dataloader: BORDER_REFLECT_101)."""
     height_px, width_px = image_u8.shape[1:]
     if min(height_px, width_px) < crop_px:
-        image_u8 = _reflect_to(image_u8, crop_px)
+        image_u8 = _reflect_edge_once(image_u8, crop_px)
         height_px, width_px = image_u8.shape[1:]
     largest = min(max_zoom_out, min(height_px, width_px) / crop_px)
     # Log-uniform: halving and doubling the size are equally likely.
@@ -136,7 +136,7 @@ def draw_crop(image_u8: torch.Tensor, crop_px: int, max_zoom_out: float, generat
     return Crop(window.contiguous(), original, origin)
 
 
-def _reflect_to(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
+def _reflect_edge_once(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
     """Extend uint8 (3, H, W) at the bottom and right by reflection until both sides are at least `side_px`."""
     image = image_u8.float()[None]
     while min(image.shape[2:]) < side_px:

@@ -27,8 +27,8 @@ def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px
         )
     side = crop_px // scale
     rows, columns = (min(lq_u8.shape[axis], hq_u8.shape[axis] // scale) for axis in (1, 2))
-    lq_u8 = _reflect_to(lq_u8[:, :rows, :columns], side)
-    hq_u8 = _reflect_to(hq_u8[:, : rows * scale, : columns * scale], crop_px)
+    lq_u8 = _reflect_edge_twice(lq_u8[:, :rows, :columns], side)
+    hq_u8 = _reflect_edge_twice(hq_u8[:, : rows * scale, : columns * scale], crop_px)
     rows, columns = lq_u8.shape[1:]
     top, left = integer(generator, 0, rows - side), integer(generator, 0, columns - side)
     lq = to_unit(lq_u8[:, top : top + side, left : left + side])
@@ -40,7 +40,7 @@ def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px
     return Crop(hq.contiguous(), (height, width), (top, left), lq.contiguous())
 
 
-def _reflect_to(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
+def _reflect_edge_twice(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
     """Extend uint8 (3, H, W) at the bottom and right until both sides are at least `side_px`, the edge pixel twice at each
     turn."""
     for axis in (1, 2):

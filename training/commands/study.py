@@ -35,17 +35,17 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def ablate(arguments: argparse.Namespace) -> None:
     """`ablate`: the paper's Tables 5 and 6 at small scale."""
     from training.config.ablations import rows
-    from training.study.ablate import run_study
+    from training.study.ablate import run_ablation
 
     chosen = arguments.rows or list(rows())
-    print(run_study(sources_of(arguments), arguments.out, rows=chosen, seeds=arguments.seeds, settings=arguments.set))
+    print(run_ablation(sources_of(arguments), arguments.out, rows=chosen, seeds=arguments.seeds, settings=arguments.set))
 
 
 def study(arguments: argparse.Namespace) -> None:
     """`study`: make what is missing, and the page."""
     from training.config.ablations import rows
     from training.config.sources import Sources
-    from training.study.study import StudyInputs, StudyPlan, run_small_study
+    from training.study.study import StudyInputs, StudyPlan, run_study
 
     inputs = StudyInputs(
         sources=Sources(data=arguments.data, vae=arguments.vae, init=arguments.init),
@@ -53,7 +53,7 @@ def study(arguments: argparse.Namespace) -> None:
         vae=arguments.vae,
         photos=arguments.photos,
     )
-    page = run_small_study(
+    page = run_study(
         inputs, arguments.out, arguments.page, rows=arguments.rows or list(rows()), seeds=arguments.seeds, settings=arguments.set,
         plan=StudyPlan(),
     )  # fmt: skip

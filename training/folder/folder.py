@@ -18,7 +18,7 @@ from training.common.images import picture_paths
 from training.common.interrupts import Interrupts
 from training.folder.client import NoAnswer, QueueClient
 from training.folder.prompt import PromptForm
-from training.folder.record import Manifest, Workflow, check_folders, result_path
+from training.folder.record import FolderRecord, Workflow, check_folders, result_path
 from training.folder.result import large_pictures
 from training.folder.share import Share
 from training.folder.worker import Broken, Ended, News, Note, Orders, Unwilling, Worker
@@ -57,7 +57,7 @@ def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
     pictures = picture_paths([job.source])
     if not pictures:
         raise ValueError(f"expected pictures in {job.source}, got none, check the folder")
-    manifest = Manifest.open(job.out, _workflow(job), again=job.again)
+    manifest = FolderRecord.open(job.out, _workflow(job), again=job.again)
     check_folders(job.source, job.out, pictures, may_replace=job.again or manifest.exists)
     states = {key: manifest.state(key, path, result_path(job.out, key)) for key, path in pictures}
     missing = [(key, path) for key, path in pictures if states[key] == "missing"]
@@ -102,7 +102,7 @@ class _Run:
     def __init__(
         self,
         job: FolderJob,
-        manifest: Manifest,
+        manifest: FolderRecord,
         missing: list[tuple[str, Path]],
         clients: list[QueueClient],
         *,

@@ -37,7 +37,7 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class Manifest:
+class FolderRecord:
     """The file of one results folder. Only one thread uses it."""
 
     def __init__(self, out: Path, workflow: Workflow, pictures: dict[str, dict[str, Any]]) -> None:
@@ -47,7 +47,7 @@ class Manifest:
         self._due_s = 0.0
 
     @classmethod
-    def open(cls, out: Path, workflow: Workflow, *, again: bool) -> Manifest:
+    def open(cls, out: Path, workflow: Workflow, *, again: bool) -> FolderRecord:
         """Read that of an earlier run, or start one; nothing is written yet. `again` forgets all results.
 
         Raises ValueError if the file is broken or has results of another workflow."""

@@ -15,7 +15,7 @@ MOST_LOST = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task:
+class PictureTask:
     """One picture to be done. `failed_on`: the server of its first failure, empty = none. `lost`: how often it vanished."""
 
     key: str
@@ -31,8 +31,8 @@ class Share:
 
     def __init__(self, pictures: Sequence[tuple[str, Path]], servers: Sequence[str]) -> None:
         self._lock = threading.Lock()
-        self._fresh = deque(Task(key=key, path=path) for key, path in pictures)
-        self._failed: list[Task] = []
+        self._fresh = deque(PictureTask(key=key, path=path) for key, path in pictures)
+        self._failed: list[PictureTask] = []
         self._in_work = 0
         self._servers = list(servers)
 
@@ -48,14 +48,14 @@ class Share:
         with self._lock:
             return not (self._fresh or self._failed or self._in_work)
 
-    def take(self, server: str) -> Task | None:
+    def take(self, server: str) -> PictureTask | None:
         """The next picture for a server; None while there is none for it."""
         with self._lock:
             task = self._fresh.popleft() if self._fresh else self._second_try(server)
             self._in_work += task is not None
             return task
 
-    def _second_try(self, server: str) -> Task | None:
+    def _second_try(self, server: str) -> PictureTask | None:
         task = next((task for task in self._failed if task.failed_on != server or self._servers == [server]), None)
         if task is not None:
             self._failed.remove(task)
@@ -66,7 +66,7 @@ class Share:
         with self._lock:
             self._in_work -= 1
 
-    def failed(self, task: Task, server: str) -> bool:
+    def failed(self, task: PictureTask, server: str) -> bool:
         """A task failed. True if that was its last try."""
         with self._lock:
             self._in_work -= 1
@@ -74,13 +74,13 @@ class Share:
                 self._failed.append(dataclasses.replace(task, failed_on=server))
             return bool(task.failed_on)
 
-    def put_back(self, task: Task) -> None:
+    def put_back(self, task: PictureTask) -> None:
         """A task that no server has heard of."""
         with self._lock:
             self._in_work -= 1
             self._fresh.appendleft(task)
 
-    def lost(self, task: Task) -> bool:
+    def lost(self, task: PictureTask) -> bool:
         """A server has forgotten a task. True if it is queued again, False if it happened too often and the task has ended."""
         with self._lock:
             self._in_work -= 1
@@ -89,7 +89,7 @@ class Share:
             self._fresh.appendleft(dataclasses.replace(task, lost=task.lost + 1))
             return True
 
-    def leave(self, server: str, tasks: Iterable[Task]) -> None:
+    def leave(self, server: str, tasks: Iterable[PictureTask]) -> None:
         """A server gives up; its tasks go to the others."""
         with self._lock:
             self._servers.remove(server)

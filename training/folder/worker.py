@@ -18,7 +18,7 @@ from training.folder.client import NoAnswer, QueueClient, Refused, one_line
 from training.folder.prompt import PromptForm
 from training.folder.record import result_path, sha256_of
 from training.folder.result import NoResult, read_ending, read_result
-from training.folder.share import Share, Task
+from training.folder.share import PictureTask, Share
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between two looks at a server: doubled while nothing changes."""
@@ -73,7 +73,7 @@ class Orders:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sent:
-    task: Task
+    task: PictureTask
     source_sha256: str
 
 
@@ -135,7 +135,7 @@ class Worker:
             changed = True
         return changed
 
-    def _send(self, task: Task) -> None:
+    def _send(self, task: PictureTask) -> None:
         prompt_id = str(uuid.uuid4())
         try:
             data = task.path.read_bytes()
@@ -233,6 +233,6 @@ class Worker:
         self._tell(Note(text=f"{self.client.url} {text}"))
 
 
-def upload_name(task: Task) -> str:
+def upload_name(task: PictureTask) -> str:
     """A name that every file system takes, one for each key: pictures of the same name in two folders stay apart."""
     return hashlib.sha256(task.key.encode()).hexdigest()[:20] + task.path.suffix.lower()

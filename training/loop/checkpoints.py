@@ -36,14 +36,14 @@ PASSING = (
 """Of the system, not of the file: a whole checkpoint must not be passed over (and then deleted) for them."""
 
 
-def checkpoints(run_dir: Path) -> list[Path]:
+def saved_in(run_dir: Path) -> list[Path]:
     """The run's checkpoints, oldest first."""
     return sorted((run_dir / FOLDER).glob("step-*.pt"))
 
 
 def exists(run_dir: Path) -> bool:
     """Whether the run has a checkpoint."""
-    return bool(checkpoints(run_dir))
+    return bool(saved_in(run_dir))
 
 
 def begin(run_dir: Path, frozen: dict[str, torch.Tensor]) -> int:
@@ -59,7 +59,7 @@ def save(run_dir: Path, state: dict[str, Any], *, keep: int) -> None:
     On a full disk older ones make room first, the newest never does. Raises OSError if there is no room even then; whatever
     happens, no half-written file is left and the newest checkpoint stays as it was."""
     path = run_dir / FOLDER / f"step-{state['step']:08d}.pt"
-    former = [other for other in checkpoints(run_dir) if other != path]
+    former = [other for other in saved_in(run_dir) if other != path]
     try:
         write_archive(path, state)
     except OSError as error:
@@ -68,7 +68,7 @@ def save(run_dir: Path, state: dict[str, Any], *, keep: int) -> None:
         for older in former[:-1]:
             older.unlink()
         write_archive(path, state)
-    for older in checkpoints(run_dir)[:-keep]:
+    for older in saved_in(run_dir)[:-keep]:
         older.unlink()
 
 
@@ -78,7 +78,7 @@ def load(run_dir: Path) -> dict[str, Any]:
     Tensors are in main memory, read from the file as they are used. Nothing in it is executed
     (weights_only). A damaged one costs a warning, and the next older is read; which is newest its name says. Raises ValueError
     if there is none, or none that is whole, and OSError where one cannot be read but may be whole."""
-    paths = checkpoints(run_dir)
+    paths = saved_in(run_dir)
     if not paths:
         raise ValueError(f"expected a checkpoint, got none in {run_dir / FOLDER}, train this run first")
     for path in reversed(paths):
@@ -124,6 +124,6 @@ def tidy(run_dir: Path, step: int) -> None:
         remove_leftovers(folder, only_user=True)  # the run's lock says so (run_lock.py)
     for path in (run_dir / FOLDER).glob(".step-*"):  # also where nothing can be locked: this run is the only one here
         path.unlink()
-    for path in checkpoints(run_dir):
+    for path in saved_in(run_dir):
         if int(path.stem.removeprefix("step-")) > step:
             path.unlink()

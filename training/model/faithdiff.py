@@ -24,7 +24,7 @@ from training.model.networks import NetworkSpec, build_unet, network_spec, no_pr
 UNET_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class FaithDiffModel(nn.Module):
+class FaithDiffComposite(nn.Module):
     """One forward for DDP, FSDP and plain runs alike: nothing of it is called from outside.
 
     `use_alignment` False leaves the LQ branch out altogether (the prior)."""
@@ -114,14 +114,14 @@ class FaithDiffModel(nn.Module):
         return self.predict(noisy_BCHW, timestep_B, time_ids_B6, features, context_BNC, pooled_BC)
 
 
-def lq_encoder_sizes(spec: NetworkSpec) -> LQEncoderSizes:
+def lq_encoder_sizes_for(spec: NetworkSpec) -> LQEncoderSizes:
     """The LQ encoder has the VAE encoder's widths."""
     return LQEncoderSizes(
         block_out_channels=spec.vae_channels, layers_per_block=spec.vae_layers, norm_groups=spec.vae_norm_groups
     )
 
 
-def alignment_sizes(spec: NetworkSpec) -> AlignmentSizes:
+def alignment_sizes_for(spec: NetworkSpec) -> AlignmentSizes:
     """The alignment module's widths follow from the UNet's first width."""
     return AlignmentSizes(
         model_channels=spec.unet_channels[0],
@@ -154,15 +154,15 @@ def make_part(config: TrainConfig, part: str) -> nn.Module:
         if part == "unet":
             return build_unet(spec)
         if part == "lq_encoder":
-            return LastLayerEncoder(lq_encoder_sizes(spec)) if last else LQEncoder(lq_encoder_sizes(spec), operations=nn)
+            return LastLayerEncoder(lq_encoder_sizes_for(spec)) if last else LQEncoder(lq_encoder_sizes_for(spec), operations=nn)
         assert part == "alignment"
-        sizes, mode = alignment_sizes(spec), config.alignment_mode
+        sizes, mode = alignment_sizes_for(spec), config.alignment_mode
         return LiftedAlignment(sizes, mode=mode) if last else AlignmentModule(sizes, mode=mode, operations=nn)
 
 
-def compose(config: TrainConfig, parts: dict[str, nn.Module]) -> FaithDiffModel:
+def compose(config: TrainConfig, parts: dict[str, nn.Module]) -> FaithDiffComposite:
     """The composite of three finished parts as the configuration wants it: types, LoRA layers, gradient checkpointing."""
-    model = FaithDiffModel(spec_for(config), **parts, use_alignment=config.stage != "prior")  # type: ignore[arg-type]
+    model = FaithDiffComposite(spec_for(config), **parts, use_alignment=config.stage != "prior")  # type: ignore[arg-type]
     nn.Module.to(model.unet, UNET_DTYPES[config.unet_dtype])  # diffusers' own `to` warns of layers that this UNet has not
     if has_lora(config):
         with _seeded(config, "lora-init"):
@@ -173,7 +173,7 @@ def compose(config: TrainConfig, parts: dict[str, nn.Module]) -> FaithDiffModel:
     return model
 
 
-def build_model(config: TrainConfig) -> FaithDiffModel:
+def build_model(config: TrainConfig) -> FaithDiffComposite:
     """The composite with seeded initial weights."""
     return compose(config, {part: make_part(config, part) for part in ("lq_encoder", "alignment", "unet")})
 

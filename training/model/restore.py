@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from faithdiff_core.color_fix import fix_colors
 from faithdiff_core.geometry import Size, crop_to, pad_to_latent_cells
 from training.common.seeds import generator_for
-from training.model.faithdiff import FaithDiffModel
+from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import LATENT_SCALE, decode, encode, time_ids
 from training.model.sampler import sample
 
@@ -24,7 +24,7 @@ def reconstruct(vae: AutoencoderKL, image_CHW: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def restore(
-    model: FaithDiffModel,
+    model: FaithDiffComposite,
     vae: AutoencoderKL,
     lq_CHW: torch.Tensor,
     *,

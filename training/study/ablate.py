@@ -22,11 +22,11 @@ from training.stages.stage import run_stage
 from training.tasks.validation import Validation
 from training.weights.initial import initial_model, load_vae
 
-REFERENCE_ROW = "joint"
+JOINT_ROW = "joint"
 FIGURES = ("loss", "psnr_db", "ssim")
 
 
-def run_study(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
+def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
     """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the
     table.
 
@@ -105,12 +105,12 @@ def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, f
 def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     """A table: mean and standard deviation over the seeds, and the mean paired difference of the loss to the joint row's."""
     known = rows()
-    reference = results.get(REFERENCE_ROW)
+    reference = results.get(JOINT_ROW)
     lines = ["| row | what | " + " | ".join(FIGURES) + " | loss less joint's |", "|---|---|" + "---|" * (len(FIGURES) + 1)]
     for name, runs in results.items():
         cells = [over_seeds([run[figure] for run in runs]) for figure in FIGURES]
         difference = ""
-        if reference and name != REFERENCE_ROW and len(reference) == len(runs):
+        if reference and name != JOINT_ROW and len(reference) == len(runs):
             difference = over_seeds([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
         lines.append(f"| {name} | {known[name].says} | " + " | ".join(cells) + f" | {difference} |")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any
 from training.config.ablations import rows as ablation_rows
 from training.evaluate.bootstrap import mean_interval, paired_interval
 from training.evaluate.paper import ABLATION_LPIPS
-from training.study.ablate import FIGURES, REFERENCE_ROW, over_seeds
+from training.study.ablate import FIGURES, JOINT_ROW, over_seeds
 from training.study.methods import CEILING, FLOOR, LQ, SAMPLINGS
 from training.study.tables import (  # fmt: skip
     Table,
@@ -127,22 +127,22 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
 
 def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int], table: Table) -> str:
     """Each row less joint: the paper's LPIPS and ours; and in words what agrees."""
-    if REFERENCE_ROW not in names:
+    if JOINT_ROW not in names:
         return ""
     losses = {name: [figures["loss"] for figures in results["validation"][name]] for name in names}
-    units = list(table[f"{REFERENCE_ROW}-{seeds[0]}"])
+    units = list(table[f"{JOINT_ROW}-{seeds[0]}"])
     means = {name: [statistics.mean(table[f"{name}-{seed}"][unit] for seed in seeds) for unit in units] for name in names}
     lines, agree, differ, open_ = [], [], [], []
     for name in names:
-        if name == REFERENCE_ROW:
+        if name == JOINT_ROW:
             continue
-        paired = [loss - other for loss, other in zip(losses[name], losses[REFERENCE_ROW], strict=True)]
-        ssim = paired_interval(means[name], means[REFERENCE_ROW])
+        paired = [loss - other for loss, other in zip(losses[name], losses[JOINT_ROW], strict=True)]
+        ssim = paired_interval(means[name], means[JOINT_ROW])
         worse = all(value > 0 for value in paired)
         better = all(value < 0 for value in paired)
         (agree if worse else differ if better else open_).append(name)
         lines.append([
-            name, f"{ABLATION_LPIPS[name] - ABLATION_LPIPS[REFERENCE_ROW]:+.4f}", over_seeds(paired, sign=True),
+            name, f"{ABLATION_LPIPS[name] - ABLATION_LPIPS[JOINT_ROW]:+.4f}", over_seeds(paired, sign=True),
             difference_text(ssim, 4),
             "as in the paper" if worse else "not as in the paper" if better else "seeds disagree",
         ])  # fmt: skip

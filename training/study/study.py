@@ -74,7 +74,7 @@ class StudyInputs:
     photos: Path | None = None
 
 
-def run_small_study(
+def run_study(
     inputs: StudyInputs, out: Path, page: Path, *, rows: list[str], seeds: list[int], settings: list[str], plan: StudyPlan
 ) -> Path:
     """Make what is missing below `out`, then `page` (Markdown) and its pictures beside it; returns `page`.

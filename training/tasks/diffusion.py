@@ -13,7 +13,7 @@ from training.common.seeds import integer
 from training.config.schema import TrainConfig
 from training.degradation.pipeline import degrade, upscale
 from training.degradation.presets import drawn
-from training.model.faithdiff import FaithDiffModel
+from training.model.faithdiff import FaithDiffComposite
 from training.model.lora import has_lora, lora_parameters
 from training.model.networks import LATENT_SCALE, encode
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
@@ -31,7 +31,7 @@ class DiffusionTask:
     no prompts)."""
 
     def __init__(
-        self, config: TrainConfig, source: SampleSource, model: FaithDiffModel, *, device: torch.device, vae: AutoencoderKL |
+        self, config: TrainConfig, source: SampleSource, model: FaithDiffComposite, *, device: torch.device, vae: AutoencoderKL |
         None, texts: TextCache | None, validation: Validation | None = None,
     ) -> None:  # fmt: skip
         self.config = config

@@ -23,7 +23,7 @@ from training.data.manifest import Record
 from training.degradation.pipeline import degrade
 from training.degradation.presets import drawn
 from training.metrics.own import psnr_db, ssim
-from training.model.faithdiff import FaithDiffModel
+from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import LATENT_SCALE, decode, encode, time_ids
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
 from training.model.sampler import sample
@@ -90,7 +90,7 @@ class Validation:
         return encode(self._vae, unit_BCHW * 2.0 - 1.0).float().chunk(2, dim=1)[0] * LATENT_SCALE
 
     @torch.no_grad()
-    def run(self, model: FaithDiffModel, step: int, folder: Path) -> dict[str, float]:
+    def run(self, model: FaithDiffComposite, step: int, folder: Path) -> dict[str, float]:
         """Mean figures over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`,
         `lq_ssim` of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth."""
         if not self.pictures:
@@ -107,7 +107,7 @@ class Validation:
             write_png(folder / f"step-{step:08d}.png", unit_to_u8(torch.cat(strips, dim=1).cpu()))
         return figures
 
-    def _measure(self, model: FaithDiffModel, picture: Picture) -> tuple[dict[str, float], torch.Tensor | None]:
+    def _measure(self, model: FaithDiffComposite, picture: Picture) -> tuple[dict[str, float], torch.Tensor | None]:
         side_px = self.config.crop_px
         ids = time_ids((side_px, side_px), (0, 0), self.config.target_size_px)[None].to(self._device)
         aligned = self.config.stage != "prior"

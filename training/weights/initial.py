@@ -18,7 +18,7 @@ from training.common.devices import warn
 from training.common.weight_files import State, file_digest
 from training.config.schema import TrainConfig
 from training.config.sources import Sources
-from training.model.faithdiff import UNET_DTYPES, FaithDiffModel, compose, make_part, spec_for, zero_alignment
+from training.model.faithdiff import UNET_DTYPES, FaithDiffComposite, compose, make_part, spec_for, zero_alignment
 from training.model.networks import network_spec
 from training.model.shapes import require, unet_widths, vae_widths
 from training.weights.base import read_base_unet, weight_paths
@@ -36,7 +36,7 @@ def load_vae(config: TrainConfig, sources: Sources, device: torch.device | str =
     return vae.to(device)
 
 
-def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffModel, History]:
+def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffComposite, History]:
     """The composite as this stage starts, on the CPU, and what led to it, oldest first: the stages before as `{"recipe", "steps",
     "seed"}` and the files of weights as `{"file", "sha256"}`.
 

@@ -17,7 +17,7 @@ from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
 from training.common.seeds import generator_for
 from training.common.weight_files import State, read_parts
-from training.model.faithdiff import FaithDiffModel, alignment_sizes, lq_encoder_sizes
+from training.model.faithdiff import FaithDiffComposite, alignment_sizes_for, lq_encoder_sizes_for
 from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
 from training.model.shapes import fits, unet_widths
 
@@ -32,22 +32,22 @@ def spec_of(parts: FaithDiffParts) -> NetworkSpec:
     widths = unet_widths(_diffusers_names(parts.unet))
     for spec in NETWORKS.values():
         spec = replace(spec, alignment_layers=alignment.num_layers)
-        if lq_encoder_sizes(spec) == encoder and alignment_sizes(spec) == alignment and fits(widths, spec):
+        if lq_encoder_sizes_for(spec) == encoder and alignment_sizes_for(spec) == alignment and fits(widths, spec):
             return spec
     told = f"{encoder}, {alignment}, {widths}"
     raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {told}, use the nodes for this file")
 
 
-def load_exported(path: Path) -> FaithDiffModel:
+def load_exported(path: Path) -> FaithDiffComposite:
     """A full FaithDiff file as the trainer's composite, fp32, in eval mode. Raises ValueError if it is none."""
     parts = read_parts(path)
     spec, mode = spec_of(parts), parts.metadata.align_attention
     assert parts.unet is not None
     with torch.device("meta"):
-        model = FaithDiffModel(
+        model = FaithDiffComposite(
             spec,
-            lq_encoder=LQEncoder(lq_encoder_sizes(spec), operations=nn),
-            alignment=AlignmentModule(alignment_sizes(spec), mode=mode, operations=nn),
+            lq_encoder=LQEncoder(lq_encoder_sizes_for(spec), operations=nn),
+            alignment=AlignmentModule(alignment_sizes_for(spec), mode=mode, operations=nn),
             unet=build_unet(spec),
         )
     _fill(model.unet, _diffusers_names(parts.unet), "UNet")
@@ -80,7 +80,7 @@ def reference_noise(
 
     noisy_BCHW is the variance preserving latent (the host's x / sqrt(sigma^2 + 1)); features_BCHW as from `reference_features`,
     None = alignment off; time_ids_B6 = original H, W, crop top, left, target H, W in px; the prompt as in
-    `FaithDiffModel.predict`."""
+    `FaithDiffComposite.predict`."""
     model = load_exported(path)
     return model.predict(noisy_BCHW.float(), timestep_B, time_ids_B6.float(), features_BCHW, context_BNC, pooled_BC)
 

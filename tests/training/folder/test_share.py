@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from training.common.images import picture_paths
-from training.folder.record import NAME, Manifest, Workflow, check_folders, result_path, sha256_of
-from training.folder.share import MOST_LOST, Share, Task
+from training.folder.record import NAME, FolderRecord, Workflow, check_folders, result_path, sha256_of
+from training.folder.share import MOST_LOST, PictureTask, Share
 
 WORKFLOW = Workflow(file="w.json", sha256="f" * 64, settings=("8.seed=3",), input_node="1", output_node="4")
 OTHER = Workflow(file="v.json", sha256="e" * 64, settings=(), input_node="1", output_node="4")
@@ -21,7 +21,7 @@ def share_of(count: int, *servers: str) -> Share:
     return Share([(f"p{index}", Path(f"p{index}.png")) for index in range(count)], servers)
 
 
-def take(share: Share, server: str) -> Task:
+def take(share: Share, server: str) -> PictureTask:
     task = share.take(server)
     assert task
     return task
@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> tuple[Path, Path]:
         path.parent.mkdir(parents=True)
         path.write_bytes(text)
     hashes = {"source_sha256": sha256_of(b"source"), "result_sha256": sha256_of(b"result")}
-    Manifest.open(out, WORKFLOW, again=False).put("a", {"status": "done", **hashes})
+    FolderRecord.open(out, WORKFLOW, again=False).put("a", {"status": "done", **hashes})
     return source, out
 
 
@@ -83,7 +83,7 @@ def test_what_is_done_and_unchanged_is_known_again(folder: tuple[Path, Path]) ->
     result = out / "a.png"
 
     def state(**options: Any) -> str:
-        return Manifest.open(out, WORKFLOW, again=options.get("again", False)).state("a", source, result)
+        return FolderRecord.open(out, WORKFLOW, again=options.get("again", False)).state("a", source, result)
 
     assert state() == "done" and state(again=True) == "missing"
     result.write_bytes(b"retouched")
@@ -99,11 +99,11 @@ def test_what_is_done_and_unchanged_is_known_again(folder: tuple[Path, Path]) ->
 def test_another_workflow_is_refused_once_there_are_results(folder: tuple[Path, Path]) -> None:
     source, out = folder
     with pytest.raises(ValueError, match=r"was begun with \(w.json 8.seed=3 ffffffff\), got v.json eeeeeeee; .*--again"):
-        Manifest.open(out, OTHER, again=False)
-    anew = Manifest.open(out, OTHER, again=True)
+        FolderRecord.open(out, OTHER, again=False)
+    anew = FolderRecord.open(out, OTHER, again=True)
     anew.put("a", {"status": "failed"})
     # Nothing is done under it, so a mended workflow may follow; the failure was the former one's.
-    assert Manifest.open(out, WORKFLOW, again=False).state("a", source, out / "a.png") == "missing"
+    assert FolderRecord.open(out, WORKFLOW, again=False).state("a", source, out / "a.png") == "missing"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_another_workflow_is_refused_once_there_are_results(folder: tuple[Path, 
 def test_a_broken_record_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(ValueError, match="expected the record of an earlier run"):
-        Manifest.open(tmp_path, WORKFLOW, again=False)
+        FolderRecord.open(tmp_path, WORKFLOW, again=False)
 
 
 def write(folder: Path, *names: str) -> None:

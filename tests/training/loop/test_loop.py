@@ -168,7 +168,7 @@ def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Pat
     assert equal(whole["optimiser"], parts["optimiser"]) and equal(whole["trained"], parts["trained"])
     assert any("codes" in values["exp_avg"] for values in whole["optimiser"].values() if isinstance(values["exp_avg"], dict))
     code = "import sys, torch; torch.load(sys.argv[1], weights_only=True); assert 'torchao' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code, str(checkpoints.checkpoints(tmp_path / "whole")[-1])], check=True)
+    subprocess.run([sys.executable, "-c", code, str(checkpoints.saved_in(tmp_path / "whole")[-1])], check=True)
 
 
 def test_a_loss_that_reaches_no_parameter_is_our_mistake(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_existing_run_is_not_overwritten_nor_mixed(tmp_path: Path) -> None:
         train(tmp_path, "steps=2", "seed=5", "weight_decay=0.5", "save_every=7", resume=True)
     train(tmp_path, "steps=3", "lr=1e-3", "micro_batch_size=1", "keep_checkpoints=1", resume=True)
     assert checkpoints.load(tmp_path)["step"] == 3
-    assert [path.name for path in checkpoints.checkpoints(tmp_path)] == ["step-00000003.pt"]
+    assert [path.name for path in checkpoints.saved_in(tmp_path)] == ["step-00000003.pt"]
 
 
 def test_batches_that_cannot_be_shared_name_those_that_can() -> None:

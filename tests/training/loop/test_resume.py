@@ -82,9 +82,9 @@ def test_draws_from_torchs_own_random_state_resume_too(tmp_path: Path) -> None:
 def test_a_finished_run_resumes_to_nothing_and_more_steps_go_on(tmp_path: Path) -> None:
     config = toy_config("steps=2")
     loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False)
-    before = [path.stat().st_mtime_ns for path in checkpoints.checkpoints(tmp_path)]
+    before = [path.stat().st_mtime_ns for path in checkpoints.saved_in(tmp_path)]
     assert loop.train(ToyTask(config), config, tmp_path, extra={}, resume=True) == {}
-    assert [path.stat().st_mtime_ns for path in checkpoints.checkpoints(tmp_path)] == before
+    assert [path.stat().st_mtime_ns for path in checkpoints.saved_in(tmp_path)] == before
     longer = toy_config("steps=4")
     loop.train(ToyTask(longer), longer, tmp_path, extra={}, resume=True)
     assert checkpoints.load(tmp_path)["step"] == 4
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=4)
     # Copies: what `load` returns is read from the file as it is used, and the file is damaged under it here.
     whole = {name: value.clone() for name, value in checkpoints.load(tmp_path)["trained"].items()}
-    older, newest = checkpoints.checkpoints(tmp_path)
+    older, newest = checkpoints.saved_in(tmp_path)
     damage(newest)
     capfd.readouterr()
     assert checkpoints.load(tmp_path)["step"] == 2

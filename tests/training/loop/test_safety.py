@@ -71,15 +71,15 @@ def test_older_checkpoints_make_room_the_newest_does_not(small_disk: Path, capfd
     config = toy_config("steps=4", "save_every=1", "keep_checkpoints=3", "log_every=4")
     task = Filling(config, small_disk, {3: 2000})
     loop.train(task, config, small_disk / "run", extra={}, resume=False)
-    assert [path.stem for path in checkpoints.checkpoints(small_disk / "run")] == ["step-00000003", "step-00000004"]
+    assert [path.stem for path in checkpoints.saved_in(small_disk / "run")] == ["step-00000003", "step-00000004"]
     assert "could not be saved" not in capfd.readouterr().err and leftovers(small_disk / "run") == []
     before = (small_disk / "run" / checkpoints.FOLDER / "step-00000004.pt").read_bytes()
     longer = toy_config("steps=7", "save_every=1", "keep_checkpoints=1", "log_every=7")
     # One checkpoint is left: it must not make room for itself, and the run must say so at its end.
-    checkpoints.checkpoints(small_disk / "run")[0].unlink()
+    checkpoints.saved_in(small_disk / "run")[0].unlink()
     with pytest.raises(SaveError, match=r"step 7 could not be saved \(.*No space left.*make room and go on with --resume"):
         loop.train(Filling(longer, small_disk, {4: 2000}), longer, small_disk / "run", extra={}, resume=True)
-    assert [path.read_bytes() for path in checkpoints.checkpoints(small_disk / "run")] == [before]
+    assert [path.read_bytes() for path in checkpoints.saved_in(small_disk / "run")] == [before]
     assert leftovers(small_disk / "run") == []
 
 
@@ -101,7 +101,7 @@ def test_a_run_that_cannot_even_start_says_so(small_disk: Path) -> None:
 def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config("steps=3", "save_every=1")
     loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=1)
-    before = checkpoints.checkpoints(tmp_path)[0].read_bytes()
+    before = checkpoints.saved_in(tmp_path)[0].read_bytes()
 
     def broken_save(_state: object, file: Any) -> None:
         file.write(b"half")
@@ -110,7 +110,7 @@ def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, "save", broken_save)
     with pytest.raises(SaveError, match="step 3 could not be saved .*the device has gone"):
         loop.train(ToyTask(config), config, tmp_path, extra={}, resume=True)
-    assert [path.read_bytes() for path in checkpoints.checkpoints(tmp_path)] == [before] and leftovers(tmp_path) == []
+    assert [path.read_bytes() for path in checkpoints.saved_in(tmp_path)] == [before] and leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize(("factor", "poisoned"), [(float("nan"), "loss is nan"), (float("inf"), "loss is inf")])

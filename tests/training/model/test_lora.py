@@ -6,18 +6,18 @@ import pytest
 import torch
 from model_support import tiny
 
-from training.model.faithdiff import FaithDiffModel, build_model
+from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import base_unet, host_lora, lora_parameters, lora_state, merged_unet
 
 
-def predict(model: FaithDiffModel) -> torch.Tensor:
+def predict(model: FaithDiffComposite) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     noisy, lq = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(2, 3, 64, 64, generator=generator)
     with torch.no_grad():
         return model(noisy, torch.tensor([900, 20]), torch.full((2, 6), 64.0), lq)
 
 
-def open_lora(model: FaithDiffModel, size: float = 0.1) -> None:
+def open_lora(model: FaithDiffComposite, size: float = 0.1) -> None:
     """Random second factors in place of zeros."""
     generator = torch.Generator().manual_seed(2)
     for name, parameter in lora_parameters(model.unet).items():

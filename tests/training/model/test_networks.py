@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_support import tiny
 
-from training.model.faithdiff import FaithDiffModel, build_model
+from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.networks import NETWORKS, build_vae
 from training.model.shapes import fits, unet_widths, vae_widths
 
@@ -61,7 +61,7 @@ def test_starting_weights_depend_on_the_seed_alone() -> None:
     assert not torch.allclose(mine / mine[0], encoders / encoders[0]), "each part has a stream of its own"
 
 
-def gradients(model: FaithDiffModel) -> tuple[dict[str, torch.Tensor], int]:
+def gradients(model: FaithDiffComposite) -> tuple[dict[str, torch.Tensor], int]:
     """Of the mean prediction, and how many bytes autograd kept for them."""
     kept_bytes = 0
 

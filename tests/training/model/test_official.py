@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import by_rule
 
-from training.model.faithdiff import FaithDiffModel
+from training.model.faithdiff import FaithDiffComposite
 from training.weights.load_export import load_exported
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "data" / "official_vega.npz"
@@ -22,7 +22,7 @@ def official() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> FaithDiffModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> FaithDiffComposite:
     path = tmp_path_factory.mktemp("vega") / "FaithDiff.bin"
     torch.save(by_rule.released_by_rule(by_rule.VEGA_UNET), path)
     model = load_exported(path)
@@ -31,13 +31,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FaithDiffModel:
 
 
 @torch.no_grad()
-def test_features(model: FaithDiffModel, official: dict[str, torch.Tensor]) -> None:
+def test_features(model: FaithDiffComposite, official: dict[str, torch.Tensor]) -> None:
     features = model.encode_lq(by_rule.image_by_rule() * 2 - 1)
     assert (features - official["feat"]).abs().max() < 1e-3
 
 
 @torch.no_grad()
-def test_prediction(model: FaithDiffModel, official: dict[str, torch.Tensor]) -> None:
+def test_prediction(model: FaithDiffComposite, official: dict[str, torch.Tensor]) -> None:
     """As one training batch of two prompts: the same picture in both rows, as in the official guidance pair."""
     context, pooled = by_rule.input_by_rule("ctx", 2, 77, 2048), by_rule.input_by_rule("pooled", 2, 1280)
     noisy = by_rule.input_by_rule("x", 1, 4, 12, 16).expand(2, -1, -1, -1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.config.schema import TrainConfig
-from training.model.faithdiff import FaithDiffModel, build_model
+from training.model.faithdiff import FaithDiffComposite, build_model
 from training.optim.groups import Groups, only_train, trainable
 from training.optim.optimisers import FusedBackward, make_optimiser
 from training.optim.states import load_by_name, state_by_name
@@ -48,7 +48,7 @@ def plain(value: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def model() -> FaithDiffModel:
+def model() -> FaithDiffComposite:
     return build_model(config_of())
 
 
@@ -62,7 +62,7 @@ def model() -> FaithDiffModel:
     ],
 )
 def test_an_optimiser_holds_what_trains_and_nothing_else(
-    model: FaithDiffModel, settings: dict[str, Any], parts: dict[str, float]
+    model: FaithDiffComposite, settings: dict[str, Any], parts: dict[str, float]
 ) -> None:
     config = config_of(**settings)
     groups = trained_groups(model, config)

@@ -23,7 +23,7 @@ from training.study.baselines import noise_sigma
 from training.study.methods import Maker, Sampling, write_row
 from training.study.scores import recalls, unit_means
 from training.study.sets import HELD_OUT, SCALE, held_out_photos, photo_set
-from training.study.study import StudyInputs, StudyPlan, run_small_study
+from training.study.study import StudyInputs, StudyPlan, run_study
 from training.study.tables import claim, metric_table
 from training.weights.export import export
 
@@ -50,9 +50,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> StudyInputs:
 
 
 def run(inputs: StudyInputs, folder: Path) -> str:
-    page = run_small_study(
-        inputs, folder / "out", folder / "docs" / "study.md", rows=ROWS, seeds=SEEDS, settings=SETTINGS, plan=PLAN
-    )
+    page = run_study(inputs, folder / "out", folder / "docs" / "study.md", rows=ROWS, seeds=SEEDS, settings=SETTINGS, plan=PLAN)
     return page.read_text(encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from faithdiff_core.files.keymap import ldm_to_diffusers
 from training.common.weight_files import read_parts
 from training.config.schema import TrainConfig
-from training.model.faithdiff import FaithDiffModel, build_model
+from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import host_lora
 from training.weights.export import export
 from training.weights.load_export import load_exported, reference_noise
@@ -39,7 +39,7 @@ def run_of(folder: Path, config: TrainConfig, *, averaged: bool = True) -> tuple
     return write_run(folder / "run", config, model, ema=ema), model.state_dict() | ema
 
 
-def predict(model: FaithDiffModel) -> torch.Tensor:
+def predict(model: FaithDiffComposite) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     noisy, lq = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(2, 3, 64, 64, generator=generator)
     with torch.no_grad():

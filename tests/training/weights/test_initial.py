@@ -22,7 +22,7 @@ from model_support import (
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.common.weight_files import file_digest
 from training.config.sources import Sources
-from training.model.faithdiff import FaithDiffModel
+from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import NETWORKS, build_vae
 from training.weights.export import write_faithdiff
 from training.weights.initial import initial_model, load_vae
@@ -47,18 +47,18 @@ def vae() -> AutoencoderKL:
 
 
 @pytest.fixture(scope="module")
-def model() -> FaithDiffModel:
+def model() -> FaithDiffComposite:
     """Spatial, so that it has queries and keys, as the released file does."""
     return made_up_model(tiny(alignment_mode="spatial"), seed=1)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, model: FaithDiffModel, vae: AutoencoderKL) -> Path:
+def base(tmp_path_factory: pytest.TempPathFactory, model: FaithDiffComposite, vae: AutoencoderKL) -> Path:
     return write_diffusers_base(tmp_path_factory.mktemp("base") / "sdxl", model.unet, vae)
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory, model: FaithDiffModel) -> Path:
+def released(tmp_path_factory: pytest.TempPathFactory, model: FaithDiffComposite) -> Path:
     return write_released(tmp_path_factory.mktemp("released") / "FaithDiff.bin", model)
 
 
@@ -80,7 +80,7 @@ def is_silent(alignment: torch.nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["folder", "fp16 folder", "file"])
-def test_from_an_sdxl_base(kind: str, tmp_path: Path, model: FaithDiffModel, vae: AutoencoderKL) -> None:
+def test_from_an_sdxl_base(kind: str, tmp_path: Path, model: FaithDiffComposite, vae: AutoencoderKL) -> None:
     if kind == "file":
         path = write_checkpoint_file(tmp_path / "sdxl.safetensors", model.unet, vae)
         weights = path
@@ -97,7 +97,7 @@ def test_from_an_sdxl_base(kind: str, tmp_path: Path, model: FaithDiffModel, vae
     assert before == [{"file": weights.name, "sha256": file_digest(weights)}]
 
 
-def test_a_vae_of_its_own_overrides_the_bases(tmp_path: Path, base: Path, model: FaithDiffModel) -> None:
+def test_a_vae_of_its_own_overrides_the_bases(tmp_path: Path, base: Path, model: FaithDiffComposite) -> None:
     torch.manual_seed(9)
     other = build_vae(SPEC)
     folder = write_diffusers_base(tmp_path / "other", model.unet, other) / "vae"
@@ -108,7 +108,7 @@ def test_a_vae_of_its_own_overrides_the_bases(tmp_path: Path, base: Path, model:
 
 
 @pytest.mark.parametrize("kind", ["released", "full"])
-def test_from_a_faithdiff_file(kind: str, released: Path, model: FaithDiffModel, tmp_path: Path) -> None:
+def test_from_a_faithdiff_file(kind: str, released: Path, model: FaithDiffComposite, tmp_path: Path) -> None:
     path = released
     if kind == "full":
         path = tmp_path / "full.safetensors"
@@ -126,7 +126,7 @@ def test_from_a_faithdiff_file(kind: str, released: Path, model: FaithDiffModel,
     assert before == ([file] if kind == "released" else [{"recipe": "old", "steps": 3, "seed": 0}, file])
 
 
-def test_from_an_adapter_and_a_base(base: Path, model: FaithDiffModel, tmp_path: Path) -> None:
+def test_from_an_adapter_and_a_base(base: Path, model: FaithDiffComposite, tmp_path: Path) -> None:
     path = tmp_path / "adapter.safetensors"
     config = tiny(alignment_mode="spatial")
     other = made_up_model(config, seed=5)
@@ -158,7 +158,7 @@ def test_from_a_run(stage: str, averaged: bool, tmp_path: Path, base: Path, vae:
         assert same(started.lq_encoder, part_of(weights, "lq_encoder")) and same(started.alignment, part_of(weights, "alignment"))
 
 
-def test_a_prior_may_start_from_nothing_or_from_a_base(base: Path, model: FaithDiffModel) -> None:
+def test_a_prior_may_start_from_nothing_or_from_a_base(base: Path, model: FaithDiffComposite) -> None:
     started, before = initial_model(tiny(stage="prior"), sources())
     assert before == [] and not started.use_alignment and started.unet.conv_in.weight.any()
     assert same(initial_model(tiny(stage="prior"), sources(base=base))[0].unet, model.unet)
@@ -170,7 +170,7 @@ def test_types_are_as_configured(base: Path) -> None:
     assert {p.dtype for p in started.lq_encoder.parameters()} == {torch.float32}
 
 
-def test_nothing_stays_mapped(tmp_path: Path, model: FaithDiffModel, vae: AutoencoderKL) -> None:
+def test_nothing_stays_mapped(tmp_path: Path, model: FaithDiffComposite, vae: AutoencoderKL) -> None:
     """A file that somebody writes over must not change a run that started from it."""
     base = write_diffusers_base(tmp_path / "sdxl", model.unet, vae)
     started, _ = initial_model(tiny(stage="align"), sources(base=base))
@@ -182,7 +182,7 @@ def test_nothing_stays_mapped(tmp_path: Path, model: FaithDiffModel, vae: Autoen
     assert same(started.lq_encoder, {name: encoder[name] for name in started.lq_encoder.state_dict()})
 
 
-def test_modes(released: Path, model: FaithDiffModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_modes(released: Path, model: FaithDiffComposite, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Queries and keys of a pointwise file are taken where there are some; a spatial file's values alone would be wrong."""
     started, _ = initial_model(tiny(alignment_mode="spatial"), sources(init=released))
     assert same(started.alignment, model.alignment)
@@ -220,7 +220,7 @@ def test_lora_goes_on_where_it_is_the_same_and_is_merged_where_not(tmp_path: Pat
 
 
 def test_what_does_not_fit_is_refused(
-    tmp_path: Path, base: Path, released: Path, model: FaithDiffModel, vae: AutoencoderKL
+    tmp_path: Path, base: Path, released: Path, model: FaithDiffComposite, vae: AutoencoderKL
 ) -> None:
     run = write_run(tmp_path / "run", tiny(), made_up_model(tiny()))
     v_prediction = write_diffusers_base(tmp_path / "v", model.unet, vae)
