@@ -26,8 +26,9 @@ from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent  # noqa: E
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix  # noqa: E402
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ  # noqa: E402
 from comfyui_faithdiff.nodes.load_model import load  # noqa: E402
-from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt, load_nano_vae  # noqa: E402
-from comfyui_faithdiff.nodes.weights_file import read_weights  # noqa: E402
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt  # noqa: E402
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae  # noqa: E402
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights  # noqa: E402
 from kornia.metrics import ssim  # noqa: E402
 from PIL import Image  # noqa: E402
 

@@ -83,7 +83,7 @@ def measured(size: str, side_px: int, device: str) -> dict[str, Any]:
     from comfyui_faithdiff.faithdiff_core.geometry import LATENT_CELL_PX, Size
     from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
     from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
-    from comfyui_faithdiff.nodes.tiles_run import TileSettings
+    from comfyui_faithdiff.nodes.tiles.run import TileSettings
     from support import tiny
 
     made = made_up.made_up(size)

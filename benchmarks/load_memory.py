@@ -111,8 +111,8 @@ def write_files(folder: str, size: str, dtype_name: str) -> None:
     """The same made-up weights in the released layout, pickled, and in our full one."""
     import made_up
     import torch
-    from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, assemble_released
-    from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
+    from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_full, assemble_released
+    from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 
     dtype = {"fp16": torch.float16, "fp32": torch.float32}[dtype_name]
     parts = made_up.parts_of(made_up.SIZES[size])

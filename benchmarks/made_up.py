@@ -9,13 +9,13 @@ import comfy.model_patcher
 import torch
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes, config_of, unet_sizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import FaithDiffParts
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import FaithDiffParts
+from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.geometry import LATENT_CELL_PX, Size
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-from comfyui_faithdiff.nodes.bundle import FaithDiffFeatures, FaithDiffModel, build_model
-from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
+from comfyui_faithdiff.nodes.seam.bundle import FaithDiffFeatures, FaithDiffModel, build_model
+from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 from support import by_rule, tiny
 
 
@@ -42,7 +42,7 @@ _LARGE = {
 _NANO_CHANNELS = 64
 _RELEASED: dict[str, Any] = {"encoder": LQEncoderSizes(), "alignment": AlignmentSizes()}
 SIZES = {
-    # training/networks.py's nano net, but for the norm groups, which cost nothing
+    # training/model/networks.py's nano net, but for the norm groups, which cost nothing
     "nano": Widths(
         unet={**tiny.UNET_CONFIG, "context_dim": 64, "adm_in_channels": 64 + 6 * 256},
         diffusers={

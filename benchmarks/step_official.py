@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import comfy.model_management as mm
 import made_up
 import torch
-from comfyui_faithdiff.faithdiff_core.checkpoint import FaithDiffParts, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import FaithDiffParts, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.keymap import ldm_to_diffusers
+from comfyui_faithdiff.faithdiff_core.files.metadata import RELEASED_TARGET_SIZE_PX, FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.geometry import LATENT_CELL_PX
-from comfyui_faithdiff.faithdiff_core.keymap import ldm_to_diffusers
-from comfyui_faithdiff.faithdiff_core.metadata import RELEASED_TARGET_SIZE_PX, FaithDiffMetadata
-from comfyui_faithdiff.nodes.bundle import FaithDiffFeatures
+from comfyui_faithdiff.nodes.seam.bundle import FaithDiffFeatures
 from host_process import clock
 from predictions import CFG, TIMESTEP, Predict, noisy, together
 from rows import Options, Row, Seconds, Skipped, compared, in_turn

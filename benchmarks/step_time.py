@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import comfy.model_patcher
 import made_up
 from comfyui_faithdiff.faithdiff_core.geometry import LATENT_CELL_PX
-from comfyui_faithdiff.nodes.tiles import with_tiles
-from comfyui_faithdiff.nodes.tiles_run import TileSettings
+from comfyui_faithdiff.nodes.tiles.run import TileSettings
+from comfyui_faithdiff.nodes.tiles.wrapper import with_tiles
 from host_process import clock
 from predictions import Predict, noisy, together
 from rows import Options, Row, Seconds, compared, in_turn

@@ -1,4 +1,4 @@
-"""What a training step really takes on a CPU, beside what `training.memory.estimate` says, on made-up weights and batches.
+"""What a training step really takes on a CPU, beside what `training.stages.memory.estimate` says, on made-up weights and batches.
 
 The trainer's own loop runs three optimiser steps, twice, each time in a process of its own:
 * allocator: the largest sum of bytes that torch's allocator had given out, from the profiler's record of every allocation;
@@ -28,11 +28,12 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from training import loop, memory  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
-from training.diffusion_task import DiffusionTask  # noqa: E402
-from training.model import build_model  # noqa: E402
-from training.settings_text import override  # noqa: E402
+from training.config.overrides import override  # noqa: E402
+from training.config.schema import TrainConfig  # noqa: E402
+from training.loop import loop  # noqa: E402
+from training.model.faithdiff import build_model  # noqa: E402
+from training.stages import memory  # noqa: E402
+from training.tasks.diffusion import DiffusionTask  # noqa: E402
 
 STEPS = 3
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}

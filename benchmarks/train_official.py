@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from faithdiff_core.lq_encoder import LQEncoder
-from training.networks import CONTEXT_TOKENS, NetworkSpec
+from training.model.networks import CONTEXT_TOKENS, NetworkSpec
 
 
 @dataclass(frozen=True, kw_only=True)

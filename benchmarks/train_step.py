@@ -20,12 +20,12 @@ import torch  # noqa: E402
 from rows import Row, compared  # noqa: E402
 from train_official import OFFICIAL, OURS, TEXT_SIZES, Habits, TextEncoders, checkpointed_levels  # noqa: E402
 
-from training.config import TrainConfig  # noqa: E402
-from training.diffusion_task import DiffusionTask  # noqa: E402
-from training.ema import EMA  # noqa: E402
-from training.groups import trainable  # noqa: E402
-from training.model import build_model  # noqa: E402
-from training.optimisers import make_optimiser  # noqa: E402
+from training.config.schema import TrainConfig  # noqa: E402
+from training.model.faithdiff import build_model  # noqa: E402
+from training.optim.ema import EMA  # noqa: E402
+from training.optim.groups import trainable  # noqa: E402
+from training.optim.optimisers import make_optimiser  # noqa: E402
+from training.tasks.diffusion import DiffusionTask  # noqa: E402
 
 WAYS = {
     "align": {

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 
-from .checks import MOST_LETTERS, shown
+from .files.checks import MOST_LETTERS, shown
 
 State = Mapping[str, torch.Tensor]
 

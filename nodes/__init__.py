@@ -7,13 +7,15 @@ from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
-from .nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
-from .plan_node import FaithDiffPlan
+from .load_nano_vae import FaithDiffLoadNanoVAE
+from .no_prompt import FaithDiffNoPrompt
+from .plan import FaithDiffPlan
 from .prompt import FaithDiffPrompt
-from .prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
 from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
+from .split_tiles import FaithDiffSplitTiles
 from .tile_model import FaithDiffTileModel
+from .tile_prompts import FaithDiffTilePrompts
 from .upscale import FaithDiffUpscale
 
 __all__ = ["FaithDiffExtension", "comfy_entrypoint"]

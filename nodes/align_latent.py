@@ -8,11 +8,11 @@ import comfy.model_patcher
 import torch
 from comfy_api.latest import io
 
-from .alignment_hook import AlignmentState, attach, detach, mask_to_cells
-from .bundle import FaithDiffFeatures, check_size
-from .inputs import FROM_A_VAE, checked
-from .types import CATEGORY, FaithDiffFeaturesType
-from .unet_loader import model_channels, require_sdxl
+from .alignment.hook import AlignmentState, attach, detach, mask_to_cells
+from .seam.bundle import FaithDiffFeatures, check_size
+from .seam.inputs import FROM_A_VAE, checked
+from .seam.types import CATEGORY, FaithDiffFeaturesType
+from .seam.unet_loader import model_channels, require_sdxl
 
 
 class FaithDiffAlignLatent(io.ComfyNode):

@@ -8,15 +8,15 @@ import comfy.model_patcher
 import comfy.sd
 from comfy_api.latest import io
 
-from .alignment_hook import detach
-from .alignment_patch import KEY as ALIGNMENT_KEY
-from .attribution_hook import Attribution
-from .attribution_picture import WordRun, show
-from .attribution_words import PromptWords, prompt_words, require_prompt
-from .inputs import checked
+from .alignment.hook import detach
+from .alignment.patch import KEY as ALIGNMENT_KEY
+from .attribution_maps.hook import Attribution
+from .attribution_maps.picture import WordRun, show
+from .attribution_maps.words import PromptWords, prompt_words, require_prompt
 from .sampler import NOISE_MODES, FaithDiffSampler
-from .types import CATEGORY
-from .unet_loader import require_sdxl
+from .seam.inputs import checked
+from .seam.types import CATEGORY
+from .seam.unet_loader import require_sdxl
 
 
 class FaithDiffAttribution(io.ComfyNode):

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..faithdiff_core.color_fix import METHODS, fix_colors
 from ..faithdiff_core.geometry import Size, crop_to, padded_size_px
-from .inputs import FROM_A_VAE, checked
-from .types import CATEGORY
+from .seam.inputs import FROM_A_VAE, checked
+from .seam.types import CATEGORY
 
 
 class FaithDiffColorFix(io.ComfyNode):

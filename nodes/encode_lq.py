@@ -9,10 +9,10 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells, padded_size_px
-from .bundle import FaithDiffFeatures, FaithDiffModel
-from .encode_tiled import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
-from .inputs import checked
-from .types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
+from .seam.bundle import FaithDiffFeatures, FaithDiffModel
+from .seam.encode import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
+from .seam.inputs import checked
+from .seam.types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
 
 PROGRESS_PER_IMAGE = 1000
 

@@ -8,13 +8,13 @@ import os
 import comfy.model_patcher
 from comfy_api.latest import io
 
-from ..faithdiff_core.checkpoint import split_state_dict
-from . import folders
-from .bundle import FaithDiffModel, build_model
-from .inputs import checked
-from .types import CATEGORY, FaithDiffModelType
-from .unet_loader import WEIGHT_DTYPES, load_unet, model_channels, require_sdxl
-from .weights_file import read_weights
+from ..faithdiff_core.files.checkpoint import split_state_dict
+from .seam import folders
+from .seam.bundle import FaithDiffModel, build_model
+from .seam.inputs import checked
+from .seam.types import CATEGORY, FaithDiffModelType
+from .seam.unet_loader import WEIGHT_DTYPES, load_unet, model_channels, require_sdxl
+from .seam.weights_file import read_weights
 
 
 class FaithDiffLoadModel(io.ComfyNode):

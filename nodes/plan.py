@@ -1,114 +1,98 @@
-"""What sampling in tiles will do, before it is done: tiles, UNet calls, memory and time. Nothing is loaded for it."""
+"""Plan: what FaithDiff Sampler will do with an image, before it does it."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import comfy.model_patcher
+import comfy.sample
 import torch
+from comfy_api.latest import io, ui
 
-from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
-from .alignment_patch import KEY as ALIGNMENT_KEY
-from .alignment_patch import AlignmentState
-from .bundle import check_size
-from .plan_memory import MemoryPlan, free_bytes_in_run, memory_plan
-from .plan_time import TimeEstimate, estimate
-from .tiles_run import TileSettings, units_that_fit
-from .unet_loader import require_sdxl
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One run of a sampler that predicts once a step, with one prompt on each side.
-
-    Attributes:
-        image_px: size of an image; images: how many.
-        rows, columns: tiles of an image down and across.
-        tile_px: size of a tile; is_whole: whether tile_size 0 was asked for.
-        overlap_down_frac, overlap_across_frac: what neighbours share on average; None where there is one tile.
-        units_in_call: tiles in the largest UNet call.
-        calls_in_step: UNet calls of one step.
-        prompts: 1 at CFG 1, else 2.
-        time: None where no run of this network was measured.
-    """
-
-    image_px: Size
-    images: int
-    rows: int
-    columns: int
-    tile_px: Size
-    is_whole: bool
-    overlap_down_frac: float | None
-    overlap_across_frac: float | None
-    units_in_call: int
-    calls_in_step: int
-    steps: int
-    prompts: int
-    memory: MemoryPlan
-    time: TimeEstimate | None
-
-    @property
-    def tiles(self) -> int:
-        """Of all images."""
-        return self.rows * self.columns * self.images
-
-    @property
-    def calls(self) -> int:
-        return self.calls_in_step * self.steps
+from ..faithdiff_core.geometry import LATENT_CELL_PX
+from .alignment.hook import detach
+from .no_prompt import FaithDiffNoPrompt
+from .planning.plan import Plan, plan
+from .planning.text import plan_lines
+from .seam.inputs import checked
+from .seam.types import CATEGORY
+from .tiles.clock import shapes_known
+from .tiles.inputs import tile_inputs
+from .tiles.run import LATENT_CHANNELS, TileSettings
+from .tiles.wrapper import with_tiles
 
 
-def plan(
-    model: comfy.model_patcher.ModelPatcher, samples: torch.Tensor, *, steps: int, cfg: float, settings: TileSettings
-) -> Plan:
-    """The plan for a latent (B, C, H, W).
+class FaithDiffPlan(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaithDiffPlan",
+            display_name="Plan",
+            category=CATEGORY,
+            description="Says how many tiles and UNet calls an image will take, and about how much memory and time, without "
+            "sampling.",
+            search_aliases=["estimate", "memory", "tiles", "faithdiff"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Align Latent, or any SDXL MODEL."),
+                io.Latent.Input("latent_image", tooltip="The latent that will be sampled."),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps, as in FaithDiff Sampler."),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="As in FaithDiff Sampler; 1 takes one prompt instead of two.",
+                ),
+                *tile_inputs(),
+                io.Boolean.Input(
+                    "measure",
+                    default=False,
+                    advanced=True,
+                    tooltip="Where no run has been timed yet: loads the MODEL and times a UNet call. Otherwise loads nothing.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="plan", tooltip="The plan in a few lines, as the node shows it."),
+                io.Int.Output(display_name="tiles", tooltip="Tiles of all images together."),
+            ],
+            is_output_node=True,
+        )
 
-    Raises:
-        ValueError: not an SDXL MODEL; not one latent of an image; not the latent that an aligned MODEL was made for.
-    """
-    require_sdxl(model, "model")
-    state: AlignmentState | None = model.get_attachment(ALIGNMENT_KEY)
-    if state is not None:
-        check_size(state.features, samples)
-    if getattr(samples, "is_nested", False) or samples.ndim != 4:
-        got = "several latents in one" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
-        raise ValueError(f"expected a latent of images (batch, 4, height, width), got {got}; use one made for SDXL")
-    size, images = Size(*samples.shape[-2:]), samples.shape[0]
-    boxes = settings.grid(size, settings.tile_lat)
-    rows, columns = len({box.top for box in boxes}), len({box.left for box in boxes})
-    tile = boxes[0]
-    units, prompts = len(boxes) * images, _prompts(model, cfg)
-    calls_in_step = -(-units // _most_in_call(model, settings, prompts, tile))
-    units_in_call = -(-units // calls_in_step)
-    memory = memory_plan(model, samples.shape, tile, units=units, units_in_call=units_in_call, prompts=prompts)
-    tile_size = Size(tile.height, tile.width)
-    return Plan(
-        image_px=Size(*(side * LATENT_CELL_PX for side in size)) if state is None else state.features.size_px,
-        images=images,
-        rows=rows,
-        columns=columns,
-        tile_px=Size(*(side * LATENT_CELL_PX for side in tile_size)),
-        is_whole=not settings.tile_lat,
-        overlap_down_frac=_overlap_frac(rows, tile.height, size.height),
-        overlap_across_frac=_overlap_frac(columns, tile.width, size.width),
-        units_in_call=units_in_call,
-        calls_in_step=calls_in_step,
-        steps=steps,
-        prompts=prompts,
-        memory=memory,
-        time=estimate(model, tile_size, rows_in_call=units_in_call * prompts, rows=units * prompts * steps),
+    @classmethod
+    @checked
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        latent_image: dict,
+        steps: int,
+        cfg: float,
+        tile_size: int,
+        tile_overlap: float,
+        tile_batch: int,
+        measure: bool,
+    ) -> io.NodeOutput:
+        settings = TileSettings(tile_size_px=tile_size, tile_overlap_frac=tile_overlap, tile_batch=tile_batch)
+        found = plan(model, latent_image["samples"], steps=steps, cfg=cfg, settings=settings)
+        if measure and found.time is None:
+            time_calls(model, found, cfg)
+            found = plan(model, latent_image["samples"], steps=steps, cfg=cfg, settings=settings)
+        text = "\n".join(plan_lines(found))
+        return io.NodeOutput(text, found.tiles, ui=ui.PreviewText(text))
+
+    @classmethod
+    def fingerprint_inputs(cls, **_inputs: object) -> int:
+        """A tile size that was timed for the first time changes the plan. Later runs of it do not: what hangs on this node's
+        outputs would run again after each."""
+        return shapes_known()
+
+
+def time_calls(model: comfy.model_patcher.ModelPatcher, planned: Plan, cfg: float) -> None:
+    """Samples two steps of the plan's largest call on zeros, whose time is then remembered like any run's; the first step is
+    for warming up. Without the alignment, which is 1 % of the work: its features are those of the image."""
+    size = [side // LATENT_CELL_PX for side in planned.tile_px]
+    zeros_BCHW = torch.zeros(planned.units_in_call, LATENT_CHANNELS, *size)
+    whole = TileSettings(tile_size_px=0, tile_overlap_frac=0.0, tile_batch=planned.units_in_call)
+    (prompt,) = FaithDiffNoPrompt.execute(model).args
+    comfy.sample.sample(
+        with_tiles(detach(model), whole), zeros_BCHW, 2, cfg, "euler", "simple", prompt, prompt, zeros_BCHW, disable_pbar=True
     )
-
-
-def _most_in_call(model: comfy.model_patcher.ModelPatcher, settings: TileSettings, prompts: int, tile: Box) -> int:
-    return settings.tile_batch or units_that_fit(model.model, prompts, tile, model.load_device, free_bytes_in_run(model))
-
-
-def _prompts(model: comfy.model_patcher.ModelPatcher, cfg: float) -> int:
-    """By the host's own rule (H comfy/samplers.py, sampling_function)."""
-    leaves_one_out = math.isclose(cfg, 1.0) and not model.model_options.get("disable_cfg1_optimization", False)
-    return 1 if leaves_one_out else 2
-
-
-def _overlap_frac(tiles: int, tile_lat: int, side_lat: int) -> float | None:
-    return None if tiles == 1 else (tiles * tile_lat - side_lat) / ((tiles - 1) * tile_lat)

@@ -8,8 +8,9 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..faithdiff_core.captions import trim_caption
-from .inputs import checked
-from .types import CATEGORY
+from .seam.clip import encode
+from .seam.inputs import checked
+from .seam.types import CATEGORY
 
 # How LLaVA and other captioners begin; the training rule drops as many words (official Realesrgan_offline_dataset.py:157-164).
 LEAD_IN = re.compile(r"\s*(the|this)\s+(image|picture|photo|photograph)\s+\S+\s", re.IGNORECASE)
@@ -17,7 +18,6 @@ LEAD_IN_WORDS = 3
 # The release adds none (official test.py:127-128). These stand in its trainer as the alternative to a caption
 # (train_SDXL_stage_2.py:174, in a comment).
 QUALITY_WORDS = "Best quality, high quality."
-SDXL_ENCODERS = {"l", "g"}
 
 
 def caption_inputs() -> list[io.Input]:
@@ -81,20 +81,3 @@ def prompt_text(caption: str, *, trim: bool, add_quality: bool) -> str:
     if trim:
         text = trim_caption(text, skip_words=LEAD_IN_WORDS if LEAD_IN.match(text) else 0)
     return f"{text} {QUALITY_WORDS}".strip() if add_quality else text
-
-
-def encode(clip: comfy.sd.CLIP | None, text: str) -> list:
-    """The host's CONDITIONING of a text, as its CLIP Text Encode makes it.
-
-    Raises:
-        ValueError: no CLIP, or not the pair of SDXL.
-    """
-    if clip is None:
-        raise ValueError("expected SDXL's CLIP, got none: the checkpoint holds no text encoders; load them with DualCLIPLoader")
-    tokens = clip.tokenize(text)
-    if set(tokens) != SDXL_ENCODERS:
-        raise ValueError(
-            f"expected SDXL's CLIP with its two text encoders (g, l), got one with {', '.join(sorted(tokens))}; take the CLIP of "
-            "an SDXL checkpoint"
-        )
-    return clip.encode_from_tokens_scheduled(tokens)

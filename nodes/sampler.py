@@ -11,14 +11,14 @@ import torch
 from comfy_api.latest import io
 from nodes import common_ksampler  # the host's
 
-from .inputs import check_prompt, checked
-from .plan import plan
-from .plan_text import plan_lines
-from .tile_model import tile_inputs
-from .tiles import with_tiles
-from .tiles_precision import NOT_FINITE
-from .tiles_run import TileSettings
-from .types import CATEGORY
+from .planning.plan import plan
+from .planning.text import plan_lines
+from .seam.inputs import check_prompt, checked
+from .seam.types import CATEGORY
+from .tiles.inputs import tile_inputs
+from .tiles.precision import NOT_FINITE
+from .tiles.run import TileSettings
+from .tiles.wrapper import with_tiles
 
 NOISE_MODES = ("per image", "shared")
 

@@ -5,41 +5,11 @@ from __future__ import annotations
 import comfy.model_patcher
 from comfy_api.latest import io
 
-from .inputs import checked
-from .tiles import with_tiles
-from .tiles_run import TileSettings
-from .types import CATEGORY
-
-
-def tile_inputs() -> list[io.Input]:
-    """The three inputs about tiles, the same wherever images are sampled."""
-    return [
-        io.Int.Input(
-            "tile_size",
-            default=1024,
-            min=0,
-            max=16384,
-            step=64,
-            tooltip="Side of a tile in pixels; 0 samples the whole image at once. The release uses 1024, SDXL's own size.",
-        ),
-        io.Float.Input(
-            "tile_overlap",
-            default=0.5,
-            min=0.0,
-            max=0.95,
-            step=0.05,
-            advanced=True,
-            tooltip="Part of a tile that it shares with the next one; the release uses 0.5. Less is faster and may show seams.",
-        ),
-        io.Int.Input(
-            "tile_batch",
-            default=0,
-            min=0,
-            max=64,
-            advanced=True,
-            tooltip="Tiles per UNet call; 0 takes as many as fit. The picture does not depend on it.",
-        ),
-    ]
+from .seam.inputs import checked
+from .seam.types import CATEGORY
+from .tiles.inputs import tile_inputs
+from .tiles.run import TileSettings
+from .tiles.wrapper import with_tiles
 
 
 class FaithDiffTileModel(io.ComfyNode):

@@ -11,9 +11,9 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import Size
-from .inputs import FROM_A_VAE, checked
-from .types import CATEGORY
-from .upscale_lanczos import lanczos
+from .seam.inputs import FROM_A_VAE, checked
+from .seam.lanczos import lanczos
+from .seam.types import CATEGORY
 
 MOST_SIDE_PX = 16384  # the host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)
 MEGAPIXEL = 1024 * 1024  # as the host counts (H comfy_extras/nodes_post_processing.py, ImageScaleToTotalPixels)

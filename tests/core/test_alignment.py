@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule, quick_gelu
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import alignment_state_for
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import alignment_state_for
 from support.compare import CHANGED, ONE_MODULE, assert_close, relative_difference
 from support.tiny import random_weights
 

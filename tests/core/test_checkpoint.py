@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core import checkpoint as ck
-from comfyui_faithdiff.faithdiff_core import checks
 from comfyui_faithdiff.faithdiff_core.architecture import alignment_sizes, lq_encoder_sizes, unet_sizes
-from comfyui_faithdiff.faithdiff_core.keymap import diffusers_to_ldm, ldm_to_diffusers
-from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata, parse_metadata
-from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
+from comfyui_faithdiff.faithdiff_core.files import checkpoint as ck
+from comfyui_faithdiff.faithdiff_core.files import checks
+from comfyui_faithdiff.faithdiff_core.files.keymap import diffusers_to_ldm, ldm_to_diffusers
+from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata, parse_metadata
+from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support import by_rule, tiny
@@ -201,7 +201,8 @@ def test_writing_is_all_or_nothing(tmp_path, parts, monkeypatch):
     (tmp_path / "any").unlink()
     before = path.read_bytes()
     monkeypatch.setattr(
-        "comfyui_faithdiff.faithdiff_core.storage.os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left"))
+        "comfyui_faithdiff.faithdiff_core.files.storage.os.replace",
+        lambda *a: (_ for _ in ()).throw(OSError(28, "No space left")),
     )
     with pytest.raises(OSError, match="No space"):
         write_safetensors(path, {"a": torch.zeros(1)}, {})

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core import checkpoint as ck
-from comfyui_faithdiff.faithdiff_core import checks
 from comfyui_faithdiff.faithdiff_core.architecture import alignment_sizes, lq_encoder_sizes, unet_sizes
-from comfyui_faithdiff.faithdiff_core.keymap import ldm_to_diffusers
+from comfyui_faithdiff.faithdiff_core.files import checkpoint as ck
+from comfyui_faithdiff.faithdiff_core.files import checks
+from comfyui_faithdiff.faithdiff_core.files.keymap import ldm_to_diffusers
 from support import tiny
 
 SCALAR, ONE = torch.zeros(()), torch.zeros(1)

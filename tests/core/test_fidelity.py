@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core import fidelity_map, fidelity_ssim
-from comfyui_faithdiff.faithdiff_core.fidelity import COARSE, color_drift, compared_size, consistency
-from comfyui_faithdiff.faithdiff_core.fidelity_color import ciede2000, lab_of_srgb
-from comfyui_faithdiff.faithdiff_core.fidelity_map import colors, draw
-from comfyui_faithdiff.faithdiff_core.fidelity_seams import find_seams, seam_map
-from comfyui_faithdiff.faithdiff_core.fidelity_ssim import psnr_db, ssim, ssim_strips
+from comfyui_faithdiff.faithdiff_core.fidelity import heat_map
+from comfyui_faithdiff.faithdiff_core.fidelity import ssim as fidelity_ssim
+from comfyui_faithdiff.faithdiff_core.fidelity.color import ciede2000, lab_of_srgb
+from comfyui_faithdiff.faithdiff_core.fidelity.consistency import COARSE, color_drift, compared_size, consistency
+from comfyui_faithdiff.faithdiff_core.fidelity.heat_map import colors, draw
+from comfyui_faithdiff.faithdiff_core.fidelity.seams import find_seams, seam_map
+from comfyui_faithdiff.faithdiff_core.fidelity.ssim import psnr_db, ssim, ssim_strips
 from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.faithdiff_core.tiling import tile_boxes
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -188,16 +189,16 @@ def test_lightness_rises_with_the_number():
     lightness = lab_of_srgb(colors().double().T)[0]
     steps = lightness.diff()
     assert (steps > 0).all() and lightness[0] < 20 and lightness[-1] > 85
-    points = lightness[:: (fidelity_map.COLORS - 1) // (len(fidelity_map.POINTS) - 1)].diff()
+    points = lightness[:: (heat_map.COLORS - 1) // (len(heat_map.POINTS) - 1)].diff()
     assert points.max() < 1.3 * points.min()
 
 
 def test_a_map_is_drawn_over_grey(monkeypatch):
-    monkeypatch.setattr(fidelity_map, "STRIP_ROWS", 7)
+    monkeypatch.setattr(heat_map, "STRIP_ROWS", 7)
     numbers = torch.linspace(-1, 2, 40).expand(30, -1)
     out = torch.empty(30, 40, 3)
     draw(numbers, torch.full((3, 30, 40), 0.5), out)
-    share = fidelity_map.COLOR_SHARE
+    share = heat_map.COLOR_SHARE
     for column, color in ((0, colors()[0]), (-1, colors()[-1])):
         assert_close(out[:, column], (share * color + (1 - share) * 0.5).expand(30, -1), ONE_MODULE)
     assert out.min() >= 0 and out.max() <= 1

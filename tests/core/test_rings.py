@@ -1,8 +1,11 @@
-"""The three rings: who may import what. Read off the sources, so that a lazy import inside a function counts, too."""
+"""The three rings and the rooms inside them: who may import what. Read off the sources, so that a lazy import inside a function
+counts, too."""
 
 from __future__ import annotations
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,48 @@ ALLOWED = {
     "faithdiff_core": {"torch", "numpy", "safetensors"},
     "nodes": {"torch", "numpy"} | HOST,
 }
+
+ROOMS = {
+    "faithdiff_core": {
+        ".": "files",
+        "files": "",
+        "fidelity": ".",
+        "tiled_encoder": ".",
+    },
+    "nodes": {
+        ".": "alignment attribution_maps planning reporting seam tiles",  # one file a node
+        "seam": "",
+        "alignment": "seam",
+        "attribution_maps": "seam",
+        "tiles": "alignment seam",
+        "planning": "alignment seam tiles",
+        "reporting": "tiles",
+    },
+    "training": {
+        ".": "commands common",  # cli.py, __main__.py
+        "common": "",
+        "config": "common",
+        "data": "common",
+        "degradation": "common",
+        "folder": "common",
+        "metrics": "common",
+        "reading": "common",
+        "model": "common config",
+        "batches": "common config data model",
+        "optim": "common config",
+        "loop": "common config optim",
+        "tasks": "batches common config data degradation loop metrics model optim",
+        "weights": "batches common config loop model",
+        "stages": "batches common config data loop model optim tasks weights",
+        "evaluate": "common metrics reading",
+        "study": "common config data degradation evaluate model reading stages tasks weights",
+        "commands": "common config data degradation evaluate folder metrics model reading stages study weights",
+    },
+}
+"""Room -> the other rooms of its ring that its files import; "." is what lies at the ring's top."""
+WORD_START = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+MIN_FILES, MAX_FILES = 3, 11
+"""In a room, its `__init__` not counted. A room with more than these is two rooms."""
 
 
 def imports(path: Path):
@@ -85,3 +130,72 @@ def test_nodes_leave_devices_and_gradients_to_the_host():
             assert text.isascii(), f"{path}: sources are ASCII, for consoles that are not UTF-8"
             for word in forbidden:
                 assert word not in text, f"{path}: {word}"
+
+
+def room_of(ring: str, parts: tuple[str, ...]) -> str:
+    """The room that a file (its path below the ring, split) or a module (its dotted name there, split) lies in."""
+    return parts[0] if (ROOT / ring / parts[0]).is_dir() else "."
+
+
+def inner_imports(ring: str, path: Path):
+    """(line, what is imported from, split, without the ring's name) of every import of the same ring."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module = tuple((node.module or "").split(".")) if node.module else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            targets = [(*base, *module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            targets = [tuple(alias.name.split(".")) for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            if target[0] == ring and len(target) > 1 and (ring != "nodes" or not isinstance(node, ast.Import)):
+                yield node.lineno, target[1:]
+
+
+@pytest.mark.parametrize("ring", ROOMS)
+def test_rooms_import_what_the_table_says_and_nothing_else(ring: str) -> None:
+    found: dict[str, set[str]] = {room: set() for room in ROOMS[ring]}
+    for path in sources(ring):
+        here = room_of(ring, path.relative_to(ROOT / ring).parts)
+        assert here in found, f"{path}: the table has no room {here}"
+        for line, target in inner_imports(ring, path):
+            there = room_of(ring, target)
+            if there != here:
+                assert there in ROOMS[ring][here].split(), f"{path}:{line}: {here} must not import {there}"
+                found[here].add(there)
+    assert {room: " ".join(sorted(others)) for room, others in found.items()} == ROOMS[ring], "an edge that nothing uses"
+
+
+@pytest.mark.parametrize("ring", ROOMS)
+def test_no_circle_between_rooms(ring: str) -> None:
+    assert list(TopologicalSorter({room: others.split() for room, others in ROOMS[ring].items()}).static_order())
+
+
+@pytest.mark.parametrize("ring", ROOMS)
+def test_a_room_has_a_few_files_and_one_sentence(ring: str) -> None:
+    for room in set(ROOMS[ring]) - {"."}:
+        folder = ROOT / ring / room
+        count = len(list(folder.glob("*.py"))) - 1
+        assert MIN_FILES <= count <= MAX_FILES, f"{folder}: {count} files"
+        assert not [path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"], f"{folder} has rooms"
+        body = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+        assert len(body) == 1 and isinstance(body[0], ast.Expr), f"{folder}: __init__ is a docstring and no code"
+
+
+def test_a_file_at_the_top_of_nodes_is_one_node() -> None:
+    for path in (ROOT / "nodes").glob("*.py"):
+        classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+        names = [WORD_START.sub("_", node.name.removeprefix("FaithDiff")).lower() for node in classes]
+        assert path.name == "__init__.py" or names == [path.stem], f"{path}: {names}"
+
+
+def test_only_commands_print_and_know_argparse() -> None:
+    for path in sources("training"):
+        if path.relative_to(ROOT / "training").parts[0] in ("commands", "cli.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert "argparse" not in {module for _, module in imports(path)}, f"{path}: argparse belongs to commands"
+        calls = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "print"]
+        assert calls == [], f"{path}:{calls}: only commands print"

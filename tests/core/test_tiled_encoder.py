@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core import attention, tiled_encoder_attention
+from comfyui_faithdiff.faithdiff_core import attention
 from comfyui_faithdiff.faithdiff_core.architecture import LQEncoderSizes
 from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.tiled_encoder import MARGIN_PX, EncoderTiling, encode_tiled, to_network_range
-from comfyui_faithdiff.faithdiff_core.tiled_encoder_norm import Moments
-from comfyui_faithdiff.faithdiff_core.tiled_encoder_steps import Down, Region, encoder_steps
+from comfyui_faithdiff.faithdiff_core.tiled_encoder import attention as tiled_encoder_attention
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.encode import MARGIN_PX, EncoderTiling, encode_tiled, to_network_range
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.norm import Moments
+from comfyui_faithdiff.faithdiff_core.tiled_encoder.steps import Down, Region, encoder_steps
 from support.compare import NETWORK, ONE_MODULE, assert_close, relative_difference
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES_PX = [int(side) for side in os.environ.get("FAITHDIFF_LARGE_SIDES", "1024,2048,4096,8192").split(",")]
-KEEP_BYTES = 2 * 2**30  # nodes/encode_tiled.py, which cannot be imported without the host
+KEEP_BYTES = 2 * 2**30  # nodes/seam/encode.py, which cannot be imported without the host
 
 # A process of its own for each size, because a peak never goes down again. VmHWM: the most memory it held (Linux).
 MEASURE = """
@@ -24,9 +24,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from faithdiff_core.architecture import lq_encoder_sizes
-from faithdiff_core.checkpoint import split_state_dict
+from faithdiff_core.files.checkpoint import split_state_dict
 from faithdiff_core.lq_encoder import LQEncoder
-from faithdiff_core.tiled_encoder import EncoderTiling, encode_tiled
+from faithdiff_core.tiled_encoder.encode import EncoderTiling, encode_tiled
 
 def peak_bytes():
     return 1024 * int(next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")).split()[1])

@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes, config_of, unet_sizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, split_state_dict
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_full, split_state_dict
+from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata
-from comfyui_faithdiff.nodes import folders
-from comfyui_faithdiff.nodes.bundle import build_model
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import load_nano_vae
-from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.seam import folders
+from comfyui_faithdiff.nodes.seam.bundle import build_model
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from hypothesis import strategies as st
 from support import tiny
 
@@ -60,7 +60,7 @@ def network() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 @functools.cache
 def vae_state() -> dict[str, torch.Tensor]:
     import comfy.ldm.models.autoencoder
-    from comfyui_faithdiff.nodes.nano import _host_config
+    from comfyui_faithdiff.nodes.seam.nano_vae import _host_config
 
     return tiny.random_weights(comfy.ldm.models.autoencoder.AutoencoderKL(**_host_config(VAE_CONFIG)).state_dict(), 5)
 

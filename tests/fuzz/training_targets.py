@@ -12,23 +12,23 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from training import manifest
-from training.base_files import read_base_unet
-from training.caption_files import CaptionFile
-from training.captions import _resume
-from training.exported import spec_of
-from training.images import read_image
-from training.json_text import parse_json
-from training.prepare import build, find
-from training.queue_client import describe_refusal, server_url
-from training.queue_manifest import Manifest, Workflow
-from training.queue_prompt import make_form, read_prompt
-from training.queue_result import NoResult, read_ending, read_result
-from training.recipes import recipe
-from training.settings_text import from_json, override, to_json
-from training.text_annotations import read_annotations
-from training.vae_files import read_vae
-from training.weight_files import read_parts
+from training.common.images import read_image
+from training.common.strict_json import parse_json
+from training.common.weight_files import read_parts
+from training.config.overrides import from_json, override, to_json
+from training.config.recipes import recipe
+from training.data import manifest
+from training.data.caption_files import CaptionFile
+from training.data.captions import _resume
+from training.data.prepare import build, find
+from training.folder.client import describe_refusal, server_url
+from training.folder.prompt import make_form, read_prompt
+from training.folder.record import FolderRecord, Workflow
+from training.folder.result import NoResult, read_ending, read_result
+from training.reading.annotations import read_annotations
+from training.weights.base import read_base_unet
+from training.weights.load_export import spec_of
+from training.weights.vae import read_vae
 
 from .json_cases import LITERALS, broken, mutated
 from .pickle_cases import pickle_files
@@ -102,7 +102,7 @@ def _annotations(case: bytes, folder: Path) -> None:
 def _restored(case: bytes, folder: Path) -> None:
     path = _put(case, folder / "restore.json")
     workflow = Workflow(file="w.json", sha256="ab", settings=(), input_node="1", output_node="3")
-    found = Manifest.open(folder, workflow, again=False)
+    found = FolderRecord.open(folder, workflow, again=False)
     for key in ("a", "b"):
         found.state(key, path, path)
     found.write()

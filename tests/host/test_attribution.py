@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
-from comfyui_faithdiff.nodes import attribution_hook
-from comfyui_faithdiff.nodes.attribution_words import prompt_words
-from comfyui_faithdiff.nodes.prompt import encode
+from comfyui_faithdiff.nodes.attribution_maps import hook
+from comfyui_faithdiff.nodes.attribution_maps.words import prompt_words
+from comfyui_faithdiff.nodes.seam.clip import encode
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetTimestepRange
 from support import tiny
 from support.attribution import LONG, PROMPT, PlainAttention, all_words, run, sampled
@@ -113,13 +113,13 @@ def test_calls_that_overflow_do_not_count(clip, aligned, monkeypatch):
     """A tile that is not finite is computed again; the first attempt's attention must not stay in the sums."""
     words, prompts = prompt_words(clip, PROMPT, "dog"), (encode(clip, PROMPT), encode(clip, ""))
     expected, _ = run(*aligned, *prompts, words)
-    shares_of, calls = attribution_hook.word_shares, []
+    shares_of, calls = hook.word_shares, []
 
     def broken_at_first(*args, **kwargs):
         calls.append(1)
         return shares_of(*args, **kwargs) * (float("nan") if len(calls) == 1 else 1.0)
 
-    monkeypatch.setattr(attribution_hook, "word_shares", broken_at_first)
+    monkeypatch.setattr(hook, "word_shares", broken_at_first)
     shares, _ = run(*aligned, *prompts, words)
     assert torch.isfinite(shares).all() and relative_difference(shares, expected) > CHANGED
 

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
-from comfyui_faithdiff.nodes.alignment_hook import detach
+from comfyui_faithdiff.nodes.alignment.hook import detach
 from comfyui_faithdiff.nodes.attribution import FaithDiffAttribution
-from comfyui_faithdiff.nodes.attribution_words import prompt_words
-from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt, load_nano_vae
-from comfyui_faithdiff.nodes.prompt import encode
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.attribution_maps.words import prompt_words
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
+from comfyui_faithdiff.nodes.seam.clip import encode
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
 from support.attribution import PROMPT, SAMPLING, all_words, run, sampled
 from support.clips import small_clip

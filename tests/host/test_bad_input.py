@@ -12,15 +12,16 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core.checkpoint import UNET_PREFIX, assemble_full, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import UNET_PREFIX, assemble_full, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 from comfyui_faithdiff.faithdiff_core.geometry import Size
-from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
-from comfyui_faithdiff.nodes import folders
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import FaithDiffLoadNanoVAE, load_nano_vae
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE
+from comfyui_faithdiff.nodes.seam import folders
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
 from support.sampling import align, encode, sample
 
@@ -172,7 +173,7 @@ def test_nan_weights(tmp_path, parts, part, bad):
 
 def test_any_one_missing_unet_tensor(parts):
     """The host's detection counts by some of them and would raise what it likes."""
-    from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
+    from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 
     for name in list(parts.unet)[::7]:
         for unet in ({k: t for k, t in parts.unet.items() if k != name}, {**parts.unet, name: torch.zeros(())}):
@@ -256,7 +257,7 @@ def test_features_of_another_batch(loaded):
 def test_features_of_another_model(loaded, tmp_path, parts):
     features, latent = encode(loaded, IMAGE)
     wide = {**tiny.UNET_CONFIG, "model_channels": 96, "num_head_channels": 32}
-    from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
+    from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 
     other = load_unet(tiny.unet_state(wide), {"unet": {"num_head_channels": 32}}, WEIGHT_DTYPES["default"])
     with pytest.raises(ValueError, match="expected a MODEL of width 64.*got 96; take MODEL and faithdiff from the same"):
@@ -300,7 +301,7 @@ def test_a_model_in_the_nano_vae_list(tmp_path, parts):
 def test_nano_vae_whose_header_is_wrong(tmp_path, change):
     import json
 
-    from comfyui_faithdiff.nodes.nano import load_nano_vae
+    from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
     from safetensors import safe_open
     from safetensors.torch import load_file
 

@@ -133,7 +133,7 @@ def test_both_spellings_of_a_size_are_one_network(size):
     """The host's UNet and diffusers' by the names that the official comparison shares tensors by."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from comfyui_faithdiff.faithdiff_core.keymap import ldm_to_diffusers
+    from comfyui_faithdiff.faithdiff_core.files.keymap import ldm_to_diffusers
     from diffusers import UNet2DConditionModel
 
     widths = made_up.SIZES[size]

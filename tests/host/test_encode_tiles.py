@@ -10,11 +10,12 @@ import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.attention import torch_attention
 from comfyui_faithdiff.faithdiff_core.geometry import Size
-from comfyui_faithdiff.nodes import encode_tiled, host
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
-from comfyui_faithdiff.nodes.encode_tiled import WHOLE, ImageEncoder, ways_to_encode
-from comfyui_faithdiff.nodes.nano import load_nano_vae
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.seam import encode as encode_tiled
+from comfyui_faithdiff.nodes.seam import host
+from comfyui_faithdiff.nodes.seam.encode import WHOLE, ImageEncoder, ways_to_encode
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
 from support.compare import CHANGED, NETWORK, ONE_MODULE, assert_close, relative_difference
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.architecture import lq_encoder_sizes
-from comfyui_faithdiff.nodes import folders
-from comfyui_faithdiff.nodes.nano import load_nano_vae
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.seam import folders
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from fuzz.guard import check_message, guarded
 from fuzz.host_targets import VAE_CONFIG, network, targets, vae_state
 from fuzz.pickle_cases import CANARY, hostile_pickles
@@ -94,7 +94,7 @@ def test_names_never_lead_out_of_the_folders(tmp_path: Path) -> None:
 
 def test_quantised_weights_of_a_size_that_no_file_has(tmp_path: Path) -> None:
     """Their shapes are not compared, so a small file could say that the network is as wide as it likes."""
-    from comfyui_faithdiff.nodes.unet_loader import WEIGHT_DTYPES, load_unet
+    from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 
     prefix = "model.diffusion_model."
     unet = {name.removeprefix(prefix): value for name, value in network()[0].items() if name.startswith(prefix)}

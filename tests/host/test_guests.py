@@ -118,7 +118,7 @@ def test_lora_hook_on_one_prompt(loaded, aligned):
 
 def test_a_wandering_tiler_does_not_fill_the_memory(loaded, monkeypatch):
     from comfyui_faithdiff.faithdiff_core.geometry import Box
-    from comfyui_faithdiff.nodes import alignment_patch
+    from comfyui_faithdiff.nodes.alignment import patch as alignment_patch
 
     tile_bytes = 64 * 8 * 8 * 4
     monkeypatch.setattr(alignment_patch, "MOST_EMBEDDINGS_BYTES", 10 * tile_bytes)

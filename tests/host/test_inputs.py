@@ -8,7 +8,7 @@ import pytest
 import torch
 from comfyui_faithdiff.nodes import FaithDiffExtension
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
-from comfyui_faithdiff.nodes.inputs import ATTRIBUTES, CHECKS, TYPES, check_prompt, checked, checked_lists
+from comfyui_faithdiff.nodes.seam.inputs import ATTRIBUTES, CHECKS, TYPES, check_prompt, checked, checked_lists
 from comfyui_faithdiff.nodes.upscale import FaithDiffUpscale
 from support import tiny
 

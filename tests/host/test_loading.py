@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_released
-from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_released
+from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 from comfyui_faithdiff.nodes.load_model import load
 from support import tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
@@ -101,7 +101,7 @@ def test_hosts_own_loader_finds_the_unet(tmp_path, parts):
     """Our full layout in the host's Load Diffusion Model; the host knows published sizes only, so the widths are Vega's on
     meta."""
     import comfy.model_detection
-    from comfyui_faithdiff.faithdiff_core.checkpoint import assemble_full, split_state_dict
+    from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_full, split_state_dict
     from support import by_rule
 
     state = {k: torch.empty(s, device="meta") for k, s in by_rule.released_shapes(by_rule.VEGA_UNET).items()}
@@ -156,8 +156,8 @@ def test_pickle_is_not_copied(tmp_path, parts, monkeypatch):
 def test_published_sizes_pass_through_the_hosts_detection():
     """SDXL, SSD-1B-like and Vega nets keep the host's own model class; the nano net falls back to SDXL."""
     import comfy.supported_models
-    from comfyui_faithdiff.faithdiff_core.checkpoint import split_state_dict
-    from comfyui_faithdiff.nodes.unet_loader import _expected_state, _model_config
+    from comfyui_faithdiff.faithdiff_core.files.checkpoint import split_state_dict
+    from comfyui_faithdiff.nodes.seam.unet_loader import _expected_state, _model_config
     from support import by_rule
 
     for config, name in ((by_rule.SDXL_UNET, "SDXL"), (by_rule.VEGA_UNET, "Segmind_Vega")):
@@ -179,8 +179,8 @@ def test_base_model_is_not_needed_for_a_full_file(tmp_path, parts, loaded, caplo
 
 def test_loader_lists_both_folders_and_fingerprints_the_file(tmp_path, tiny_file):
     import folder_paths
-    from comfyui_faithdiff.nodes import folders
     from comfyui_faithdiff.nodes.load_model import FaithDiffLoadModel
+    from comfyui_faithdiff.nodes.seam import folders
 
     folders.register()
     folder_paths.add_model_folder_path("faithdiff", str(tiny_file.parent))
@@ -211,7 +211,7 @@ def quantised(unet, prefix):
 def test_quantised_files_are_read_as_the_host_reads_them(tmp_path, parts, marks):
     import json
 
-    from comfyui_faithdiff.faithdiff_core.checkpoint import UNET_PREFIX, assemble_adapter
+    from comfyui_faithdiff.faithdiff_core.files.checkpoint import UNET_PREFIX, assemble_adapter
 
     state, layers = quantised(parts.unet, UNET_PREFIX)
     header = parts.metadata.to_header()
@@ -242,7 +242,7 @@ def test_prediction_markers_reach_the_host(tmp_path, parts):
 def test_fp32_unet_flag_is_the_hosts_to_decide(tmp_path, parts, monkeypatch):
     """On a device that computes in fp16, `--fp32-unet` must win over the file's type. The device's answer is simulated."""
     import comfy.model_management as mm
-    from comfyui_faithdiff.nodes.unet_loader import _default_dtype
+    from comfyui_faithdiff.nodes.seam.unet_loader import _default_dtype
 
     supported = [torch.float16, torch.bfloat16, torch.float32]
     assert _default_dtype(torch.float16, 10, supported) == torch.float16  # on the CPU: held in half, computed in fp32

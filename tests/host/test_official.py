@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core.checkpoint import alignment_state_for, assemble_full, split_state_dict
-from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import alignment_state_for, assemble_full, split_state_dict
+from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 from comfyui_faithdiff.nodes.load_model import load
 from support import by_rule
 from support.compare import NETWORK, ONE_MODULE, assert_close, relative_difference
@@ -79,7 +79,7 @@ def test_spatial_mode_against_torch_attention(released_file):
     }
     extras = {k: t for k, t in extras.items() if k.startswith(("denoise_encoder.", "condition_", "information_", "spatial_"))}
     parts = split_state_dict(extras, {"faithdiff.align_attention": "spatial"})
-    from comfyui_faithdiff.nodes.bundle import build_model
+    from comfyui_faithdiff.nodes.seam.bundle import build_model
 
     module = build_model(parts, "").alignment.model
     from core.test_alignment import reference

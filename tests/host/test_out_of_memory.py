@@ -9,8 +9,8 @@ import pytest
 import torch
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import load_nano_vae
-from comfyui_faithdiff.nodes.weights_file import read_weights
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
 from support.compare import NETWORK, relative_difference
 from support.sampling import align, encode, sample

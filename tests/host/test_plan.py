@@ -10,13 +10,14 @@ import comfy.model_management as mm
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Size
-from comfyui_faithdiff.nodes import plan_memory, plan_time
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-from comfyui_faithdiff.nodes.plan import plan
-from comfyui_faithdiff.nodes.plan_node import FaithDiffPlan
-from comfyui_faithdiff.nodes.plan_text import plan_lines
+from comfyui_faithdiff.nodes.plan import FaithDiffPlan
+from comfyui_faithdiff.nodes.planning import memory as plan_memory
+from comfyui_faithdiff.nodes.planning.plan import plan
+from comfyui_faithdiff.nodes.planning.text import plan_lines
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
-from comfyui_faithdiff.nodes.tiles_run import TileSettings
+from comfyui_faithdiff.nodes.tiles import clock as call_clock
+from comfyui_faithdiff.nodes.tiles.run import TileSettings
 from support import tiny
 from support.plans import IMAGE, STEPS, node_text, planned
 from support.sampling import CFG, SEED, Loaded, align, encode, sample
@@ -25,7 +26,7 @@ from support.tiles import counted, tiled
 
 @pytest.fixture(autouse=True)
 def no_times_known(monkeypatch):
-    monkeypatch.setattr(plan_time, "_row_seconds", {})
+    monkeypatch.setattr(call_clock, "_row_seconds", {})
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import comfy.model_management as mm
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Box, Size
-from comfyui_faithdiff.nodes import plan_time
-from comfyui_faithdiff.nodes.plan_node import FaithDiffPlan
-from comfyui_faithdiff.nodes.plan_text import plan_lines
-from comfyui_faithdiff.nodes.plan_time import CallShape, estimate, network_key
+from comfyui_faithdiff.nodes.plan import FaithDiffPlan
+from comfyui_faithdiff.nodes.planning.text import plan_lines
+from comfyui_faithdiff.nodes.planning.time import estimate
+from comfyui_faithdiff.nodes.tiles import clock as call_clock
+from comfyui_faithdiff.nodes.tiles.clock import CallShape, network_key
 from support.plans import IMAGE, STEPS, node_text, planned
 from support.sampling import align, sample
 from support.tiles import around_calls, counted, tiled
@@ -19,7 +20,7 @@ from support.tiles import around_calls, counted, tiled
 
 @pytest.fixture(autouse=True)
 def no_times_known(monkeypatch):
-    monkeypatch.setattr(plan_time, "_row_seconds", {})
+    monkeypatch.setattr(call_clock, "_row_seconds", {})
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ class MadeUpTime:
 
     def __init__(self, monkeypatch):
         self.now_s = 0.0
-        monkeypatch.setattr(plan_time, "time", types.SimpleNamespace(perf_counter=lambda: self.now_s))
+        monkeypatch.setattr(call_clock, "time", types.SimpleNamespace(perf_counter=lambda: self.now_s))
 
     def on(self, model, first_s, row_s):
         """A clone whose first call takes `first_s` and every further one `row_s` a row."""
@@ -49,7 +50,7 @@ class MadeUpTime:
 def test_a_run_is_remembered_without_its_first_call(aligned, monkeypatch):
     model, latent = aligned
     sample(MadeUpTime(monkeypatch).on(tiled(model, batch=3), 1000.0, 2.0), latent, steps=STEPS)
-    assert plan_time._row_seconds == {network_key(model): {CallShape(Size(8, 8), 6): pytest.approx(2.0)}}
+    assert call_clock._row_seconds == {network_key(model): {CallShape(Size(8, 8), 6): pytest.approx(2.0)}}
     found = planned(model, latent, batch=3, steps=10)
     assert found.time.seconds == pytest.approx(12 * 2 * 10 * 2.0)
     assert plan_lines(found)[3] == "time: about 8 min (from the last run)"
@@ -68,7 +69,7 @@ def test_an_interrupted_run_is_remembered_too(aligned, monkeypatch):
     clock = MadeUpTime(monkeypatch)
     with pytest.raises(mm.InterruptProcessingException):
         sample(around_calls(clock.on(tiled(model, batch=1), 9.0, 4.0), interrupt_third), latent)
-    assert plan_time._row_seconds[network_key(model)] == {CallShape(Size(8, 8), 2): pytest.approx(4.0)}
+    assert call_clock._row_seconds[network_key(model)] == {CallShape(Size(8, 8), 2): pytest.approx(4.0)}
 
 
 def test_a_single_call_counts_until_something_better_is_known(aligned, monkeypatch):
@@ -76,25 +77,25 @@ def test_a_single_call_counts_until_something_better_is_known(aligned, monkeypat
     clock, shape = MadeUpTime(monkeypatch), CallShape(Size(13, 20), 2)
     for steps, seconds in ((1, 5.0), (2, 3.0), (1, 3.0)):
         sample(clock.on(tiled(model, 0), 10.0, 3.0), latent, steps=steps)
-        assert plan_time._row_seconds[network_key(model)] == {shape: pytest.approx(seconds)}
+        assert call_clock._row_seconds[network_key(model)] == {shape: pytest.approx(seconds)}
 
 
 def test_after_running_out_of_memory_only_the_smaller_tiles_count(aligned, monkeypatch):
     model, latent = aligned
-    clock = plan_time.CallClock()
+    clock = call_clock.CallClock()
     moments_s = iter([100.0, 107.0, 110.0])
-    monkeypatch.setattr(plan_time, "time", types.SimpleNamespace(perf_counter=lambda: next(moments_s)))
+    monkeypatch.setattr(call_clock, "time", types.SimpleNamespace(perf_counter=lambda: next(moments_s)))
     clock.call_ended(1, Box(0, 0, 16, 16), 1)
     clock.call_ended(1, Box(0, 0, 8, 8), 1)
     clock.call_ended(2, Box(0, 0, 8, 8), 1)
     clock.keep(model)
-    assert plan_time._row_seconds[network_key(model)] == {CallShape(Size(8, 8), 2): 1.5}
+    assert call_clock._row_seconds[network_key(model)] == {CallShape(Size(8, 8), 2): 1.5}
 
 
 def test_estimates_scale_from_the_nearest_tile(loaded):
     model = loaded.model
     known = {CallShape(Size(8, 8), 2): 1.0, CallShape(Size(128, 128), 2): 100.0, CallShape(Size(128, 128), 8): 80.0}
-    plan_time._row_seconds[network_key(model)] = known
+    call_clock._row_seconds[network_key(model)] = known
     exact = estimate(model, Size(128, 128), rows_in_call=6, rows=10)
     assert exact.seconds == pytest.approx(800.0) and exact.measured_px == Size(1024, 1024)
     assert estimate(model, Size(128, 128), rows_in_call=1, rows=10).seconds == pytest.approx(1000.0)
@@ -114,7 +115,7 @@ def test_measuring_times_the_plans_largest_call(aligned):
     text, tiles = node_text(counting, latent, measure=True).args
     assert tiles == 12 and text.splitlines()[3].endswith("(from the last run)")
     assert shapes == [(6 * 2, 4, 8, 8)] * 2  # two steps; the first is for warming up
-    assert list(plan_time._row_seconds[network_key(model)]) == [CallShape(Size(8, 8), 12)]
+    assert list(call_clock._row_seconds[network_key(model)]) == [CallShape(Size(8, 8), 12)]
     assert FaithDiffPlan.fingerprint_inputs() != before
     node_text(counting, latent, measure=True)
     assert len(shapes) == 2  # known by now

@@ -11,7 +11,8 @@ import torch
 from comfy_api.latest import io
 from comfyui_faithdiff.faithdiff_core.captions import trim_caption
 from comfyui_faithdiff.nodes.prompt import QUALITY_WORDS, FaithDiffPrompt, prompt_text
-from comfyui_faithdiff.nodes.prompt_tiles import FaithDiffSplitTiles, FaithDiffTilePrompts
+from comfyui_faithdiff.nodes.split_tiles import FaithDiffSplitTiles
+from comfyui_faithdiff.nodes.tile_prompts import FaithDiffTilePrompts
 from nodes import CLIPTextEncode
 from support import tiny
 from support.clips import small_clip

@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from comfyui_faithdiff.nodes.report import MAP_SCALES, FaithDiffReport
+from comfyui_faithdiff.nodes.report import FaithDiffReport
+from comfyui_faithdiff.nodes.reporting.maps import MAP_SCALES
 from support import tiny
 from support.compare import ONE_MODULE, assert_close
 from support.executor import run_prompt

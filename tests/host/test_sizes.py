@@ -7,7 +7,8 @@ import torch
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
-from comfyui_faithdiff.nodes.nano import FaithDiffLoadNanoVAE, FaithDiffNoPrompt
+from comfyui_faithdiff.nodes.load_nano_vae import FaithDiffLoadNanoVAE
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 from support import tiny
 from support.compare import NETWORK, assert_close
@@ -20,7 +21,7 @@ SIZES = [(9 + 7 * i % 61, 9 + 11 * i % 97) for i in range(34)] + [(9, 200), (200
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
     import folder_paths
-    from comfyui_faithdiff.nodes import folders
+    from comfyui_faithdiff.nodes.seam import folders
 
     folder = tmp_path_factory.mktemp("vae")
     tiny.write_vae(folder / "tiny_vae.safetensors")

@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes
 from comfyui_faithdiff.faithdiff_core.geometry import Box
-from comfyui_faithdiff.nodes import alignment_patch as patches
+from comfyui_faithdiff.nodes.alignment import patch as patches
 from support import tiny
 from support.compare import NETWORK, assert_close
 from support.sampling import align, encode, noise_like, predictions, sample

@@ -10,7 +10,7 @@ import comfy.utils
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.geometry import Box, Size
-from comfyui_faithdiff.nodes.tile_control import HintPart, cut_control
+from comfyui_faithdiff.nodes.tiles.control import HintPart, cut_control
 from support import tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from support.sampling import align, noise_like, predictions, sample

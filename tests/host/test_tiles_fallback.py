@@ -97,9 +97,9 @@ def half(request, tiny_file):
     """The tiny net computing in fp16, by both of the host's ways."""
     import comfy.ops
     import comfy.supported_models
-    from comfyui_faithdiff.faithdiff_core.checkpoint import split_state_dict
-    from comfyui_faithdiff.nodes.bundle import build_model
-    from comfyui_faithdiff.nodes.weights_file import read_weights
+    from comfyui_faithdiff.faithdiff_core.files.checkpoint import split_state_dict
+    from comfyui_faithdiff.nodes.seam.bundle import build_model
+    from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 
     config = comfy.supported_models.SDXL(dict(tiny.UNET_CONFIG))
     manual = request.param == "manual cast"
@@ -243,11 +243,11 @@ def test_the_host_is_asked_to_make_room_for_the_tiles(loaded, monkeypatch):
 
 def test_as_many_tiles_as_the_hosts_estimate_allows(aligned, monkeypatch):
     """On a device with memory for three tiles, by the host's own figures."""
-    from comfyui_faithdiff.nodes import tiles_run
+    from comfyui_faithdiff.nodes.tiles import run
 
     model, latent = aligned
     one_tile_bytes = model.model.memory_required([2, 4, 8, 8]) * 1.5
-    monkeypatch.setattr(tiles_run.mm, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(run.mm, "is_device_cpu", lambda device: False)
     monkeypatch.setattr(type(model), "get_free_memory", lambda self, device: 3.5 * one_tile_bytes)
     counting, shapes = counted(tiled(model, batch=0))
     sample(counting, latent, steps=1)

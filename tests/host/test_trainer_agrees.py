@@ -12,7 +12,7 @@ import comfy.utils
 import pytest
 import torch
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
 from support import tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 from support.sampling import Loaded, align, encode, predictions
@@ -29,7 +29,7 @@ VARIANTS = ("pointwise", "spatial", "no-layers", "lora", "adapter", "nano")
 TRAINER = """
 import sys, torch
 from pathlib import Path
-from training.exported import reference_features, reference_noise
+from training.weights.load_export import reference_features, reference_noise
 given = torch.load(sys.argv[1])
 nano = Path(sys.argv[2])
 features = reference_features(nano, given["lq"])

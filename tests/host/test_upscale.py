@@ -11,8 +11,8 @@ import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
 from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.nodes import upscale
+from comfyui_faithdiff.nodes.seam.lanczos import lanczos
 from comfyui_faithdiff.nodes.upscale import FaithDiffUpscale, target_size
-from comfyui_faithdiff.nodes.upscale_lanczos import lanczos
 from safetensors.torch import save_file
 from support import tiny
 from support.compare import CHANGED, NETWORK, ONE_MODULE, assert_close, relative_difference

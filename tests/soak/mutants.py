@@ -26,7 +26,7 @@ sys.path += [str(TESTS / "soak"), str(ROOT / "tools")]
 from fetched import fetched  # noqa: E402 - found by the line above
 
 TESTS_OF = {
-    "checkpoint": ["core/test_checkpoint.py", "core/test_damaged_weights.py", "core/test_alignment.py"],
+    "files/checkpoint": ["core/test_checkpoint.py", "core/test_damaged_weights.py", "core/test_alignment.py"],
     "geometry": ["core/test_geometry.py"],
     "tiling": ["core/test_tiling.py"],
 }

@@ -21,13 +21,15 @@ from model_support import made_up_model, tiny, write_run
 from support.forks import start
 from training_support import picture
 
-from training import archives, loop, manifest
 from training.cli import main
-from training.images import write_png
-from training.networks import build_vae, network_spec
-from training.prepare import build
-from training.run import Run
-from training.vae_files import write_vae
+from training.common import archives
+from training.common.images import write_png
+from training.data import manifest
+from training.data.prepare import build
+from training.loop import loop
+from training.loop.run import Run
+from training.model.networks import build_vae, network_spec
+from training.weights.vae import write_vae
 
 SAVE_EVERY = 3
 SETTINGS = [

@@ -27,7 +27,7 @@ sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parents[1] 
 
 from training_killed import EVENTS, NEVER, PHASE, PHASES, SAVE_EVERY, SAVES, Kill, forked, plain, write_sources  # noqa: E402
 
-from training import runstate  # noqa: E402
+from training.loop import checkpoints  # noqa: E402
 
 TIMES = ("images_per_s", "memory_gb")
 """Figures of a log's row that no two runs share."""
@@ -106,7 +106,7 @@ class Soak:
 def last_checkpoint(folder: Path) -> int:
     """Step of the newest whole checkpoint, 0 = none."""
     run = folder / "run"
-    return runstate.load(run)["step"] if runstate.exists(run) else 0
+    return checkpoints.load(run)["step"] if checkpoints.exists(run) else 0
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -125,13 +125,13 @@ def last_row(folder: Path) -> int:
 
 def end_of(folder: Path) -> dict[str, Any]:
     """What must not depend on kills: bytes of the export and of the pictures, weights, rows, and which files there are."""
-    state = runstate.load(folder / "run")
+    state = checkpoints.load(folder / "run")
     kept = [(part, name, value) for part in ("model", "ema", "trained") for name, value in sorted(state[part].items())]
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {
         "export": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
         "weights": hashlib.sha256(b"".join(value.contiguous().numpy().tobytes() for *_, value in kept)).hexdigest(),
-        "pictures": [path.read_bytes() for path in sorted((folder / "run" / runstate.VALIDATION).glob("*.png"))],
+        "pictures": [path.read_bytes() for path in sorted((folder / "run" / checkpoints.VALIDATION).glob("*.png"))],
         "log": rows_of(folder),
         "list of files": files,
     }

@@ -29,8 +29,8 @@ from processes import free_port, torchrun  # noqa: E402
 from support.forks import start  # noqa: E402
 from training_killed import NEVER, SAVE_EVERY, forked, train_arguments, write_sources  # noqa: E402
 
-from training import runstate  # noqa: E402
 from training.cli import main as training_main  # noqa: E402
+from training.loop import checkpoints  # noqa: E402
 
 TOLD = ("has lost another process of this run", "Root Cause (first observed failure)")
 """What we say, and what torchrun says where it has ended the other process before that could."""
@@ -126,9 +126,9 @@ def _wait_for_launcher(launcher: subprocess.Popen[bytes]) -> tuple[float, int]:
 
 def _go_on(sources: Path, folder: Path) -> str:
     """Let one process go on for some steps; what is wrong, or ""."""
-    held = runstate.load(folder / "run")["step"] if runstate.exists(folder / "run") else 0
+    held = checkpoints.load(folder / "run")["step"] if checkpoints.exists(folder / "run") else 0
     code, _ = forked(sources, folder, NEVER, more=[*MANY_STEPS, f"steps={held + SAVE_EVERY}"])
-    if code or runstate.load(folder / "run")["step"] != held + SAVE_EVERY:
+    if code or checkpoints.load(folder / "run")["step"] != held + SAVE_EVERY:
         return f"it did not go on from step {held}: exit code {code}: {printed_by(folder)[-2000:]}"
     return ""
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import CrossAttention
 from comfyui_faithdiff.faithdiff_core.attribution import words_of_tokens
-from comfyui_faithdiff.nodes.attribution_hook import Attribution
-from comfyui_faithdiff.nodes.attribution_words import PromptWords
+from comfyui_faithdiff.nodes.attribution_maps.hook import Attribution
+from comfyui_faithdiff.nodes.attribution_maps.words import PromptWords
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
 
 PROMPT = "A red car, and a dog."

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import FaithDiffParts, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import FaithDiffParts, assemble_released
+from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata
 
 # Segmind-Vega, the smallest published net of the SDXL family that the host knows.
 VEGA_UNET = {

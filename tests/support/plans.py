@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from comfyui_faithdiff.nodes.plan import plan
-from comfyui_faithdiff.nodes.plan_node import FaithDiffPlan
-from comfyui_faithdiff.nodes.tiles_run import TileSettings
+from comfyui_faithdiff.nodes.plan import FaithDiffPlan
+from comfyui_faithdiff.nodes.planning.plan import plan
+from comfyui_faithdiff.nodes.tiles.run import TileSettings
 
 from support import tiny
 from support.sampling import CFG

@@ -14,7 +14,8 @@ import comfy.utils
 import execution
 import folder_paths
 import nodes as host_nodes
-from comfyui_faithdiff.nodes import FaithDiffExtension, folders
+from comfyui_faithdiff.nodes import FaithDiffExtension
+from comfyui_faithdiff.nodes.seam import folders
 
 from . import prompts_pack, tiny
 from .prompts_graphs import Prompt

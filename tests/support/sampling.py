@@ -8,8 +8,8 @@ import comfy.sample
 import comfy.samplers
 import torch
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
-from comfyui_faithdiff.nodes.bundle import FaithDiffModel
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
+from comfyui_faithdiff.nodes.seam.bundle import FaithDiffModel
 
 from . import tiny
 

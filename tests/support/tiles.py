@@ -6,8 +6,8 @@ import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfyui_faithdiff.faithdiff_core.geometry import Size, padded_size_px
-from comfyui_faithdiff.nodes.tiles import with_tiles
-from comfyui_faithdiff.nodes.tiles_run import TileSettings
+from comfyui_faithdiff.nodes.tiles.run import TileSettings
+from comfyui_faithdiff.nodes.tiles.wrapper import with_tiles
 
 from .release_grid import official_starts
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes, config_of, unet_sizes
-from comfyui_faithdiff.faithdiff_core.checkpoint import FaithDiffParts, assemble_adapter, assemble_full
+from comfyui_faithdiff.faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full
+from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
+from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
-from comfyui_faithdiff.faithdiff_core.metadata import FaithDiffMetadata
-from comfyui_faithdiff.faithdiff_core.storage import write_safetensors
 
 CONTEXT_CHANNELS = 64
 POOLED_CHANNELS = 32
@@ -93,7 +93,7 @@ def write_vae(path: Path, seed: int = 5) -> Path:
     import json
 
     import comfy.ldm.models.autoencoder
-    from comfyui_faithdiff.nodes.nano import _host_config
+    from comfyui_faithdiff.nodes.seam.nano_vae import _host_config
 
     config = {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1, "norm_groups": 4, "latent_channels": 4}
     vae = comfy.ldm.models.autoencoder.AutoencoderKL(**_host_config(config))

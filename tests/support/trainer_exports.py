@@ -15,12 +15,12 @@ sys.path[:0] = [str(TESTS.parent), str(TESTS / "training")]
 import torch  # noqa: E402
 from model_support import made_up_model, tiny, write_run  # noqa: E402
 
-from faithdiff_core.metadata import FaithDiffMetadata  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
-from training.export import export, write_faithdiff  # noqa: E402
-from training.exported import load_exported  # noqa: E402
-from training.lora import base_unet  # noqa: E402
-from training.model import FaithDiffModel, build_model  # noqa: E402
+from faithdiff_core.files.metadata import FaithDiffMetadata  # noqa: E402
+from training.config.schema import TrainConfig  # noqa: E402
+from training.model.faithdiff import FaithDiffComposite, build_model  # noqa: E402
+from training.model.lora import base_unet  # noqa: E402
+from training.weights.export import export, write_faithdiff  # noqa: E402
+from training.weights.load_export import load_exported  # noqa: E402
 
 VARIANTS = {
     "pointwise": tiny(),
@@ -34,7 +34,7 @@ VARIANTS = {
 
 
 @torch.no_grad()
-def numbers(model: FaithDiffModel, given: dict) -> dict:
+def numbers(model: FaithDiffComposite, given: dict) -> dict:
     """Features, and for every timestep the noise for the rows (negative, positive)."""
     width, pooled_width = model.spec.context_width, model.spec.pooled_width
     context, pooled = given["context"][..., :width], given["pooled"][..., :pooled_width]

@@ -7,13 +7,13 @@ from typing import Any
 
 from conftest import QUICK
 
-from training.config import TrainConfig
-from training.diffusion_task import DiffusionTask
-from training.export import export
-from training.recipes import recipe
-from training.settings_text import override
-from training.sources import Sources
-from training.stages import build_task, run_stage
+from training.config.overrides import override
+from training.config.recipes import recipe
+from training.config.schema import TrainConfig
+from training.config.sources import Sources
+from training.stages.stage import build_task, run_stage
+from training.tasks.diffusion import DiffusionTask
+from training.weights.export import export
 
 BEFORE = {"prior": None, "align": "prior", "joint": "align"}
 

@@ -14,12 +14,12 @@ if str(ROOT) not in sys.path:
 
 from training_support import picture  # noqa: E402
 
-from training import manifest  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
-from training.images import write_png  # noqa: E402
-from training.prepare import build  # noqa: E402
-from training.recipes import recipe  # noqa: E402
-from training.settings_text import override  # noqa: E402
+from training.common.images import write_png  # noqa: E402
+from training.config.overrides import override  # noqa: E402
+from training.config.recipes import recipe  # noqa: E402
+from training.config.schema import TrainConfig  # noqa: E402
+from training.data import manifest  # noqa: E402
+from training.data.prepare import build  # noqa: E402
 
 QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1", "tracker=none"]
 

@@ -11,14 +11,14 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from torch import nn
 
-from faithdiff_core.checkpoint import FaithDiffParts, assemble_released
-from faithdiff_core.keymap import diffusers_to_ldm
-from faithdiff_core.metadata import FaithDiffMetadata
-from training import runstate
-from training.config import TrainConfig
-from training.groups import trained_groups
-from training.model import FaithDiffModel, build_model
-from training.settings_text import to_json
+from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_released
+from faithdiff_core.files.keymap import diffusers_to_ldm
+from faithdiff_core.files.metadata import FaithDiffMetadata
+from training.config.overrides import to_json
+from training.config.schema import TrainConfig
+from training.loop import checkpoints
+from training.model.faithdiff import FaithDiffComposite, build_model
+from training.tasks.diffusion import trained_groups
 
 
 def tiny(**settings: Any) -> TrainConfig:
@@ -31,7 +31,7 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
     """A run folder that holds `model` after one step; `ema` by name, {} = a run without."""
     names = {name for _, _, members in trained_groups(model, config) for name in members}
     state = model.state_dict()
-    runstate.begin(folder, {name: value for name, value in state.items() if name not in names})
+    checkpoints.begin(folder, {name: value for name, value in state.items() if name not in names})
     checkpoint = {
         "config": to_json(config),
         "step": 1,
@@ -40,11 +40,11 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
         "ema": ema or {},
         "extra": {"data_digest": "d" * 64, "before": [{"recipe": "before", "steps": 2, "seed": 0}]},
     }
-    runstate.save(folder, checkpoint, keep=1)
+    checkpoints.save(folder, checkpoint, keep=1)
     return folder
 
 
-def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffModel:
+def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffComposite:
     """The network of `config` with random weights everywhere, what starts at zero included."""
     model = build_model(config)
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffModel:
     return model
 
 
-def write_released(path: Path, model: FaithDiffModel) -> Path:
+def write_released(path: Path, model: FaithDiffComposite) -> Path:
     """The model as a pickle in the official names, like FaithDiff.bin."""
     names = diffusers_to_ldm(model.unet.state_dict())
     parts = FaithDiffParts(

@@ -13,15 +13,16 @@ import torch
 from model_support import made_up_model, tiny, write_run
 from toy_task import ToyTask, equal, toy_config
 
-from training import loop, manifest, runstate
+from training.batches.crops import ImageStore
+from training.batches.latent_cache import open_bank
+from training.batches.prompt_cache import TextCache
 from training.cli import main
-from training.config import TrainConfig
-from training.crops import ImageStore
-from training.errors import SaveError
-from training.latents import open_bank
-from training.networks import build_vae, network_spec
-from training.task import Batch
-from training.text_embeddings import TextCache
+from training.common.errors import SaveError
+from training.config.schema import TrainConfig
+from training.data import manifest
+from training.loop import checkpoints, loop
+from training.loop.task import Batch
+from training.model.networks import build_vae, network_spec
 
 Quick = Callable[..., TrainConfig]
 
@@ -41,7 +42,7 @@ def ends_as_uninterrupted(run_dir: Path, config: TrainConfig, elsewhere: Path) -
     """Go on with the run; its weights must be those of a run without faults."""
     loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
     loop.train(ToyTask(config), config, elsewhere, extra={}, resume=False)
-    assert equal(runstate.load(run_dir)["trained"], runstate.load(elsewhere)["trained"])
+    assert equal(checkpoints.load(run_dir)["trained"], checkpoints.load(elsewhere)["trained"])
 
 
 def test_no_room_for_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,13 +78,13 @@ def test_no_room_for_a_checkpoint_and_then_room_again(tmp_path: Path, capfd: pyt
     config = toy_config("steps=6")
     run_dir = tmp_path / "run"
     loop.train(ToyTask(config), config, run_dir, extra={}, resume=False, stop_after=2)
-    before = runstate.checkpoints(run_dir)[0].read_bytes()
+    before = checkpoints.saved_in(run_dir)[0].read_bytes()
     capfd.readouterr()
     told = r"step 6 could not be saved \(.*File too large.*make room and go on with --resume"
     with no_room(), pytest.raises(SaveError, match=told):
         loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
     assert capfd.readouterr().err.count("could not be saved") == 2  # steps 4 and 6
-    assert [path.read_bytes() for path in (run_dir / runstate.FOLDER).iterdir()] == [before]
+    assert [path.read_bytes() for path in (run_dir / checkpoints.FOLDER).iterdir()] == [before]
     ends_as_uninterrupted(run_dir, config, tmp_path / "whole")
 
 
@@ -116,12 +117,12 @@ def test_a_folder_that_becomes_read_only_in_mid_run(disk: Path, tmp_path: Path, 
     with pytest.raises(SaveError, match=r"step 6 could not be saved \(.*Read-only file system"):
         loop.train(Remounting(config), config, run_dir, extra={}, resume=False)
     assert "step 4 could not be saved" in capfd.readouterr().err
-    assert [path.name for path in (run_dir / runstate.FOLDER).iterdir()] == ["step-00000002.pt"]
+    assert [path.name for path in (run_dir / checkpoints.FOLDER).iterdir()] == ["step-00000002.pt"]
     # As it is, nothing can begin or go on there, and what is there can be read.
     for folder in (run_dir, disk / "new"):
         with pytest.raises(ValueError, match="expected a run folder that can be written to, got .*Read-only file system"):
             loop.train(ToyTask(config), config, folder, extra={}, resume=True)
-    assert runstate.load(run_dir)["step"] == 2
+    assert checkpoints.load(run_dir)["step"] == 2
     subprocess.run(["umount", str(disk)], check=True)
     ends_as_uninterrupted(run_dir, config, tmp_path / "whole")
 

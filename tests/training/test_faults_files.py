@@ -15,12 +15,14 @@ import pytest
 import torch
 from toy_task import ToyTask, equal, toy_config
 
-from faithdiff_core.storage import write_safetensors
-from training import archives, loop, manifest, runstate
-from training.config import TrainConfig
-from training.crops import ImageStore
-from training.latents import open_bank
-from training.networks import build_vae, network_spec
+from faithdiff_core.files.storage import write_safetensors
+from training.batches.crops import ImageStore
+from training.batches.latent_cache import open_bank
+from training.common import archives
+from training.config.schema import TrainConfig
+from training.data import manifest
+from training.loop import checkpoints, loop
+from training.model.networks import build_vae, network_spec
 
 Quick = Callable[..., TrainConfig]
 ORDER_SEED = 20
@@ -45,14 +47,14 @@ def copy_of(folder: Path, to: Path) -> Path:
 
 def held(run_dir: Path) -> dict[str, Any]:
     """The state that `load` gives, on a storage of its own: the file is damaged under it here."""
-    state = runstate.load(run_dir)
+    state = checkpoints.load(run_dir)
     return {name: {key: v.clone() for key, v in state[name].items()} for name in ("model", "ema")} | {"step": state["step"]}
 
 
 def test_no_flipped_byte_and_no_cut_goes_unseen(two_checkpoints: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """80 damages, anywhere in the newest checkpoint: its own values, or those of the one before and one warning; never others."""
     run_dir = copy_of(two_checkpoints, tmp_path)
-    older, newest = runstate.checkpoints(run_dir)
+    older, newest = checkpoints.saved_in(run_dir)
     whole = held(run_dir)
     content = newest.read_bytes()
     newest.unlink()
@@ -79,27 +81,27 @@ def test_no_flipped_byte_and_no_cut_goes_unseen(two_checkpoints: Path, tmp_path:
 
 def test_flipped_frozen_weights_are_seen(two_checkpoints: Path, tmp_path: Path) -> None:
     run_dir = copy_of(two_checkpoints, tmp_path)
-    content = bytearray((run_dir / runstate.FROZEN).read_bytes())
+    content = bytearray((run_dir / checkpoints.FROZEN).read_bytes())
     content[-1] ^= 1
-    (run_dir / runstate.FROZEN).write_bytes(content)
+    (run_dir / checkpoints.FROZEN).write_bytes(content)
     with pytest.raises(ValueError, match="got .*frozen.safetensors with another checksum, start the run afresh"):
-        runstate.load(run_dir)
+        checkpoints.load(run_dir)
 
 
 def test_checkpoints_of_earlier_versions_are_read(two_checkpoints: Path, tmp_path: Path) -> None:
     run_dir = copy_of(two_checkpoints, tmp_path)
-    path = runstate.checkpoints(run_dir)[-1]
+    path = checkpoints.saved_in(run_dir)[-1]
     state = torch.load(path, weights_only=True)
-    archives.write_archive(path, {name: state[name] for name in runstate.ENTRIES})
+    archives.write_archive(path, {name: state[name] for name in checkpoints.ENTRIES})
     config = toy_config("keep_checkpoints=2")
     assert loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)["step"] == 6
 
 
 def test_the_clock_does_not_decide_which_checkpoint_is_newest(two_checkpoints: Path, tmp_path: Path) -> None:
     run_dir = copy_of(two_checkpoints, tmp_path)
-    os.utime(run_dir / runstate.FOLDER / "step-00000004.pt", (0, 0))
-    os.utime(run_dir / runstate.FOLDER / "step-00000002.pt", (2**33, 2**33))
-    assert runstate.load(run_dir)["step"] == 4
+    os.utime(run_dir / checkpoints.FOLDER / "step-00000004.pt", (0, 0))
+    os.utime(run_dir / checkpoints.FOLDER / "step-00000002.pt", (2**33, 2**33))
+    assert checkpoints.load(run_dir)["step"] == 4
 
 
 def test_a_run_goes_on_while_the_clock_runs_backwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_a_run_goes_on_while_the_clock_runs_backwards(tmp_path: Path, monkeypatc
         loop.train(ToyTask(config), config, tmp_path / "run", extra={}, resume=True, stop_after=stop)
     monkeypatch.undo()
     loop.train(ToyTask(config), config, tmp_path / "whole", extra={}, resume=False)
-    assert equal(runstate.load(tmp_path / "run")["trained"], runstate.load(tmp_path / "whole")["trained"])
+    assert equal(checkpoints.load(tmp_path / "run")["trained"], checkpoints.load(tmp_path / "whole")["trained"])
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4] and all(row["images_per_s"] > 0 for row in rows)
 
@@ -138,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(
     config = toy_config("keep_checkpoints=2")
     with pytest.raises(OSError, match=f"{told}.*step-00000004.pt"):
         loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)
-    assert len(runstate.checkpoints(run_dir)) == 2
+    assert len(checkpoints.saved_in(run_dir)) == 2
 
 
 def test_torch_says_what_the_system_said_as_it_is_read_here(tmp_path: Path) -> None:
@@ -158,9 +160,9 @@ def test_frozen_weights_that_cannot_be_read_now_are_not_called_damaged(
     def not_now(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr(runstate, "load_file", not_now)
+    monkeypatch.setattr(checkpoints, "load_file", not_now)
     with pytest.raises(OSError, match=told):
-        runstate.load(run_dir)
+        checkpoints.load(run_dir)
 
 
 def test_a_row_that_a_kill_cut_off_after_its_checkpoint_is_written_later(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_a_killed_writer_of_weights_leaves_nothing_for_ever(tmp_path: Path) -> N
     child = os.fork()
     if not child:
         try:
-            from faithdiff_core import storage
+            from faithdiff_core.files import storage
 
             # The format's writer has its own temporary file beside the one it is given.
             storage.save_file = lambda _state, partial, **_: (partial.with_name(".tmpAbCd").write_bytes(b"half"), os._exit(9))

@@ -14,15 +14,15 @@ from test_shards import write_shard
 from toy_task import equal
 from training_support import png
 
-from training import loop, runstate
-from training.config import TrainConfig
-from training.crops import ImageStore, Pictures
-from training.images import read_image
-from training.manifest import Record
-from training.prepare import build, find
-from training.queue_result import NoResult, read_result
-from training.samples import SampleSource
-from training.vae_task import VAETask
+from training.batches.crops import ImageStore, Pictures
+from training.batches.samples import SampleSource
+from training.common.images import read_image
+from training.config.schema import TrainConfig
+from training.data.manifest import Record
+from training.data.prepare import build, find
+from training.folder.result import NoResult, read_result
+from training.loop import checkpoints, loop
+from training.tasks.vae import VAETask
 
 Quick = Callable[..., TrainConfig]
 
@@ -55,10 +55,10 @@ def test_a_shard_that_disappears_in_mid_run_stops_it_with_names(
     with pytest.raises(ValueError, match=r"expected at most 1 of 5 pictures to have turned unreadable, got 2 \(in-shard-\d, "):
         train(config, records, tmp_path / "run")
     assert capfd.readouterr().err.count(f"No such file or directory: '{shard}'") == 2
-    assert runstate.load(tmp_path / "run")["step"] >= 2
+    assert checkpoints.load(tmp_path / "run")["step"] >= 2
     shard.with_suffix(".gone").rename(shard)
     train(config, records, tmp_path / "run")
-    assert runstate.load(tmp_path / "run")["step"] == 6
+    assert checkpoints.load(tmp_path / "run")["step"] == 6
 
 
 def test_one_picture_that_becomes_unreadable_is_replaced_and_a_resumed_run_takes_the_same(
@@ -74,7 +74,7 @@ def test_one_picture_that_becomes_unreadable_is_replaced_and_a_resumed_run_takes
         for stop in stops:
             train(config, records, tmp_path / name, stop_after=stop)
         assert capfd.readouterr().err.count("'p2' is replaced by another picture: expected a readable picture") >= 1
-    assert equal(*(runstate.load(tmp_path / name)["trained"] for name in ("whole", "parts")))
+    assert equal(*(checkpoints.load(tmp_path / name)["trained"] for name in ("whole", "parts")))
 
 
 def test_a_machine_without_memory_is_not_a_damaged_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

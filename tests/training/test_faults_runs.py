@@ -15,11 +15,12 @@ import torch
 from processes import finish
 from toy_task import ToyTask, equal, toy_config
 
-from training import locks, loop, runstate
-from training.config import TrainConfig
-from training.engine import Engine
-from training.errors import LostProcessError
-from training.task import Batch, Figures
+from training.common import locks
+from training.common.errors import LostProcessError
+from training.config.schema import TrainConfig
+from training.loop import checkpoints, loop
+from training.loop.engine import Engine
+from training.loop.task import Batch, Figures
 
 Quick = Callable[..., TrainConfig]
 SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
@@ -28,7 +29,7 @@ SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
 def trained(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
     """The weights of an uninterrupted toy run."""
     loop.train(ToyTask(config), config, run_dir, extra={}, resume=False)
-    return runstate.load(run_dir)["trained"]
+    return checkpoints.load(run_dir)["trained"]
 
 
 def test_killed_processes_cost_the_steps_since_the_last_checkpoint_and_nothing_else(tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     class Second(ToyTask):
         def batch(self, step: int, places: range) -> Batch:
             if step == 2:
-                half = tmp_path / "run" / runstate.FOLDER / ".step-00000003.part-12345678.pt"
+                half = tmp_path / "run" / checkpoints.FOLDER / ".step-00000003.part-12345678.pt"
                 half.write_bytes(b"what the first one is writing")
                 with pytest.raises(ValueError, match="expected a free run folder, got .*, in use by process") as error:
                     loop.train(ToyTask(config), config, tmp_path / "run", extra={}, resume=True)
@@ -58,7 +59,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
     loop.train(Second(config), config, tmp_path / "run", extra={}, resume=False)
     assert f"process {os.getpid()} on" in refused[0] and refused[0].endswith("wait for its end or choose another --out")
-    assert equal(runstate.load(tmp_path / "run")["trained"], trained(config, tmp_path / "whole"))
+    assert equal(checkpoints.load(tmp_path / "run")["trained"], trained(config, tmp_path / "whole"))
 
 
 def test_systems_without_locks_train_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,13 +117,15 @@ def test_sigterm_in_the_middle_of_anything_loses_nothing(tmp_path: Path, place: 
             once(step if place == "validate" else -1)
             return super().validate(step, folder)
 
-    save = runstate.save
+    save = checkpoints.save
     if place == "save":
-        monkeypatch.setattr(runstate, "save", lambda run_dir, state, keep: (once(state["step"]), save(run_dir, state, keep=keep)))
+        monkeypatch.setattr(
+            checkpoints, "save", lambda run_dir, state, keep: (once(state["step"]), save(run_dir, state, keep=keep))
+        )
     config = toy_config("steps=5", "save_every=2", "validate_every=2")
     with pytest.raises(loop.Interrupted, match="stopped by SIGTERM and saved after") as stop:
         loop.train(Terminated(config), config, tmp_path / "run", extra={}, resume=False)
-    assert stop.value.exit_code == 143 and runstate.load(tmp_path / "run")["step"] in (2, 3)
+    assert stop.value.exit_code == 143 and checkpoints.load(tmp_path / "run")["step"] in (2, 3)
     monkeypatch.undo()
     loop.train(ToyTask(config), config, tmp_path / "run", extra={}, resume=True)
-    assert equal(runstate.load(tmp_path / "run")["trained"], trained(config, tmp_path / "whole"))
+    assert equal(checkpoints.load(tmp_path / "run")["trained"], trained(config, tmp_path / "whole"))

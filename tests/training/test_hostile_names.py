@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from training_support import png
 
-from training import manifest, queue_client
 from training.cli import main
-from training.images import picture_paths, read_image
-from training.prepare import find
+from training.common.images import picture_paths, read_image
+from training.data import manifest
+from training.data.prepare import find
+from training.folder import client as queue_client
 
 RECORD = {"key": "a", "path": "a.png", "width_px": 9, "height_px": 9, "digest": "0", "split": "val"}
 PICTURE = png(1, 8, 8)

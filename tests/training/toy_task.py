@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from training.config import TrainConfig
-from training.groups import Groups, trained_groups
-from training.model import build_model
-from training.optimisers import BETA1
-from training.seeds import generator_for
-from training.settings_text import override
-from training.task import Batch, Figures
+from training.common.seeds import generator_for
+from training.config.overrides import override
+from training.config.schema import TrainConfig
+from training.loop.task import Batch, Figures
+from training.model.faithdiff import build_model
+from training.optim.groups import Groups
+from training.optim.optimisers import BETA1
+from training.tasks.diffusion import trained_groups
 
 
 class ToyModel(nn.Module):

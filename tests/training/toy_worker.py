@@ -15,8 +15,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 
 from toy_task import ModelTask, ToyTask, toy_config  # noqa: E402
 
-from training import loop  # noqa: E402
-from training.task import Batch  # noqa: E402
+from training.loop import loop  # noqa: E402
+from training.loop.task import Batch  # noqa: E402
 
 
 class Slow(ToyTask):

@@ -1,1 +1,1 @@
-"""Two-stage degradation of the Real-ESRGAN kind, seeded per picture."""
+"""Two-stage degradation of the Real-ESRGAN kind, seeded per picture; may import common."""

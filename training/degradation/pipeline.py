@@ -6,9 +6,9 @@ import math
 
 import torch
 
+from training.common.seeds import choose, integer, uniform
 from training.degradation import kernels, steps
 from training.degradation.presets import FAMILY_WEIGHTS, Preset, Range, Stage
-from training.seeds import choose, integer, uniform
 
 RESIZE_MODES = {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0}
 UPSCALE_MODES = {"nearest-exact": 1.0, "bilinear": 1.0, "bicubic": 1.0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from training.seeds import choose
+from training.common.seeds import choose
 
 FAMILY_WEIGHTS = {
     "iso": 0.45, "aniso": 0.25, "generalised_iso": 0.12, "generalised_aniso": 0.03, "plateau_iso": 0.12, "plateau_aniso": 0.03,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from training.images import unit_to_u8
+from training.common.images import unit_to_u8
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of R, G and B."""

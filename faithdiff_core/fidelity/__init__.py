@@ -1,0 +1,1 @@
+"""How faithful a picture is, in numbers and maps; may import the core's top."""

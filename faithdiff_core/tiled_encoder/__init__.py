@@ -1,0 +1,1 @@
+"""The LQ encoder on images of any size; may import the core's top."""

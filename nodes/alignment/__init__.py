@@ -1,0 +1,1 @@
+"""How the alignment module enters the UNet; may import seam."""

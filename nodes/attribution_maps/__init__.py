@@ -1,0 +1,1 @@
+"""Where the network looks for a word of the prompt; may import seam."""

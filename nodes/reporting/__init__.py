@@ -1,0 +1,1 @@
+"""What the fidelity report measures, draws and says; may import tiles."""

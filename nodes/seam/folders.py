@@ -1,0 +1,62 @@
+"""Where weight files are looked for: `models/faithdiff`, `models/diffusion_models`, and the nano model that comes with the
+pack."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+FOLDER = "faithdiff"
+DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
+NANO_VAE_SUFFIX = "vae.safetensors"  # keeps the nano VAE out of the list of models, and the models out of its own
+RELEASED_URL = "https://huggingface.co/jychen9811/FaithDiff"
+
+
+def register() -> None:
+    """Tells the host of `models/faithdiff`; paths that a user's extra_model_paths.yaml gave the name stay. Idempotent."""
+    for path in (os.path.join(folder_paths.models_dir, FOLDER), str(DEMO_DIR)):
+        folder_paths.add_model_folder_path(FOLDER, path)
+    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    if not extensions:  # a name that the host did not know starts without any
+        folder_paths.folder_names_and_paths[FOLDER] = (paths, set(folder_paths.supported_pt_extensions))
+
+
+def model_names() -> list[str]:
+    """Names for the model list: ours first, then the host's UNet folder."""
+    register()
+    ours = [n for n in folder_paths.get_filename_list(FOLDER) if not n.endswith(NANO_VAE_SUFFIX)]
+    return ours + [n for n in folder_paths.get_filename_list("diffusion_models") if n not in ours]
+
+
+def nano_vae_names() -> list[str]:
+    register()
+    return [n for n in folder_paths.get_filename_list(FOLDER) if n.endswith(NANO_VAE_SUFFIX)]
+
+
+def fingerprint(name: str) -> tuple[str, int, int]:
+    """Changes when the file does, so that the host reads it again. A missing file is the node's to report, when it runs."""
+    try:
+        stat = os.stat(weights_path(name))
+    except (ValueError, OSError):
+        return (name, 0, 0)
+    return (name, stat.st_mtime_ns, stat.st_size)
+
+
+def weights_path(name: str) -> str:
+    """Full path of a name from one of the lists.
+
+    Raises:
+        ValueError: no such file; the message names the folders and where the released weights are.
+    """
+    register()
+    for folder in (FOLDER, "diffusion_models"):
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            return path
+    raise ValueError(
+        f"expected the file {name!r:.200} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
+        f"{RELEASED_URL}) or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh "
+        "the page"
+    )

@@ -1,0 +1,74 @@
+"""What differs between host versions, and the host's functions in the core's terms.
+
+Everything else calls the host directly, in ways that have been the same since 0.16 (tested on 0.16.3 and 0.30.0).
+"""
+
+from __future__ import annotations
+
+import comfy.ldm.modules.attention
+import comfy.ldm.modules.diffusionmodules.model
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import torch
+
+from ...faithdiff_core.attention import Attention, matmul_attention, torch_attention
+
+# Layers that hold their weights as the file has them and cast them to the activations' type at each use.
+OPERATIONS = comfy.ops.manual_cast
+
+
+def patcher_class(*, disable_dynamic: bool = False) -> type[comfy.model_patcher.ModelPatcher]:
+    """The host's patcher; looked up at each call, because its start-up rebinds the name when it manages memory dynamically."""
+    if disable_dynamic:
+        return comfy.model_patcher.ModelPatcher
+    return getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def is_oom(error: BaseException) -> bool:
+    """Whether the error says that the device is out of memory."""
+    check = getattr(mm, "is_oom", None)
+    return check(error) if check is not None else isinstance(error, mm.OOM_EXCEPTION)
+
+
+def archive_dtypes(module: torch.nn.Module) -> None:
+    """Notes the weights' types for the host's dynamic memory management, where it has it."""
+    archive = getattr(mm, "archive_model_dtypes", None)
+    if archive is not None:
+        archive(module)
+
+
+def on_device_of(
+    patcher: comfy.model_patcher.ModelPatcher, model: comfy.model_patcher.ModelPatcher
+) -> comfy.model_patcher.ModelPatcher:
+    """The patcher, or a copy of it on the MODEL's device where a node has moved the MODEL to another one."""
+    if patcher.load_device == model.load_device or not hasattr(patcher, "deepclone_multigpu"):
+        return patcher
+    return patcher.deepclone_multigpu(new_load_device=model.load_device)
+
+
+def vae_attention() -> Attention:
+    """The attention that the host chose for VAEs, for any number of queries and one head.
+
+    Its split attention, to which the others fall back, takes as many queries as keys only, and an odd number of them it does not
+    split. What calls this splits the queries, so plain attention does in its place.
+    """
+    if not (mm.xformers_enabled_vae() or mm.pytorch_attention_enabled_vae()):
+        return torch_attention if mm.vae_device().type == "cpu" else matmul_attention
+    host_attention = comfy.ldm.modules.diffusionmodules.model.vae_attention()
+
+    def attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor, num_heads: int) -> torch.Tensor:
+        assert num_heads == 1, "the host's VAE attention has one head"
+        if q_BNC.shape != k_BNC.shape:
+            return torch_attention(q_BNC, k_BNC, v_BNC, 1)
+        q, k, v = (
+            t.transpose(1, 2).unsqueeze(-1).contiguous() for t in (q_BNC, k_BNC, v_BNC)
+        )  # (B, C, N, 1), as the host wants it
+        return host_attention(q, k, v).squeeze(-1).transpose(1, 2)
+
+    return attention
+
+
+def unet_attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """The attention that the host chose for UNets; memory stays bounded in N."""
+    return comfy.ldm.modules.attention.optimized_attention(q_BNC, k_BNC, v_BNC, num_heads)

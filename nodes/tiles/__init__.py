@@ -1,0 +1,1 @@
+"""Tiled sampling on a MODEL; may import alignment and seam."""

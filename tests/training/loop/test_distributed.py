@@ -1,0 +1,142 @@
+"""Several processes do what one does: the same gradients, rates and weights, whoever computes which part of the batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
+from toy_task import ModelTask, ToyTask, first_gradient, toy_config
+
+from training.loop import checkpoints, loop
+
+TOY = ["steps=4", "save_every=1", "keep_checkpoints=9", "lr=1e-3", "validate_every=4"]
+MODEL = [*TOY, "lora_rank=2", "lora_targets=attention"]
+PARTS = "micro_batch_size=1"
+UNITS = ("--fsdp_transformer_layer_cls_to_wrap", "UNet2DConditionModel,LQEncoder,Linear")
+
+
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def launch(*jobs: list[Any], **options: Any) -> str:
+    """Run these jobs of toy_worker.py one after the other in the same processes; returns what they printed."""
+    arguments = [argument for job in jobs for argument in ("--", *job)][1:]
+    code, printed = finish(start(*arguments, **options))
+    assert code == 0, printed
+    return printed
+
+
+def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int | None = None) -> None:
+    config = toy_config(*settings)
+    loop.train(kind(config), config, out, extra={}, resume=True, stop_after=stop_after)
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs. toy, model: by one process. fsdp, fsdp-model: the same by two. handed-on: by two with shards up to
+    step 2, then by one to step 3."""
+    folder = tmp_path_factory.mktemp("runs")
+    train_here(ToyTask, folder / "toy", *TOY)
+    train_here(ModelTask, folder / "model", *MODEL)
+    launch(
+        ["toy", folder / "fsdp", *TOY, PARTS],
+        ["model", folder / "fsdp-model", *MODEL],
+        ["toy", folder / "handed-on", *TOY, "stop_after=2"],
+        ["toy", folder / "8-bit", "optimiser=adamw8bit"],
+        launcher=accelerate_launch(2, *FSDP2, *UNITS),
+    )
+    train_here(ToyTask, folder / "handed-on", *TOY, stop_after=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def replicated(sharded: Path) -> Path:
+    """The same folder, and in it ddp, ddp-parts, ddp-model, and handed-on, ended by two processes without shards."""
+    (sharded / "file").write_bytes(b"")
+    printed = launch(
+        ["toy", sharded / "ddp", *TOY],
+        ["toy", sharded / "ddp-parts", *TOY, PARTS],
+        ["model", sharded / "ddp-model", *MODEL],
+        ["toy", sharded / "handed-on", *TOY],
+        ["toy", sharded / "odd", "batch_size=3"],
+        ["toy", sharded / "file" / "run", *TOY],
+        launcher=accelerate_launch(2),
+    )
+    (sharded / "printed").write_text(printed, encoding="utf-8")
+    return sharded
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Gradients of the first step within 1e-5 of the largest; rates equal; losses, norms and weights close."""
+    wanted, got = first_gradient(one), first_gradient(other)
+    assert wanted.keys() == got.keys()
+    largest = max(value.abs().max().item() for value in wanted.values())
+    for name, value in wanted.items():
+        assert (value - got[name]).abs().max().item() <= 1e-5 * largest, name
+    for row, other_row in zip(rows_of(one), rows_of(other), strict=True):
+        assert (row["step"], row["lr"]) == (other_row["step"], other_row["lr"])
+        for name in ("loss", "grad_norm"):
+            assert row[name] == pytest.approx(other_row[name], rel=1e-4), name
+    last, other_last = rows_of(one)[-1], rows_of(other)[-1]
+    assert last["validation/features"] == pytest.approx(other_last["validation/features"], rel=1e-2, abs=1e-4)
+    ends, other_ends = checkpoints.load(one), checkpoints.load(other)
+    assert ends["step"] == other_ends["step"] == 4
+    for part in ("model", "ema"):
+        assert ends[part].keys() == other_ends[part].keys()
+        for name, value in ends[part].items():
+            assert value.dtype == other_ends[part][name].dtype
+            assert torch.allclose(value.float(), other_ends[part][name].float(), atol=1e-4), name
+
+
+def rows_held(run_dir: Path) -> list[float]:
+    """Crops that a process held at a time, a step: that there were two at all."""
+    return [row["rows"] for row in rows_of(run_dir)]
+
+
+@pytest.mark.parametrize(("name", "held"), [("fsdp", 1.0), ("fsdp-model", 2.0)])
+def test_two_processes_with_shards_equal_one(sharded: Path, name: str, held: float) -> None:
+    assert_same(sharded / ("model" if "model" in name else "toy"), sharded / name)
+    assert rows_held(sharded / name) == [held] * 4
+
+
+@pytest.mark.parametrize(("name", "held"), [("ddp", 2.0), ("ddp-parts", 1.0), ("ddp-model", 2.0)])
+def test_two_processes_equal_one(replicated: Path, name: str, held: float) -> None:
+    assert_same(replicated / ("model" if "model" in name else "toy"), replicated / name)
+    assert rows_held(replicated / name) == [held] * 4
+
+
+def test_a_run_may_go_on_with_other_processes_and_without_shards(replicated: Path) -> None:
+    assert_same(replicated / "toy", replicated / "handed-on")
+    assert rows_held(replicated / "handed-on") == [2.0, 2.0, 4.0, 2.0]
+
+
+def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
+    printed = (replicated / "printed").read_text(encoding="utf-8")
+    assert "expected batch_size to be a multiple of 2 (2 processes x 1 crops at a time), got 3, set it to 2 or 4" in printed
+    assert printed.count("expected a run folder that can be written to, got ") == 1 and "Not a directory" in printed
+    assert printed.count("expected a run folder to begin in, got none (see the main process's message)") == 1
+    # Batches that cannot be shared; 8-bit moments in shards.
+    assert not (replicated / "odd").exists() and not (replicated / "8-bit").exists()
+
+
+def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:
+    """It may not hang, as the other process waits for this one's gradients: `finish` fails for one that does."""
+    code, printed = finish(start("failing", tmp_path, "steps=6", "save_every=1", launcher=torchrun(2)))
+    assert code != 0 and "a process failed on purpose" in printed
+    assert checkpoints.load(tmp_path)["step"] == 2
+
+
+def test_sigterm_to_the_launcher_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    process = start("slow", tmp_path, "steps=100000", "save_every=100000", launcher=torchrun(2))
+    wait_for(lambda: (tmp_path / "log.jsonl").is_file() or process.poll() is not None)
+    os.kill(process.pid, signal.SIGTERM)
+    code, printed = finish(process)
+    step = checkpoints.load(tmp_path)["step"]
+    assert code != 0 and printed.count(f"stopped by SIGTERM and saved after {step} steps") == 2

@@ -1,0 +1,146 @@
+"""Which picture a place of a step's batch gets, and its crop. Nothing here depends on processes, workers, micro-batches or
+resuming.
+
+Pictures come in a seeded order that uses each once before any comes again."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import torch
+
+from training.batches.crops import ImageStore
+from training.batches.latent_cache import LatentBank
+from training.batches.pairs import cut
+from training.batches.unreadable import Unreadable, others
+from training.common.seeds import generator_for
+from training.config.schema import TrainConfig
+from training.model.networks import time_ids
+
+HELD_ORDERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One crop of a step, S px wide.
+
+    image_CHW: float32 (3, S, S) in [-1, 1]. lq_CHW: its LQ twin's pixels, float32 (3, s, s) in [0, 1], or None. posterior_CHW:
+    float16 (8, S/8, S/8), mean and log variance in the VAE's own units, or None. time_ids_6: SDXL's six numbers, float32.
+    generator: for all further draws of this sample."""
+
+    key: str
+    image_CHW: torch.Tensor
+    lq_CHW: torch.Tensor | None
+    posterior_CHW: torch.Tensor | None
+    time_ids_6: torch.Tensor
+    caption: str
+    generator: torch.Generator
+
+
+class SampleSource:
+    """The samples of a run: crops of the store's pictures, or those of the bank.
+
+    Raises ValueError if the crops do not fit the pairs' scales."""
+
+    def __init__(self, config: TrainConfig, store: ImageStore, bank: LatentBank | None = None) -> None:
+        for crop_px in {config.crop_px, config.late_crop_px} - {0}:
+            for record in store.records:
+                if record.lq_scale and crop_px % record.lq_scale:
+                    raise ValueError(
+                        f"expected a crop_px that is a multiple of every pair's scale, got {crop_px} and scale {record.lq_scale} "
+                        f"of {record.key!r}, choose another crop_px"
+                    )
+        self.config = config
+        self.store = store
+        self.bank = bank
+        self._unreadable = Unreadable(store, config.max_unreadable_frac)
+        self._before = [0, *accumulate(config.crops_at(step)[0] for step in range(config.steps))]
+        self._orders: dict[int, torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: dict[tuple[int, int], Future[Sample]] = {}
+
+    def __len__(self) -> int:
+        """Pictures, or crops of the bank."""
+        return len(self.store if self.bank is None else self.bank)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Reason by key of the pictures that could not be read in this process."""
+        return dict(self._unreadable.reasons)
+
+    def prefetch(self, step: int, places: range) -> None:
+        """Begin to read and cut these, in `config.workers` threads; with 0 nothing happens."""
+        if self.config.workers:
+            self._pool = self._pool or _quiet_pool(self.config.workers)
+            for place in places:
+                if (step, place) not in self._ahead:
+                    self._ahead[step, place] = self._pool.submit(self._sample, step, place)
+
+    def samples(self, step: int, places: range) -> list[Sample]:
+        """The samples of these places in the batch of optimiser step `step` (both from 0).
+
+        Raises ValueError when too many pictures have turned unreadable."""
+        for wanted in [wanted for wanted in self._ahead if wanted[0] < step]:
+            self._ahead.pop(wanted).cancel()  # asked for ahead by a step that was never taken
+        self.prefetch(step, places)
+        futures = [self._ahead.pop((step, place), None) for place in places]
+        return [
+            self._sample(step, place) if future is None else future.result()
+            for place, future in zip(places, futures, strict=True)
+        ]
+
+    def _sample(self, step: int, place: int) -> Sample:
+        bank, crop_px = self.bank, self.config.crops_at(step)[1]
+        replacements = others(self.config.seed, len(self), self.config.stage, "replacement", step, place)
+        items = chain((self._item(step, place),), replacements)
+        if bank is None:
+            index, pictures = self._unreadable.first_readable(items)
+            generator = self._generator(step, place, index)
+            crop, posterior = cut(pictures, crop_px, self.config.max_zoom_out, generator), None
+        else:
+            item, pictures = self._unreadable.first_readable(items, bank.record)
+            index = bank.record(item)
+            generator = self._generator(step, place, index)
+            crop, posterior = bank.crop(item, pictures), bank.posterior_NCHW[item]
+        record = self.store.records[index]
+        return Sample(
+            key=record.key, image_CHW=crop.image_CHW, lq_CHW=crop.lq_CHW, posterior_CHW=posterior,
+            time_ids_6=time_ids(crop.original_HW_px, crop.origin_YX_px, self.config.target_size_px),
+            caption=record.caption, generator=generator,
+        )  # fmt: skip
+
+    def _generator(self, step: int, place: int, index: int) -> torch.Generator:
+        return generator_for(self.config.seed, self.config.stage, step, place, self.store.records[index].key)
+
+    def _item(self, step: int, place: int) -> int:
+        """The picture (or the bank's crop) of this place, in the seeded order of its epoch."""
+        epoch, rest = divmod(self._before[step] + place, len(self))
+        with self._lock:
+            if epoch not in self._orders:
+                if len(self._orders) >= HELD_ORDERS:
+                    del self._orders[min(self._orders)]
+                generator = generator_for(self.config.seed, self.config.stage, "order", epoch)
+                self._orders[epoch] = torch.randperm(len(self), generator=generator)
+            return int(self._orders[epoch][rest])
+
+
+def _quiet_pool(threads: int) -> ThreadPoolExecutor:
+    """Threads whose torch operations each use one core: otherwise every one of them brings a team that fights over the cores."""
+    ready = threading.Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread takes the common number at its first use, which would undo the next line later
+        torch.set_num_threads(1)
+        ready.wait()
+
+    own = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="samples")
+    for _ in range(threads):
+        pool.submit(begin)
+    ready.wait()
+    torch.set_num_threads(own)  # the call in the threads also changed the default of threads to come
+    return pool

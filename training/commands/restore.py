@@ -1,0 +1,149 @@
+"""`restore`: a folder of pictures. With --workflow through ComfyUI's queue, with --model by the trainer's own sampler."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = """\
+Restore a folder through the queue of one ComfyUI or several, which share the pictures:
+
+    restore IN OUT --workflow FILE.json --server http://127.0.0.1:8188 --server http://other:8188
+
+FILE.json is a prompt in API format: workflows/api/ has some, "Export (API)" in ComfyUI writes yours. The same command goes on
+where it was stopped. Or check a full export with the trainer's own sampler, without ComfyUI:
+
+    restore IN OUT --model FILE.safetensors --vae FILE.safetensors
+"""
+QUEUE_DEFAULTS = {
+    "server": ["http://127.0.0.1:8188"], "input_node": None, "output_node": None, "set": [], "seed": None, "header": [],
+    "ahead": 2, "give_up_after": 120.0, "again": False,
+}  # fmt: skip
+LOCAL_DEFAULTS = {"vae": None, "scale": 2, "steps": 20, "seed": 0, "start_from": "lq", "colour": "adain"}
+"""Options of one way only, with their defaults: argparse gives None, so that one given for the other way is seen."""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the command and its options."""
+    verb = verbs.add_parser(
+        "restore", help="restore a folder through ComfyUI's queue, or check an export with the trainer's own sampler",
+        description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    verb.add_argument("source", type=Path, metavar="IN", help="LQ picture or folder")
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
+    way = verb.add_mutually_exclusive_group(required=True)
+    way.add_argument("--workflow", type=Path, metavar="FILE", help="API-format prompt, for ComfyUI")
+    way.add_argument("--model", type=Path, metavar="FILE", help="full export, for the trainer's own sampler")
+    verb.add_argument("--seed", type=int, help="with --workflow: for all its seeds (default: as in the file); else default 0")
+    _add_queue_options(verb.add_argument_group("with --workflow"))
+    _add_local_options(verb.add_argument_group("with --model"))
+    verb.set_defaults(run=restore)
+
+
+def _add_queue_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--server", action="append", metavar="URL", help="repeat for several (default: http://127.0.0.1:8188)")
+    group.add_argument(
+        "--set",
+        action="append",
+        metavar="NODE.INPUT=VALUE",
+        help="replace an input; NODE is an id or a title; repeat for several",
+    )
+    group.add_argument("--input-node", metavar="NODE", help="where the picture goes (default: the only LoadImage)")
+    group.add_argument("--output-node", metavar="NODE", help="where the result comes from (default: the only SaveImage)")
+    group.add_argument("--again", action="store_true", default=None, help="restore every picture, done or not")
+    group.add_argument("--ahead", type=int, metavar="N", help="prompts in a server's queue at most (default: 2)")
+    group.add_argument("--give-up-after", type=float, metavar="S", help="seconds without an answer from a server (default: 120)")
+    group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="for every request, a token for one")
+
+
+def _add_local_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--vae", type=Path, metavar="FILE", help="exported VAE (required)")
+    group.add_argument("--scale", type=int, help="default: 2")
+    group.add_argument("--steps", type=int, help="default: 20")
+    group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
+    group.add_argument("--colour", choices=("adain", "wavelet", "none"), help="default: adain")
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """`restore`, either way. The exit code: 0, 1 = some pictures failed, 2 = no server takes the workflow, 130 = Ctrl-C."""
+    if arguments.workflow is None:
+        _settle(arguments, LOCAL_DEFAULTS, QUEUE_DEFAULTS, "--model")
+        _restore_locally(arguments)
+        return 0
+    _settle(arguments, QUEUE_DEFAULTS, LOCAL_DEFAULTS, "--workflow")
+    try:
+        return _restore_by_queue(arguments)
+    except KeyboardInterrupt:
+        print("stopped; what was restored is kept, the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[str, object], way: str) -> None:
+    """Fill in the defaults of one way. Raises ValueError for options of the other."""
+    wrong = [name for name in other if name not in own and getattr(arguments, name) is not None]
+    if wrong:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+        raise ValueError(
+            f"expected only options that go with {way}, got {given}; a workflow's own inputs are set by --set NODE.INPUT=VALUE"
+        )
+    for name, value in own.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+
+
+def _restore_by_queue(arguments: argparse.Namespace) -> int:
+    from training.folder.client import header, server_url
+    from training.folder.folder import FolderJob, restore_folder
+    from training.folder.prompt import make_form, read_prompt
+
+    servers = tuple(map(server_url, arguments.server))
+    if len(set(servers)) < len(servers):
+        raise ValueError(f"expected each --server once, got {', '.join(servers)}; leave out the double one")
+    if arguments.ahead < 1 or not arguments.give_up_after > 0:
+        raise ValueError(
+            f"expected --ahead of at least 1 and --give-up-after above 0, got {arguments.ahead} and {arguments.give_up_after:g}; "
+            "leave them out for 2 and 120"
+        )
+    form = make_form(
+        read_prompt(arguments.workflow), input_node=arguments.input_node, output_node=arguments.output_node, seed=arguments.seed,
+        settings=arguments.set,
+    )  # fmt: skip
+    seed = () if arguments.seed is None else (f"--seed {arguments.seed}",)
+    job = FolderJob(
+        source=arguments.source,
+        out=arguments.out,
+        form=form,
+        workflow_file=arguments.workflow.name,
+        settings=(*seed, *arguments.set),
+        servers=servers,
+        headers=dict(map(header, arguments.header)),
+        ahead=arguments.ahead,
+        patience_s=arguments.give_up_after,
+        again=arguments.again,
+    )
+    return restore_folder(job, print)
+
+
+def _restore_locally(arguments: argparse.Namespace) -> None:
+    """Run an export through the trainer's own sampler."""
+    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+    from training.model.restore import restore as run
+    from training.weights.load_export import load_exported, read_parts, spec_of
+    from training.weights.vae import read_vae
+
+    if arguments.vae is None:
+        raise ValueError("expected --vae FILE with --model, got none; export one beside the model")
+    pictures = picture_paths([arguments.source])
+    if not pictures:
+        raise ValueError(f"expected pictures in {arguments.source}, got none, check the folder")
+    parts = read_parts(arguments.model)
+    model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec_of(parts))
+    for key, path in pictures:
+        picture = run(
+            model, vae, to_unit(read_image(path)), scale=arguments.scale, target_px=parts.metadata.target_size_px,
+            steps=arguments.steps,
+            seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
+        )  # fmt: skip
+        write_png(arguments.out / f"{key}.png", unit_to_u8(picture))
+        print(arguments.out / f"{key}.png")

@@ -1,0 +1,60 @@
+"""`ablate` and `study`: the paper's ablations at small scale, and the study that is written as a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.commands.sources import add_sources, sources_of
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
+    verb = verbs.add_parser("ablate", help="train the rows of the paper's Tables 5 and 6 and compare them")
+    add_sources(verb)
+    verb.add_argument("--out", type=Path, required=True, help="folder for the runs, report.json and report.md")
+    verb.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    verb.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
+    verb.set_defaults(run=ablate)
+
+    verb = verbs.add_parser("study", help="the small-scale study: ablation rows, levels, floor and ceiling, written as a page")
+    verb.add_argument("--data", type=Path, required=True, help="manifest to train on (runs/nano/manifest-levels.jsonl)")
+    verb.add_argument("--init", type=Path, required=True, help="run of the prior that all rows start from (runs/nano/prior)")
+    verb.add_argument("--model", type=Path, required=True, help="the shipped model: a full export")
+    verb.add_argument("--vae", type=Path, required=True, help="its VAE, which the rows use too")
+    verb.add_argument("--photos", type=Path, help="photos that no training saw (default: scikit-image's samples)")
+    verb.add_argument("--out", type=Path, required=True, help="folder for runs, pictures and study.json")
+    verb.add_argument("--page", type=Path, required=True, help="the page to write (.md); pictures/ beside it")
+    verb.add_argument("--rows", nargs="+", metavar="ROW", help="default: all")
+    verb.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
+    verb.set_defaults(run=study)
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    """`ablate`: the paper's Tables 5 and 6 at small scale."""
+    from training.config.ablations import rows
+    from training.study.ablate import run_ablation
+
+    chosen = arguments.rows or list(rows())
+    print(run_ablation(sources_of(arguments), arguments.out, rows=chosen, seeds=arguments.seeds, settings=arguments.set))
+
+
+def study(arguments: argparse.Namespace) -> None:
+    """`study`: make what is missing, and the page."""
+    from training.config.ablations import rows
+    from training.config.sources import Sources
+    from training.study.study import StudyInputs, StudyPlan, run_study
+
+    inputs = StudyInputs(
+        sources=Sources(data=arguments.data, vae=arguments.vae, init=arguments.init),
+        model=arguments.model,
+        vae=arguments.vae,
+        photos=arguments.photos,
+    )
+    page = run_study(
+        inputs, arguments.out, arguments.page, rows=arguments.rows or list(rows()), seeds=arguments.seeds, settings=arguments.set,
+        plan=StudyPlan(),
+    )  # fmt: skip
+    print(page)

@@ -1,0 +1,63 @@
+"""`recipes` and `train`: one recipe on this machine's devices."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.commands.sources import add_sources, sources_of
+
+HELP = """\
+Run one recipe on this machine's GPU (or its CPU). On several devices:
+
+    accelerate launch --num_processes 4 -m training train stage2 --data manifest.jsonl --base sdxl/ --init runs/stage1 --out
+    runs/stage2
+
+The batch is that of the recipe, shared by the processes: no number of them changes the result's recipe, learning rate or draws.
+"""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
+    verb = verbs.add_parser("recipes", help="list the recipes")
+    verb.set_defaults(run=recipes)
+
+    verb = verbs.add_parser(
+        "train", help="run one recipe", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.add_argument("recipe", help="a name that `recipes` lists, or a .json file of settings (a run's config.json is one)")
+    add_sources(verb)
+    verb.add_argument("--out", type=Path, required=True, help="run folder")
+    verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of the recipe")
+    verb.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint; start where there is none")
+    verb.add_argument(
+        "--dry-run", action="store_true", help="print the resolved run, what trains and the memory it takes, and stop"
+    )
+    verb.set_defaults(run=train)
+
+
+def recipes(_arguments: argparse.Namespace) -> None:
+    """`recipes`: every recipe and what it is for."""
+    from training.config.ablations import rows
+    from training.config.recipes import RECIPES
+
+    for name, make in RECIPES.items():
+        print(f"{name:<24}{(make.__doc__ or '').splitlines()[0]}")
+    for name, row in rows().items():
+        parts = " then ".join(f"{name}/{number}" for number in range(1, len(row.runs) + 1))
+        print(f"{parts:<24}Table {row.table}: {row.says}.")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """`train`: resolve the recipe and run the stage."""
+    from training.config.overrides import override
+    from training.config.recipes import recipe
+
+    config = override(recipe(arguments.recipe), arguments.set)
+    from training.stages.stage import describe, run_stage
+
+    if arguments.dry_run:
+        print(describe(config, sources_of(arguments)))
+        return
+    figures = run_stage(config, sources_of(arguments), arguments.out, resume=arguments.resume)
+    print(f"{arguments.out}: done, " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))

@@ -1,0 +1,92 @@
+"""`export`, `convert`, `reconstruct` and `reference`: weight files, written and checked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the commands and their options."""
+    _file_verbs(verbs)
+    _check_verbs(verbs)
+
+
+def _file_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("export", help="write a run's weights (their average, where it has one) for the nodes")
+    verb.add_argument("run_dir", type=Path, metavar="RUN")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    verb.add_argument("--layout", choices=("full", "adapter"), default="full")
+    verb.add_argument("--dtype", choices=("fp16", "bf16", "fp32"), default="fp16")
+    verb.add_argument("--data", type=Path, help="manifest; needed for a VAE, whose latents are normalised on it")
+    verb.add_argument("--license", default="", help="goes into the file's header")
+    verb.add_argument("--base-model", default="", help="goes into the file's header")
+    verb.set_defaults(run=export)
+
+    verb = verbs.add_parser("convert", help="FaithDiff.bin to .safetensors and back, between layouts and types")
+    verb.add_argument("source", type=Path, metavar="FILE", help="FaithDiff.bin, or a FaithDiff .safetensors")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors or .bin to write")
+    verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")
+    verb.add_argument("--dtype", choices=("keep", "fp16", "bf16", "fp32"), default="keep")
+    verb.add_argument(
+        "--sha256", help="the input's hash as its page gives it: a broken download is then seen before anything else"
+    )
+    verb.set_defaults(run=convert)
+
+
+def _check_verbs(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("reconstruct", help="pictures through an exported VAE and back, to see what it alone costs")
+    verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
+    verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
+    verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
+    verb.set_defaults(run=reconstruct)
+
+    verb = verbs.add_parser(
+        "reference", help="write inputs and the trainer's own predictions of an export, to compare others with"
+    )
+    verb.add_argument("model", type=Path, metavar="FILE", help="full export")
+    verb.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    verb.add_argument("--height", type=int, default=256, metavar="PX")
+    verb.add_argument("--width", type=int, default=224, metavar="PX")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=reference)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`export`: write a run's EMA weights for the nodes."""
+    from training.weights.export import export as write
+
+    line = write(
+        arguments.run_dir, arguments.out, layout=arguments.layout, dtype=arguments.dtype, data=arguments.data,
+        licence=arguments.license,
+        base_model=arguments.base_model,
+    )  # fmt: skip
+    print(line)
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """`convert`: one file layout to another."""
+    from training.weights.convert import convert as run
+
+    told = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
+    print(told)
+
+
+def reconstruct(arguments: argparse.Namespace) -> None:
+    """`reconstruct`: pictures through the VAE and back."""
+    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+    from training.model.restore import reconstruct as run
+    from training.weights.vae import read_vae
+
+    vae = read_vae(arguments.vae)
+    for key, path in picture_paths([arguments.source]):
+        write_png(arguments.out / f"{key}.png", unit_to_u8(run(vae, to_unit(read_image(path)))))
+        print(arguments.out / f"{key}.png")
+
+
+def reference(arguments: argparse.Namespace) -> None:
+    """`reference`: the trainer's own numbers for made-up inputs."""
+    from training.weights.load_export import write_reference
+
+    write_reference(arguments.model, arguments.out, height_px=arguments.height, width_px=arguments.width, seed=arguments.seed)
+    print(f"{arguments.out} written")

@@ -1,0 +1,1 @@
+"""From pictures on disk to a manifest, with captions; may import common."""

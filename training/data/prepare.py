@@ -1,0 +1,171 @@
+"""`prepare`: from folders, files and shards to the records of a manifest, each picture decoded once to see that it can be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from faithdiff_core.captions import trim_caption
+from training.common.images import decode_image, picture_paths, read_bytes
+from training.common.seeds import generator_for, uniform
+from training.data import caption_files
+from training.data.caption_files import CaptionFile
+from training.data.manifest import Record, Skipped, common_scale
+from training.data.shards import Segment, key_objection, read_contents
+
+Source = Path | Segment
+AHEAD = 32
+"""Pictures under examination at a time: bounds the memory."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Pictures found, by key, with the twins and captions found with them, and what was refused at sight."""
+
+    pictures: list[tuple[str, Source]] = field(default_factory=list)
+    twins: dict[str, Source] = field(default_factory=dict)
+    captions: dict[str, CaptionFile] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def find(inputs: Iterable[Path]) -> Listing:
+    """Every picture named, below a folder, or in a .tar shard (named or below a folder), with captions beside it.
+
+    Keys: a picture's path below the folder without suffix; a file's stem; a shard's member without its suffixes. Raises
+    ValueError for an input that does not exist."""
+    found = Listing()
+    for item in inputs:
+        shards = [item] if item.suffix == ".tar" and item.is_file() else []
+        if not shards:
+            loose = picture_paths([item])
+            found.pictures.extend(loose)
+            found.captions.update(caption_files.beside(loose))
+            shards = sorted(item.rglob("*.tar")) if item.is_dir() else []
+        for shard in shards:
+            contents = read_contents(shard)
+            found.pictures.extend(contents.pictures)
+            found.twins.update(contents.twins)
+            found.captions.update(contents.captions)
+            found.skipped.extend(Skipped(name, str(shard), reason) for name, reason in contents.refused)
+    return found
+
+
+def by_key(pictures: Iterable[tuple[str, Source]]) -> dict[str, Source]:
+    """The pictures as a table. Raises ValueError for two pictures of one key."""
+    table: dict[str, Source] = {}
+    for key, source in pictures:
+        if key in table:
+            raise ValueError(
+                f"expected one picture for key {key!r}, got {_path(table[key])} and {_path(source)}, rename one of them"
+            )
+        table[key] = source
+    return table
+
+
+def join(
+    pictures: list[tuple[str, Source]], twins: Mapping[str, Source], *, required: bool
+) -> tuple[list[tuple[str, Source]], list[Skipped]]:
+    """The pictures to use, and what has no partner: twins without a picture and, where a twin is `required`, pictures without
+    one."""
+    keys = {key for key, _ in pictures}
+    skipped = [
+        Skipped(key, _path(source), "an LQ picture without an HQ one of this key")
+        for key, source in twins.items()
+        if key not in keys
+    ]
+    if required:
+        skipped += [Skipped(key, _path(source), "no LQ twin of this key") for key, source in pictures if key not in twins]
+        pictures = [(key, source) for key, source in pictures if key in twins]
+    return pictures, skipped
+
+
+def build(
+    pictures: Iterable[tuple[str, Source]], *, val_frac: float, min_side_px: int, twins: Mapping[str, Source] | None = None,
+    captions: Mapping[str, CaptionFile] | None = None, trim: bool = False,
+) -> tuple[list[Record], list[Skipped]]:  # fmt: skip
+    """Records of all usable pictures, sorted by key, and a list of what was left out.
+
+    Two pictures with one key are refused (ValueError). Skipped are: a second copy of the same file, an unreadable or too small
+    picture, one whose LQ twin is unreadable or of another shape, one whose caption's file is damaged. The split depends on the
+    key alone, so that adding pictures moves none of the others. `trim`: captions are shortened as the official trainer does."""
+    chosen = by_key(pictures)
+    twins, captions = twins or {}, captions or {}
+
+    def examine(key: str) -> Record | Skipped:
+        if reason := key_objection(key):
+            return Skipped(key, _path(chosen[key]), f"{reason}, rename it")
+        try:
+            record = _examine(key, chosen[key], twins.get(key), captions.get(key), min_side_px)
+        except (ValueError, OSError) as error:
+            return Skipped(key, _path(chosen[key]), str(error))
+        split = "val" if uniform(generator_for(0, "split", key), 0.0, 1.0) < val_frac else "train"
+        return replace(record, split=split, caption=trim_caption(record.caption) if trim else record.caption)
+
+    records: list[Record] = []
+    skipped: list[Skipped] = []
+    by_digest: dict[tuple[str, str], str] = {}
+    for result in tqdm(_in_order(examine, sorted(chosen)), total=len(chosen), desc="pictures", mininterval=2.0, delay=2.0):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+        elif (same := by_digest.setdefault((result.digest, result.lq_digest), result.key)) != result.key:
+            skipped.append(Skipped(result.key, result.path, f"same file as {same!r}"))
+        else:
+            records.append(result)
+    return records, skipped
+
+
+def _examine(key: str, source: Source, twin: Source | None, caption: CaptionFile | None, min_side_px: int) -> Record:
+    """The record of one picture, without split. Raises ValueError or OSError if it cannot be used."""
+    digest, size = _look_at(source)
+    if min(size) < min_side_px:
+        raise ValueError(f"shorter side {min(size)} px, below {min_side_px} px")
+    place = _segment(source)
+    record = Record(
+        key=key, path=place.path, width_px=size[1], height_px=size[0], digest=digest, split="", offset=place.offset,
+        size_bytes=place.size_bytes, caption=caption.read() if caption else "",
+    )  # fmt: skip
+    if twin is None:
+        return record
+    lq_digest, lq_size = _look_at(twin)
+    place = _segment(twin)
+    return replace(
+        record, lq_path=place.path, lq_offset=place.offset, lq_size_bytes=place.size_bytes, lq_digest=lq_digest,
+        lq_scale=common_scale(size, lq_size),
+    )  # fmt: skip
+
+
+def _look_at(source: Source) -> tuple[str, tuple[int, int]]:
+    """(sha256, (height, width) px) of a picture, decoded whole: a truncated file shows only then."""
+    data = read_bytes(source)
+    height_px, width_px = decode_image(data, _path(source)).shape[1:]
+    return hashlib.sha256(data).hexdigest(), (int(height_px), int(width_px))
+
+
+def _path(source: Source) -> str:
+    return str(source) if isinstance(source, Path) else source.path
+
+
+def _segment(source: Source) -> Segment:
+    return Segment(path=str(source.resolve())) if isinstance(source, Path) else source
+
+
+def _in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """`map` by threads (decoding releases Python's lock), at most AHEAD items in work."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,135 @@
+"""`evaluate`: restored pictures against their references: scores, differences, the worst pictures, text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.common.files import write_json, write_text
+from training.evaluate.markdown import as_markdown
+from training.evaluate.paper import TEXT, paper_section
+from training.evaluate.report import figures, pictures, worst_keys
+from training.evaluate.rows import LQ_ROW, REFERENCE_ROW, Joined, check_sizes, enlarge, join
+from training.evaluate.scores import Scores, score_rows
+from training.evaluate.strips import write_strips
+from training.metrics.catalogue import metrics_named
+
+Rows = dict[str, dict[str, Path]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is evaluated and how; the names are those of the command's options."""
+
+    restored: dict[str, Path]
+    """Row name to folder."""
+    reference: Path
+    lq: Path | None
+    out: Path
+    """The .json; the .md lies beside it, and the worst pictures in the folder STEM_worst."""
+    metrics: tuple[str, ...]
+    border_px: int
+    weights: Path | None
+    pyiqa: Path | None
+    against: str | None
+    """None: the LQ row, if there is one."""
+    allow_missing: bool
+    worst: int
+    worst_by: str | None
+    """None: the first metric that was computed."""
+    text: Path | None
+    ocr: tuple[str, ...]
+    paper: bool | None
+    """None: the tables that belong to what was computed."""
+
+
+def evaluate(options: Evaluation) -> dict[str, Any]:
+    """Compare the folders and write the report; returns it as in the JSON file.
+
+    The same pictures and options give the same bytes. Raises ValueError for unknown names, keys that do not match, and other
+    sizes, before anything is computed or written."""
+    _check(options)
+    joined = join(options.restored, options.reference, options.lq, allow_missing=options.allow_missing)
+    sizes_px = check_sizes(joined.rows, joined.reference, options.border_px)
+    with tempfile.TemporaryDirectory() as folder:
+        rows: Rows = dict(joined.rows)
+        if joined.lq is not None:
+            rows[LQ_ROW] = enlarge(joined.lq, sizes_px, Path(folder), progress=True)
+        # Text first: what is wrong with the annotations shows before the metrics take their time.
+        text, text_json = _text(options, {**rows, REFERENCE_ROW: joined.reference})
+        scored = dict(rows)
+        if any(metric.needs_reference is not True for metric in metrics_named(options.metrics).values()):
+            scored[REFERENCE_ROW] = joined.reference
+        scores = score_rows(
+            scored,
+            joined.reference,
+            options.metrics,
+            border_px=options.border_px,
+            weights=options.weights,
+            pyiqa=options.pyiqa,
+        )
+        report = _report(options, joined, scores, text_json)
+        report["worst"] = _worst(options, scores, rows, joined.reference)
+    report["pictures"] = pictures(scores)
+    computed = [*scores.metrics, *([TEXT] if text else [])]
+    write_text(options.out.with_suffix(".md"), as_markdown(report, text=text, paper=paper_section(computed, options.paper)))
+    write_json(options.out, report)
+    return report
+
+
+def _check(options: Evaluation) -> None:
+    names = metrics_named(options.metrics)
+    if options.out.suffix != ".json":
+        raise ValueError(f"expected --out to end in .json, got {options.out}, the page gets the same name with .md")
+    if options.worst_by is not None and not metrics_named([options.worst_by]).keys() <= names.keys():
+        raise ValueError(f"expected --worst-by among {', '.join(names)}, got {options.worst_by!r}, add it to --metrics")
+    if not 0 <= options.worst <= 99:
+        raise ValueError(f"expected --worst from 0 to 99, got {options.worst}, choose for example 5")
+    rows = [*options.restored, *([LQ_ROW] if options.lq else [])]
+    if options.against is not None and options.against not in rows:
+        raise ValueError(f"expected --against among {', '.join(rows)}, got {options.against!r}, name one of the rows")
+    if options.text is not None and not options.text.is_file():
+        raise ValueError(f"expected --text to be a file of annotations, got {options.text}, check the path")
+
+
+def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> dict[str, Any]:
+    against = options.against or (LQ_ROW if options.lq else None)
+    report: dict[str, Any] = {
+        "inputs": {
+            "restored": {name: folder.as_posix() for name, folder in options.restored.items()},
+            LQ_ROW: options.lq.as_posix() if options.lq else None,
+            REFERENCE_ROW: options.reference.as_posix(),
+        },
+        "border_px": options.border_px,
+        "unmatched": joined.unmatched,
+    }
+    return {**report, **figures(scores, against), "text": text}
+
+
+def _text(options: Evaluation, rows: Mapping[str, Mapping[str, Path]]) -> tuple[str, Any]:
+    """The text section and its JSON; ("", None) without annotations."""
+    if options.text is None:
+        return "", None
+    from training.reading.fidelity import score_text
+
+    found = score_text(rows, options.text, options.ocr)
+    return found.markdown().strip(), found.as_json()
+
+
+def _worst(options: Evaluation, scores: Scores, rows: Rows, reference: Mapping[str, Path]) -> dict[str, Any]:
+    """The worst pictures of the first restored row, with a strip each. If the metric was not computed, the first that was."""
+    row = next(iter(options.restored))
+    wanted = next(iter(metrics_named([options.worst_by]))) if options.worst_by else None
+    by = wanted if wanted in scores.values[row] else next(iter(scores.values[row]), None)
+    keys = worst_keys(scores, row, by, options.worst) if by else []
+    columns = {name: rows[name] for name in (LQ_ROW, *options.restored) if name in rows} | {REFERENCE_ROW: reference}
+    strips = write_strips(options.out.with_name(f"{options.out.stem}_worst"), keys, columns)
+    found = [
+        {"key": key, "value": scores.values[row][by][key], "picture": strips[key].relative_to(options.out.parent).as_posix()}
+        for key in keys
+        if by
+    ]
+    return {"row": row, "by": by, "columns": list(columns), "pictures": found}

@@ -1,0 +1,138 @@
+"""The pictures that are compared: folders joined by key, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from tqdm import tqdm
+
+from training.common.images import picture_paths, read_image, to_unit, unit_to_u8
+
+LQ_ROW, REFERENCE_ROW = "lq", "reference"
+NAMED = 5
+"""So many keys are named in an error."""
+EXIF_ORIENTATION, EXIF_TURNED = 0x0112, (5, 6, 7, 8)
+"""The tag, and those of its values that swap width and height."""
+
+Paths = Mapping[str, Path]
+"""Key to picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """Rows of pictures with the same keys, the references, and by folder the keys that only some of them have."""
+
+    rows: dict[str, dict[str, Path]]
+    reference: dict[str, Path]
+    lq: dict[str, Path] | None
+    unmatched: dict[str, list[str]]
+
+
+def named_rows(items: list[str]) -> dict[str, Path]:
+    """`NAME=DIR` or a plain DIR, whose row is `restored`, or the folder's own name where there are several.
+
+    Raises ValueError for two rows of one name, or a name that the report needs for itself."""
+    rows: dict[str, Path] = {}
+    for item in items:
+        name, equals, folder = item.partition("=")
+        if not equals or Path(item).is_dir() or "/" in name or "\\" in name:
+            name, folder = (Path(item).resolve().name if len(items) > 1 else "restored"), item
+        if name in rows or name in (LQ_ROW, REFERENCE_ROW) or not name.strip() or set(name) & set("|\n"):
+            raise ValueError(
+                f"expected a name of its own for every --restored (and none of {LQ_ROW}, {REFERENCE_ROW}), got {name!r}, "
+                "write --restored NAME=DIR"
+            )
+        rows[name] = Path(folder)
+    return rows
+
+
+def by_key(folder: Path) -> dict[str, Path]:
+    """The pictures below a folder by key. Raises ValueError for none, or two of one key."""
+    listed = picture_paths([folder])
+    if not listed:
+        raise ValueError(f"expected pictures in {folder}, got none, check the folder")
+    found = dict(listed)
+    if len(found) < len(listed):
+        keys = [key for key, _ in listed]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"expected one picture a key in {folder}, got several of {_some(twice)}, keep one of each")
+    return found
+
+
+def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_missing: bool) -> Joined:
+    """Folders by key. Raises ValueError for keys that not every folder has, unless `allow_missing`; then for no common key."""
+    folders = {**{name: by_key(folder) for name, folder in rows.items()}, REFERENCE_ROW: by_key(reference)}
+    if lq is not None:
+        folders[LQ_ROW] = by_key(lq)
+    common = set.intersection(*(set(pictures) for pictures in folders.values()))
+    unmatched = {name: sorted(set(pictures) - common) for name, pictures in folders.items() if set(pictures) - common}
+    if unmatched and not allow_missing:
+        told = "; ".join(f"{name} alone has {_some(keys)}" for name, keys in unmatched.items())
+        raise ValueError(f"expected the same keys in all folders, got others ({told}), complete them or add --allow-missing")
+    if not common:
+        raise ValueError(f"expected keys that all of {', '.join(folders)} have, got none, check the folders")
+    kept = {name: {key: pictures[key] for key in sorted(common)} for name, pictures in folders.items()}
+    truth, small = kept.pop(REFERENCE_ROW), kept.pop(LQ_ROW, None)
+    return Joined(rows=kept, reference=truth, lq=small, unmatched=unmatched)
+
+
+def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0) -> dict[str, tuple[int, int]]:
+    """(width, height) px of every reference, from the files' heads. Raises ValueError if a row's picture has another size, or
+    nothing is left of one without its border."""
+    sizes = {key: size_px(path) for key, path in reference.items()}
+    smallest = min(sizes, key=lambda key: min(sizes[key]))
+    if border_px < 0 or min(sizes[smallest]) <= 2 * border_px:
+        got = f"{border_px} px and {smallest!r} of {sizes[smallest][0]} x {sizes[smallest][1]}"
+        raise ValueError(f"expected --border from 0 to less than half of every picture, got {got}, choose for example 4")
+    wrong = []
+    for name, paths in rows.items():
+        for key, path in paths.items():
+            got = size_px(path)
+            if got != sizes[key]:
+                wrong.append(f"{name}: {key!r} {got[0]} x {got[1]} for {sizes[key][0]} x {sizes[key][1]}")
+    if wrong:
+        told = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        raise ValueError(f"expected pictures of their reference's size, got {told}, restore at the scale of the references")
+    return sizes
+
+
+def size_px(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture turned upright, without decoding it. Raises ValueError if the file is no picture."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"expected a readable picture, got {path} ({error}), remove or replace it") from error
+    return (height, width) if turned else (width, height)
+
+
+def enlarge(lq: Paths, sizes: Mapping[str, tuple[int, int]], folder: Path, *, progress: bool) -> dict[str, Path]:
+    """LQ pictures at their reference's size, bicubic (torch's, a = -0.75), 8 bits, as files in `folder`; those that have it
+    already stay where they are."""
+    found: dict[str, Path] = {}
+    for number, (key, path) in enumerate(tqdm(lq.items(), desc="enlarge", disable=not progress, mininterval=2.0, delay=2.0)):
+        small = read_image(path)
+        width, height = sizes[key]
+        found[key] = path
+        if tuple(small.shape[1:]) != (height, width):
+            large = F.interpolate(to_unit(small)[None], size=(height, width), mode="bicubic")[0]
+            found[key] = folder / f"{number}.png"
+            picture = Image.fromarray(unit_to_u8(large).permute(1, 2, 0).contiguous().numpy(), "RGB")
+            picture.save(found[key], compress_level=1)  # read again in a moment: time counts, not size
+    return found
+
+
+def read_cropped(path: Path, border_px: int) -> torch.Tensor:
+    """float32 (3, H, W) in [0, 1] without `border_px` at each side."""
+    image = to_unit(read_image(path))
+    return image[:, border_px : image.shape[1] - border_px, border_px : image.shape[2] - border_px]
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(map(repr, keys[:NAMED])) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")

@@ -1,0 +1,32 @@
+"""The worst pictures, each as one strip to look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from training.common.images import read_image, write_png
+from training.evaluate.rows import Paths
+
+GAP_PX = 8
+"""White between the parts of a strip."""
+
+
+def write_strips(folder: Path, keys: Sequence[str], columns: Mapping[str, Paths]) -> dict[str, Path]:
+    """One PNG a key with the pictures of `columns` side by side at full size, numbered in the order of `keys`; their paths.
+
+    Strips that an earlier report left in `folder` are removed."""
+    written: dict[str, Path] = {}
+    for number, key in enumerate(keys, start=1):
+        parts = [read_image(paths[key]) for paths in columns.values()]
+        gap = torch.full((3, parts[0].shape[1], GAP_PX), 255, dtype=torch.uint8)
+        strip = torch.cat([part for picture in parts for part in (gap, picture)][1:], dim=2)
+        written[key] = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]', '_', key)}.png"
+        write_png(written[key], strip)
+    for path in folder.glob("[0-9][0-9]_*.png"):
+        if path not in written.values():
+            path.unlink()
+    return written

@@ -1,0 +1,1 @@
+"""A folder of pictures through the queues of ComfyUI servers; may import common."""

@@ -1,0 +1,220 @@
+"""A folder through the queues of ComfyUI servers: one thread for each; the manifest, the bar and the messages are here."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.common.images import picture_paths
+from training.common.interrupts import Interrupts
+from training.folder.client import NoAnswer, QueueClient
+from training.folder.prompt import PromptForm
+from training.folder.record import FolderRecord, Workflow, check_folders, result_path
+from training.folder.result import large_pictures
+from training.folder.share import Share
+from training.folder.worker import Broken, Ended, News, Note, Orders, Unwilling, Worker
+
+GOODBYE_S = 60.0
+"""How long we wait, once stopped, for servers to be told so: two quick requests, and what was under way."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderJob:
+    """What the command line asks for. `servers` as `server_url` gives them; `ahead` prompts at most wait or run at each;
+    one that is silent for `patience_s` is given up; `again` restores what is there already."""
+
+    source: Path
+    out: Path
+    form: PromptForm
+    workflow_file: str
+    settings: tuple[str, ...]
+    servers: tuple[str, ...]
+    headers: Mapping[str, str]
+    ahead: int
+    patience_s: float
+    again: bool
+
+
+def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
+    """Restore every picture that is not done yet; the exit code: 0, 1 = some failed or are not done, 128 + the signal.
+
+    `tell` hears what came of it; warnings and failures go to stderr, above the bar.
+
+    Raises:
+        ValueError: no pictures, colliding names, a folder with other results, no ComfyUI at any address, a workflow that every
+            server refuses.
+        OSError: a result or the manifest cannot be written.
+    """
+    pictures = picture_paths([job.source])
+    if not pictures:
+        raise ValueError(f"expected pictures in {job.source}, got none, check the folder")
+    manifest = FolderRecord.open(job.out, _workflow(job), again=job.again)
+    check_folders(job.source, job.out, pictures, may_replace=job.again or manifest.exists)
+    states = {key: manifest.state(key, path, result_path(job.out, key)) for key, path in pictures}
+    missing = [(key, path) for key, path in pictures if states[key] == "missing"]
+    if changed := [key for key, state in states.items() if state == "changed"]:
+        _say(f"{len(changed)} results were changed since and stay as they are: {_some(changed)} (--again makes them anew)")
+    if not missing:
+        tell(f"{job.out}: all {len(pictures)} done before")
+        return 0
+    clients = [QueueClient(url, job.headers) for url in job.servers]
+    _check_servers(clients)
+    manifest.write()
+    with large_pictures():
+        return _Run(job, manifest, missing, clients, before=len(pictures) - len(missing), tell=tell).run()
+
+
+def _workflow(job: FolderJob) -> Workflow:
+    form = job.form
+    return Workflow(
+        file=job.workflow_file,
+        sha256=form.sha256,
+        settings=job.settings,
+        input_node=form.input_node,
+        output_node=form.output_node,
+    )
+
+
+def _check_servers(clients: list[QueueClient]) -> None:
+    silent: dict[str, str] = {}
+    for client in clients:
+        try:
+            client.check()
+        except NoAnswer as error:
+            silent[client.url] = str(error)
+    told = "; ".join(f"{url}: {reason}" for url, reason in silent.items())
+    if len(silent) == len(clients):
+        raise ValueError(f"expected a ComfyUI that answers, got none ({told}), start one or check --server")
+
+
+class _Run:
+    """One run over the missing pictures. Only the main thread is in here; workers send it news."""
+
+    def __init__(
+        self,
+        job: FolderJob,
+        manifest: FolderRecord,
+        missing: list[tuple[str, Path]],
+        clients: list[QueueClient],
+        *,
+        before: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._job, self._manifest, self._tell = job, manifest, tell
+        self._left = len(missing)
+        self._done: Counter[str] = Counter()
+        self._failures: dict[str, str] = {}
+        self._refusals: dict[str, str] = {}
+        self._error: Exception | None = None
+        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._share = Share(missing, [client.url for client in clients])
+        orders = Orders(
+            form=job.form, out=job.out, ahead=job.ahead, patience_s=job.patience_s, folder=f"faithdiff-{uuid.uuid4().hex[:12]}"
+        )
+        self._workers = [Worker(client, self._share, orders, stop=self._stop, tell=self._news.put) for client in clients]
+        self._labels = {client.url: client.label for client in clients}
+        self._bar = tqdm(total=before + len(missing), initial=before, desc="restore", unit="picture", dynamic_ncols=True)
+        self._before = before
+
+    def run(self) -> int:
+        """The exit code."""
+        # As daemons: one that hangs in a request must not keep the program from ending.
+        threads = [threading.Thread(target=worker.run, daemon=True) for worker in self._workers]
+        try:
+            with Interrupts() as interrupts:
+                for thread in threads:
+                    thread.start()
+                self._listen(threads, interrupts)
+        finally:
+            self._stop.set()
+            self._bar.close()
+            self._manifest.write()
+        if self._error:
+            raise self._error
+        if self._refusals and not (self._done or self._failures or self._share.servers):
+            told = "; ".join(f"{url}: {reason}" for url, reason in self._refusals.items())
+            raise ValueError(f"expected servers to take the workflow, got a refusal ({told}), mend it or choose another server")
+        return self._summary(interrupts.received)
+
+    def _listen(self, threads: list[threading.Thread], interrupts: Interrupts) -> None:
+        stopped_s: float | None = None
+        while any(thread.is_alive() for thread in threads) or not self._news.empty():
+            try:
+                self._take(self._news.get(timeout=0.1))
+            except queue.Empty:
+                pass
+            if stopped_s is None and (interrupts.received or self._share.is_finished or self._stop.is_set()):
+                self._stop.set()
+                stopped_s = time.monotonic()
+            elif stopped_s is not None and time.monotonic() - stopped_s > GOODBYE_S:
+                break
+
+    def _take(self, news: News) -> None:
+        if isinstance(news, Ended):
+            self._take_end(news)
+        elif isinstance(news, Note):
+            self._note(news.text)
+        elif isinstance(news, Unwilling):
+            self._refusals[news.server] = news.reason
+            self._note(f"{news.server} refuses the workflow: {news.reason}")
+        else:
+            assert isinstance(news, Broken)
+            self._error = news.error
+
+    def _take_end(self, news: Ended) -> None:
+        self._manifest.put(news.key, news.entry)
+        if news.entry["status"] == "done":
+            self._done[news.server] += 1
+            self._left -= 1
+            self._bar.update()
+            self._bar.set_postfix({self._labels[url]: count for url, count in self._done.items()})
+            return
+        message = f"{news.key}: {news.entry['message']}"
+        if news.final:
+            self._failures[news.key] = message
+            self._left -= 1
+            self._note(f"failed again: {message} ({news.server})")
+        else:
+            self._note(f"failed, to be tried once more: {message} ({news.server})")
+
+    def _note(self, text: str) -> None:
+        self._bar.write(text, file=sys.stderr)
+
+    def _summary(self, signal_number: int) -> int:
+        parts = [f"{self._done.total()} done"] if len(self._labels) == 1 else [f"{self._done.total()} done ({self._shares()})"]
+        if self._failures:
+            parts.append(f"{len(self._failures)} failed")
+        if self._left:
+            parts.append(f"{self._left} not done")
+        if self._before:
+            parts.append(f"{self._before} done before")
+        for message in sorted(self._failures.values()):
+            _say(f"failed: {message}")
+        self._tell(f"{self._job.out}: {', '.join(parts)}")
+        if signal_number:
+            _say("stopped; the same command goes on from here")
+            return 128 + signal_number
+        if self._left:
+            _say("error: expected a server that answers, got none any more; start one, the same command goes on from here")
+        return 1 if self._left or self._failures else 0
+
+    def _shares(self) -> str:
+        return ", ".join(f"{label} {self._done[url]}" for url, label in self._labels.items())
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (" ..." if len(keys) > 3 else "")
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)

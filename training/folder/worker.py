@@ -1,0 +1,238 @@
+"""The work at one server: keep a few prompts in its queue, fetch what is done, stand its silences.
+
+The server is asked again and again instead of listened to: a restarted one has forgotten its prompts, and says nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training.common.files import write_bytes
+from training.folder.client import NoAnswer, QueueClient, Refused, one_line
+from training.folder.prompt import PromptForm
+from training.folder.record import result_path, sha256_of
+from training.folder.result import NoResult, read_ending, read_result
+from training.folder.share import PictureTask, Share
+
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+"""Between two looks at a server: doubled while nothing changes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What came of one picture: its entry in the manifest. `final` = it is not tried again."""
+
+    key: str
+    server: str
+    entry: dict[str, Any]
+    final: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Note:
+    """A line for the user."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unwilling:
+    """A server refused the first prompt it was given: not a picture's fault."""
+
+    server: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Broken:
+    """An error that ends the whole run, a full disk for one."""
+
+    error: Exception
+
+
+News = Ended | Note | Unwilling | Broken
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What all servers are told alike. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
+    the uploads of this run."""
+
+    form: PromptForm
+    out: Path
+    ahead: int
+    patience_s: float
+    folder: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sent:
+    task: PictureTask
+    source_sha256: str
+
+
+class Worker:
+    """One server. `run` is for a thread of its own; it tells what happens by `tell`, and ends when nothing is left to do, when
+    `stop` is set, or when it gives the server up. It leaves no prompt of its own behind."""
+
+    def __init__(
+        self, client: QueueClient, share: Share, orders: Orders, *, stop: threading.Event, tell: Callable[[News], None]
+    ) -> None:
+        self.client = client
+        self._share, self._orders, self._stop, self._tell = share, orders, stop, tell
+        self._sent: dict[str, _Sent] = {}
+        self._has_accepted = False
+        self._left = False
+        self._silent_since_s: float | None = None
+
+    def run(self) -> None:
+        """Work until there is nothing left."""
+        try:
+            self._work()
+        except Exception as error:  # the other threads must hear of it
+            self._stop.set()
+            self._tell(Broken(error=error))
+        finally:
+            self._cancel()
+
+    def _work(self) -> None:
+        pause_s = SHORTEST_PAUSE_S
+        while not (self._stop.is_set() or self._left or self._share.is_finished):
+            try:
+                changed = self._collect() | self._fill()
+                if self._silent_since_s is not None:
+                    self._say("answers again")
+                    self._silent_since_s = None
+            except (NoAnswer, Refused) as error:
+                changed = False
+                self._stand_silence(str(error))
+            pause_s = SHORTEST_PAUSE_S if changed else min(2 * pause_s, LONGEST_PAUSE_S)
+            self._stop.wait(pause_s)
+
+    def _stand_silence(self, reason: str) -> None:
+        now_s = time.monotonic()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+            self._say(f"does not answer ({reason}), trying for {self._orders.patience_s:g} s")
+        elif now_s - self._silent_since_s > self._orders.patience_s:
+            self._say(f"given up ({reason})")
+            self._leave()
+
+    def _fill(self) -> bool:
+        """Queue pictures up to the number ahead. Whether any was."""
+        changed = False
+        while len(self._sent) < self._orders.ahead and not (self._left or self._stop.is_set()):
+            task = self._share.take(self.client.url)
+            if task is None:
+                break
+            self._send(task)
+            changed = True
+        return changed
+
+    def _send(self, task: PictureTask) -> None:
+        prompt_id = str(uuid.uuid4())
+        try:
+            data = task.path.read_bytes()
+        except OSError as error:
+            self._fail(_Sent(task=task, source_sha256=""), f"expected a readable picture ({error.strerror})")
+            return
+        sent = _Sent(task=task, source_sha256=sha256_of(data))
+        try:
+            stored = self.client.upload(data, folder=self._orders.folder, name=upload_name(task))
+        except NoAnswer:
+            self._share.put_back(task)
+            raise
+        except Refused as error:
+            self._fail(sent, str(error))
+            return
+        self._sent[prompt_id] = sent
+        try:
+            # Without an answer the prompt may have come through all the same; the next look at the queue will show.
+            self.client.post(self._orders.form.filled(stored), prompt_id=prompt_id, output_node=self._orders.form.output_node)
+            self._has_accepted = True
+        except Refused as error:
+            if self._has_accepted:
+                self._fail(self._sent.pop(prompt_id), str(error))
+            else:
+                self._tell(Unwilling(server=self.client.url, reason=str(error)))
+                self._leave()
+
+    def _collect(self) -> bool:
+        """Take what has ended. Whether anything had."""
+        if not self._sent and self._silent_since_s is None:
+            return False
+        waiting = self.client.queued()  # before the histories: a prompt goes from one to the other in one step, never back
+        ended = [prompt_id for prompt_id in self._sent if prompt_id not in waiting]
+        for prompt_id in ended:
+            entry = self.client.history(prompt_id)
+            if entry is None:
+                self._lose(self._sent.pop(prompt_id))
+                continue
+            try:
+                self._finish(prompt_id, entry)
+            except (NoResult, Refused) as error:
+                self._fail(self._sent.pop(prompt_id), str(error))
+        return bool(ended)
+
+    def _finish(self, prompt_id: str, history: dict[str, Any]) -> None:
+        sent = self._sent[prompt_id]
+        ending = read_ending(history, self._orders.form)
+        result = read_result(self.client.view(ending.image))
+        write_bytes(result_path(self._orders.out, sent.task.key), result.png)
+        del self._sent[prompt_id]
+        entry = {
+            "status": "done",
+            "source": str(sent.task.path),
+            "source_sha256": sent.source_sha256,
+            "result_sha256": sha256_of(result.png),
+            "width_px": result.width_px,
+            "height_px": result.height_px,
+            "mode": result.mode,
+            "server": self.client.url,
+            "prompt_id": prompt_id,
+            "seconds": ending.seconds,
+        }
+        self._tell(Ended(key=sent.task.key, server=self.client.url, entry=entry, final=True))
+        self._share.done()
+
+    def _fail(self, sent: _Sent, message: str) -> None:
+        self._end_badly(sent, message, final=self._share.failed(sent.task, self.client.url))
+
+    def _lose(self, sent: _Sent) -> None:
+        if self._share.lost(sent.task):
+            self._say(f"has forgotten {sent.task.key}, which is queued again")
+        else:
+            self._end_badly(sent, f"vanished from queues {sent.task.lost + 1} times", final=True)
+
+    def _end_badly(self, sent: _Sent, message: str, *, final: bool) -> None:
+        entry = {"status": "failed", "source": str(sent.task.path), "source_sha256": sent.source_sha256}
+        entry |= {"server": self.client.url, "message": one_line(message)}
+        self._tell(Ended(key=sent.task.key, server=self.client.url, entry=entry, final=final))
+
+    def _leave(self) -> None:
+        self._left = True
+        self._share.leave(self.client.url, [sent.task for sent in self._sent.values()])
+
+    def _cancel(self) -> None:
+        """What a server that was given up still has goes, too: the others do it now."""
+        if not self._sent:
+            return
+        try:
+            self.client.cancel(self._sent)
+        except (NoAnswer, Refused) as error:
+            if not self._left:
+                self._say(f"may go on with {len(self._sent)} of these pictures, it could not be told to stop ({error})")
+
+    def _say(self, text: str) -> None:
+        self._tell(Note(text=f"{self.client.url} {text}"))
+
+
+def upload_name(task: PictureTask) -> str:
+    """A name that every file system takes, one for each key: pictures of the same name in two folders stay apart."""
+    return hashlib.sha256(task.key.encode()).hexdigest()[:20] + task.path.suffix.lower()

@@ -1,0 +1,27 @@
+"""How the crops of one optimiser step are shared out: evenly over the processes, then into micro-batches."""
+
+from __future__ import annotations
+
+from training.config.schema import TrainConfig
+
+
+def micro_batches(batch_size: int, *, processes: int, process: int, micro_batch_size: int) -> list[range]:
+    """The places of the step's batch that `process` works through, one range a micro-batch (`micro_batch_size` 0 = one)."""
+    share = batch_size // processes
+    start = process * share
+    size = micro_batch_size or share
+    return [range(first, min(first + size, start + share)) for first in range(start, start + share, size)]
+
+
+def check_batches(config: TrainConfig, processes: int) -> None:
+    """Raise ValueError if a batch of the run cannot be shared out evenly; the message names batch sizes that can."""
+    for name, batch_size in (("batch_size", config.batch_size), ("late_batch_size", config.late_batch_size)):
+        micro = min(config.micro_batch_size or 1, max(batch_size // processes, 1))
+        unit = processes * micro
+        if batch_size % unit:
+            below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+            near = f"{below} or {above}" if below else f"{above}"
+            raise ValueError(
+                f"expected {name} to be a multiple of {unit} ({processes} processes x {micro} crops at a time), "
+                f"got {batch_size}, set it to {near}, or use another number of processes or micro_batch_size"
+            )

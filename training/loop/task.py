@@ -1,0 +1,47 @@
+"""What the loop asks of a stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from training.optim.groups import Groups
+
+Batch = dict[str, torch.Tensor]
+Figures = dict[str, float | torch.Tensor]
+
+
+class Task(Protocol):
+    """A stage: its module, what of it trains, its batches and its loss.
+
+    A batch's place is its index in the whole batch of an optimiser step, over all processes. A sample must depend on the
+    configuration, the step and its place alone."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """What is wrapped for several processes, and saved. May name classes to shard one by one in `_no_split_modules`."""
+        ...
+
+    def groups(self) -> Groups:
+        """[(name, share of the learning rate, {name in the module: parameter})] of what trains. Asked again after wrapping."""
+        ...
+
+    def batch(self, step: int, places: range) -> Batch:
+        """These places of the step's batch, on the task's device."""
+        ...
+
+    def prefetch(self, step: int, places: range) -> None:
+        """A hint that this will be asked for next."""
+        ...
+
+    def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        """Mean loss over the batch given, and figures to log. `module` is the wrapped one: only its forward may be called."""
+        ...
+
+    def validate(self, step: int, folder: Path) -> dict[str, float]:
+        """Figures of the weights as they stand (the EMA's), {} = nothing to validate. Pictures go to folder/step-<8 digits>*.png.
+
+        Called in the main process alone; with sharded parameters in all of them, and what others write is thrown away."""
+        ...

@@ -1,0 +1,1 @@
+"""The networks, their noise and their sampling; may import config and common."""

@@ -1,0 +1,1 @@
+"""What happens to parameters at a step: groups, optimisers, averages, shards; may import config and common."""

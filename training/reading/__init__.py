@@ -1,0 +1,1 @@
+"""What OCR engines still read of annotated words; may import common."""

@@ -1,0 +1,117 @@
+"""From a recipe and its sources to a running stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from diffusers import AutoencoderKL
+
+from training.batches.crops import ImageStore, training_store
+from training.batches.latent_cache import LatentBank, open_bank
+from training.batches.prompt_cache import TextCache, TextEncoders
+from training.batches.samples import SampleSource
+from training.common.devices import device_of, process_state
+from training.common.weight_files import file_digest
+from training.config.schema import TrainConfig
+from training.config.sources import Sources
+from training.data import manifest
+from training.data.manifest import split_of
+from training.loop import loop
+from training.loop.task import Task
+from training.model.networks import network_spec
+from training.tasks.diffusion import DiffusionTask
+from training.tasks.vae import VAETask
+from training.tasks.validation import Validation
+from training.weights.initial import initial_model, load_vae
+from training.weights.vae import weights_digest
+
+
+def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Task, dict[str, Any]]:
+    """The task of a stage, on this process's device, and the facts that its checkpoints keep for the export.
+
+    What several processes share on disk (latents, prompts) is made by the main one while the others wait. Raises ValueError for
+    sources that are missing or do not fit."""
+    store, digest = training_store(config, sources.data)
+    device = device_of(config.device)
+    if config.stage == "vae":
+        return VAETask(config, store), {"data_digest": digest, "before": []}
+    vae = load_vae(config, sources, device)
+    if config.stage == "decoder":
+        before = [{"file": path.name, "sha256": file_digest(path)} for path in (sources.vae,) if path is not None]
+        return VAETask(config, store, vae), {"data_digest": digest, "before": before}
+    model, before = initial_model(config, sources)
+    facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
+    texts = open_texts(config, sources, device)
+    bank = _bank(config, store, vae, facts, run_dir.parent, device)
+    source = SampleSource(config, store, bank)
+    validation = None
+    if config.validate_every:
+        validation = Validation(config, split_of(sources.data, "val"), vae, texts, device)
+    needs_vae = None if bank is not None else vae
+    return DiffusionTask(config, source, model, device=device, vae=needs_vae, texts=texts, validation=validation), facts
+
+
+def _bank(
+    config: TrainConfig, store: ImageStore, vae: AutoencoderKL, facts: dict[str, Any], folder: Path, device: torch.device
+) -> LatentBank | None:
+    if not config.latent_crops:
+        return None
+    with process_state(config.device).main_process_first():
+        return open_bank(
+            config, store, vae, vae_digest=facts["vae_digest"], data_digest=facts["data_digest"], folder=folder, device=device
+        )
+
+
+def open_texts(config: TrainConfig, sources: Sources, device: torch.device) -> TextCache | None:
+    """The embeddings of every caption in the manifest, computed where they are missing; None for runs without prompts.
+
+    Raises ValueError where prompts are wanted and no text encoders are given."""
+    if config.prompts == "none":
+        return None
+    folder = sources.text or sources.base
+    if folder is None or not folder.is_dir():
+        raise ValueError(
+            "expected --text (or --base) with a diffusers folder that holds SDXL's text encoders, got none; name one, or train "
+            "without prompts: --set prompts=none"
+        )
+    # One process reads the encoders and fills the cache; the others need its name only.
+    name = [""]
+    if process_state(config.device).is_main_process:
+        encoders = TextEncoders.read(folder)
+        name = [encoders.encoder_id]
+        captions = {record.caption for record in manifest.read(sources.data)}
+        TextCache(_text_folder(sources), encoders.encoder_id).fill(captions, encoders, device)
+    cache = TextCache(_text_folder(sources), broadcast_object_list(name)[0])
+    spec = network_spec(config.network)
+    widths = tuple(value.shape[-1] for value in cache.get(""))
+    if widths != (spec.context_width, spec.pooled_width):
+        raise ValueError(
+            f"expected text encoders of widths {spec.context_width} and {spec.pooled_width} for network {config.network}, got "
+            f"{widths[0]} and {widths[1]} in {folder}, name those of SDXL"
+        )
+    return cache
+
+
+def _text_folder(sources: Sources) -> Path:
+    return sources.data.parent / "text-embeddings"
+
+
+def run_stage(config: TrainConfig, sources: Sources, run_dir: Path, *, resume: bool) -> dict[str, float]:
+    """Train one stage to its end. Errors as in `loop.train` and `build_task`."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task, extra = build_task(config, sources, run_dir)
+    return loop.train(task, config, run_dir, extra=extra, resume=resume)
+
+
+def describe(config: TrainConfig, sources: Sources) -> str:
+    """What --dry-run prints: the resolved settings, the data, what trains, and the memory it takes."""
+    from training.stages.memory import report
+
+    store, digest = training_store(config, sources.data)
+    lines = [f"{name} = {value}" for name, value in vars(config).items()]
+    lines.append(f"data: {len(store)} pictures, digest {digest[:16]}")
+    return "\n".join([*lines, report(config)])

@@ -1,0 +1,46 @@
+"""Scores of the study's pictures, kept picture by picture, so that every table can be made from them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.evaluate.scores import score_rows
+from training.reading.fidelity import score_text
+from training.study.sets import StudySet
+
+METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+REFERENCE = "reference"
+Rows = Mapping[str, Mapping[str, Path]]
+Values = dict[str, dict[str, dict[str, float | None]]]
+"""row -> metric -> key -> value."""
+
+
+def scores(pictures: StudySet, rows: Rows, engines: Sequence[str]) -> dict[str, Any]:
+    """`values`: row, metric, key. For a set with words also `text`: engine, row, key, counts, and `engines` with their settings;
+    `missing`: what could not be computed, and why."""
+    found = score_rows(rows, pictures.hq, METRICS)
+    result: dict[str, Any] = {
+        "values": {row: {name: found.values[row][name] for name in METRICS} for row in rows},
+        "missing": dict(found.not_computed),
+    }
+    if pictures.annotations is not None:
+        text = score_text({**rows, REFERENCE: pictures.hq}, pictures.annotations, engines)
+        result |= {"text": text.values, "engines": text.engines}
+        result["missing"] |= text.not_computed
+    return result
+
+
+def unit_means(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Mean over the crops of each photo (keys `photo/number`): what intervals resample. Infinite values are left out."""
+    parts: dict[str, list[float]] = {}
+    for key, value in values.items():
+        if value is not None:
+            parts.setdefault(key.split("/")[0], []).append(value)
+    return {unit: sum(found) / len(found) for unit, found in parts.items()}
+
+
+def recalls(counts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Share of each picture's words that were read right; pictures without words are left out."""
+    return {key: row["words"] / row["true"] for key, row in counts.items() if row["true"]}

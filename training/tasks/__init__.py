@@ -1,0 +1,2 @@
+"""What a stage's batch, loss and validation are; may import loop, optim, batches, data, model, degradation, metrics,
+config and common."""

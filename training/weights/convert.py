@@ -1,0 +1,80 @@
+"""One file layout to another: the official `FaithDiff.bin` to a safe, memory-mapped .safetensors, and back.
+
+Needs torch and safetensors only. The input is mapped, so memory stays at about one tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released
+from faithdiff_core.files.checks import check_finite
+from faithdiff_core.files.metadata import FaithDiffMetadata
+from faithdiff_core.files.storage import write_safetensors
+from training.common.archives import write_archive
+from training.common.weight_files import read_parts
+from training.weights.check import require_sha256, require_written
+
+LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
+DTYPES = {"keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def convert(source: Path, out: Path, *, layout: str | None, dtype: str, source_sha256: str | None = None) -> str:
+    """Writes `source` as `out` (atomically), reads it back, and returns one line that says what was written.
+
+    Args:
+        layout: "full", "adapter" or "released"; None takes "released" for a .bin and "full" (or "adapter", where there is no
+            UNet) for a .safetensors.
+        dtype: "keep", "fp16", "bf16" or "fp32".
+        source_sha256: what the source's hash must be; None does not ask.
+
+    Raises:
+        ValueError: not a FaithDiff file, weights that are not finite (also after narrowing), an output that would lose the
+            file's metadata, an output name of another kind, or a source of another hash.
+        OSError: what was written does not read back the same.
+    """
+    if out.suffix not in (".safetensors", ".bin"):
+        raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
+    if source_sha256 is not None and source.is_file():  # what is no file is told apart below
+        require_sha256(source, source_sha256)
+    parts = read_parts(source)
+    if out.suffix == ".bin":
+        _require_released_metadata(parts.metadata)
+        if layout not in (None, "released"):
+            raise ValueError(f"expected the released layout for a .bin, got {layout}, leave --layout out or write a .safetensors")
+    chosen = layout or ("released" if out.suffix == ".bin" else "adapter" if parts.unet is None else "full")
+    wanted = DTYPES[dtype]
+    if wanted is not None:
+        parts = _cast(parts, wanted)
+    for part, what in ((parts.unet or {}, "UNet"), (parts.lq_encoder, "LQ encoder"), (parts.alignment, "alignment module")):
+        check_finite(part, what)
+    state = LAYOUTS[chosen](parts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".bin":
+        write_archive(out, state)
+    else:
+        write_safetensors(out, state, parts.metadata.to_header())
+    require_written(out, state)
+    return f"{out}: {chosen} layout, {len(state)} tensors, {out.stat().st_size / 1e6:.1f} MB, {parts.metadata.align_attention}"
+
+
+def _cast(parts: FaithDiffParts, dtype: torch.dtype) -> FaithDiffParts:
+    def cast(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: value.to(dtype) for name, value in state.items()}
+
+    unet = None if parts.unet is None else cast(parts.unet)
+    return replace(parts, unet=unet, lq_encoder=cast(parts.lq_encoder), alignment=cast(parts.alignment))
+
+
+def _require_released_metadata(metadata: FaithDiffMetadata) -> None:
+    """A pickle has no header, and without one a file is read as the release."""
+    plain = FaithDiffMetadata()
+    for name in ("align_attention", "crop_units", "target_size_px"):
+        told, read_as = getattr(metadata, name), getattr(plain, name)
+        if told != read_as:
+            raise ValueError(f"expected {name} = {read_as} for a .bin, which cannot say otherwise, got {told}, use .safetensors")
