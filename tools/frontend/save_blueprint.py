@@ -27,10 +27,15 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="save_blueprint.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help='blueprint to write, e.g. "subgraphs/FaithDiff Upscale.json"')
     options = parser.parse_args(arguments)
-    return run_command(lambda: _save(options.out.absolute()))
+    return run_command(lambda: save(options.out.absolute()))
 
 
-def _save(out: Path) -> int:
+def save(out: Path) -> int:
+    """Save the blueprint `out`, from tools/frontend/blueprints/; the exit code of the script in the browser.
+
+    Raises:
+        SetupError: nothing of that name is written down, or no browser.
+    """
     layout = HERE / "blueprints" / out.name
     if not layout.is_file():
         raise SetupError(f"expected the file {layout}, found none")

@@ -32,10 +32,18 @@ def main(arguments: list[str]) -> int:
         "--pictures", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="pictures to make the template's thumbnail of"
     )
     options = parser.parse_args(arguments)
-    return run_command(lambda: _save(options.api.absolute(), options.out.absolute(), options.pictures))
+    return run_command(lambda: save(options.api.absolute(), options.out.absolute(), options.pictures))
 
 
-def _save(api: Path, out: Path, pictures: list[Path] | None) -> int:
+def save(api: Path, out: Path, pictures: list[Path] | None = None) -> int:
+    """Save the workflow `out` of the prompt `api`; the exit code of the script in the browser.
+
+    Args:
+        pictures: before and after, for a thumbnail.
+
+    Raises:
+        SetupError: no such prompt, layout or picture, or no browser.
+    """
     layout = HERE / "layouts" / f"{out.stem}.json"
     for path in (api, layout, *(pictures or ())):
         if not path.is_file():
