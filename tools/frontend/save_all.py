@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import save_blueprint  # noqa: E402 - these find tools/ only from here on
 import save_workflow  # noqa: E402
-from host_page import find_browser  # noqa: E402
+from host_page import read_layout, serving  # noqa: E402
 from hostrun.errors import run_command  # noqa: E402
 from hostrun.paths import ROOT  # noqa: E402
 from hostrun.status import say  # noqa: E402
@@ -33,10 +33,13 @@ def main() -> int:
 
 
 def _save_graphs(names: list[str]) -> int:
-    find_browser()  # said once, before a server is started for each file
-    workflows = ROOT / "workflows"
-    codes = [save_workflow.save(workflows / "api" / f"{name}.json", workflows / f"{name}.json") for name in names]
-    codes += [save_blueprint.save(ROOT / "subgraphs" / path.name) for path in sorted((HERE / "blueprints").glob("*.json"))]
+    """The largest exit code. One server has what all of them ask for."""
+    workflows = [ROOT / "workflows" / f"{name}.json" for name in names]
+    blueprints = [ROOT / "subgraphs" / path.name for path in sorted((HERE / "blueprints").glob("*.json"))]
+    paths = [*map(save_workflow.layout_path, workflows), *map(save_blueprint.layout_path, blueprints)]
+    with serving(map(read_layout, paths)) as server:
+        codes = [save_workflow.save(out.parent / "api" / out.name, out, server) for out in workflows]
+        codes += [save_blueprint.save(out, server) for out in blueprints]
     return max(codes)
 
 
