@@ -28,6 +28,7 @@ help:
 	@echo 'make sbom    write the bill of materials, build/faithdiff.cdx.json'
 	@echo 'make lock    pin and hash the development environment anew (tools/lock)'
 	@echo 'make locales write the English texts of the nodes anew (locales/en), and say what the other languages lack'
+	@echo 'make generated  write anew all that comes from something else: that, API prompts, and workflows (Chromium and Node.js)'
 	@echo 'make clean   delete build/ and the caches inside the clone'
 	@echo
 	@echo 'The first command sets up its environment: about 2.3 GB to fetch and 6.5 GB on disk, in ~/.cache/comfyui-faithdiff.'
@@ -107,6 +108,11 @@ lock:
 locales:
 	@$(TEST_ENV) > /dev/null
 	$(TEST_ENV) --run tools/write_locales.py
+
+# What needs no browser comes first; without Chromium and Node.js the exit code is 2, and workflows/*.json and subgraphs/ stay as they are.
+.PHONY: generated
+generated: locales
+	$(TEST_ENV) --run tools/frontend/save_all.py
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

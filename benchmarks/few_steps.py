@@ -39,7 +39,8 @@ SAMPLERS = (
 SCHEDULERS = ("ddim_uniform", "normal", "simple", "sgm_uniform", "karras", "beta", "linear_quadratic")
 STEPS = (4, 8, 12, 20)
 SEED = 42
-SIDE_PX = 256  # of the part of each picture that is tried
+SIDE_PX = 256
+"""Of the part of each picture that is tried."""
 
 
 def pictures(folder: Path, originals: Path) -> torch.Tensor:

@@ -27,7 +27,8 @@ import host_process
 from rows import Options, Row, compared
 
 SMALLEST_PX = 512
-LARGEST_PX = 2048  # of a quick run: 4096 px take some minutes more
+LARGEST_PX = 2048
+"""Of a quick run: 4096 px take some minutes more."""
 TILE_PX, OVERLAP_FRAC, STEPS = 512, 0.5, 1
 PHASES = ("encode", "sample")
 

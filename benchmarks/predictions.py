@@ -10,8 +10,10 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-CFG = 5.0  # official test.py:33
-TIMESTEP = 500  # half way; a step costs the same at each
+CFG = 5.0
+"""Official test.py:33."""
+TIMESTEP = 500
+"""Half way; a step costs the same at each."""
 
 Result = TypeVar("Result")
 Predict = Callable[[], torch.Tensor]

@@ -17,7 +17,8 @@ from predictions import Predict, noisy, together
 from rows import Options, Row, Seconds, compared, in_turn
 
 TILES_OVERLAP_FRAC = 0.5
-TILES_WIDTH = 2.5  # tiles: the image is so many tiles wide, and at half overlap holds four
+TILES_WIDTH = 2.5
+"""Tiles: the image is so many tiles wide, and at half overlap holds four."""
 TILE_BATCHES = (2, 4)
 
 

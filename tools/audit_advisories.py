@@ -17,7 +17,8 @@ from hostrun.pins import versions
 from packaging.requirements import Requirement
 
 PARTS = ("build", "demo", "test", "audit")
-PROBE = "packaging"  # any package tells whether advisories can be had
+PROBE = "packaging"
+"""Any package tells whether advisories can be had."""
 EXIT_FOUND, EXIT_NOT_ASKED = 1, 3
 TIMEOUT_S = 30
 
@@ -50,7 +51,9 @@ def wanted() -> list[list[str]]:
 def ask(requirements: list[str]) -> list[dict[str, Any]]:
     """pip-audit's word on each: {name, version, vulns}, or {name, skip_reason}.
 
-    Raises SetupError where pip-audit itself fails otherwise than for want of a network."""
+    Raises:
+        SetupError: pip-audit itself fails, otherwise than for want of a network.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "requirements.txt"
         path.write_text("\n".join(requirements) + "\n", encoding="utf-8")

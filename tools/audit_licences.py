@@ -17,17 +17,16 @@ ALLOWED = frozenset(
         "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
     )
 )  # fmt: skip
-# Licences that only packages with such names may have. Nothing of them is in the pack's archive: ComfyUI itself is GPL, and
-# torch's CUDA builds need NVIDIA's libraries, which everybody gets from NVIDIA's own packages.
 LIMITED = {"GPL-3.0-only": ("comfy-", "comfyui-"), "LicenseRef-NVIDIA-Proprietary": ("nvidia-", "cuda-")}
-# Packages whose metadata say nothing, and where their licence was read.
+"""Licences that only packages with such names may have. Nothing of them is in the pack's archive: ComfyUI itself is GPL, and
+torch's CUDA builds need NVIDIA's libraries, which everybody gets from NVIDIA's own packages."""
 UNSTATED = {
     "comfy-aimdo": "GPL-3.0-only",  # its licence file
     "comfyui-frontend-package": "GPL-3.0-only",  # the front end's repository
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",  # an empty package that names NVIDIA's others
     "torchao": "BSD-3-Clause",  # its licence file
 }
-# What is written instead of SPDX's names, in small letters without "license" and "the".
+"""Packages whose metadata say nothing, and where their licence was read."""
 SPELLINGS = {
     "3-clause bsd": "BSD-3-Clause",
     "apache": "Apache-2.0",
@@ -41,6 +40,7 @@ SPELLINGS = {
     "psfl": "PSF-2.0",
     "python software foundation": "PSF-2.0",
 }
+"""What is written instead of SPDX's names, in small letters without "license" and "the"."""
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 
 

@@ -78,7 +78,9 @@ def compile_lock(
         known: the lock whose versions stay where they fit.
         limits: first lines of blocks whose versions must stay.
 
-    Raises SetupError: no network, or requirements that contradict one another."""
+    Raises:
+        SetupError: no network, or requirements that contradict one another.
+    """
     wanted_path, limits_path, answer = (scratch / f"{name}.txt" for name in ("wanted", "limits", "answer"))
     wanted_path.write_text("\n".join(wanted) + "\n", encoding="utf-8")
     limits_path.write_text("".join(line.replace("\\", "") for line in limits), encoding="utf-8")

@@ -30,8 +30,8 @@ from packaging.requirements import Requirement
 
 OUT = BUILD / "faithdiff.cdx.json"
 PARTS = ("build", "demo", "test", "audit")
-# The licences of demo/README.md. What the archive holds beside these is this project's own code and text.
 CARRIED = {"*.safetensors": ("MIT", ComponentType.MACHINE_LEARNING_MODEL), "*.png": ("CC0-1.0", ComponentType.DATA)}
+"""The licences of demo/README.md. What the archive holds beside these is this project's own code and text."""
 
 
 def main() -> int:

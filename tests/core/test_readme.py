@@ -15,12 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh.md")
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "demo/*.md", "web/docs/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "demo/*.md", "web/docs/**/*.md")
     for path in ROOT.glob(pattern)
 )
 GITHUB_FILES = sorted((ROOT / ".github").rglob("*.yml"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```", re.DOTALL)
+OURS = "benchmarks|demo|docs|faithdiff_core|locales|nodes|subgraphs|tests|tools|training|web|workflows"
+NAMED = re.compile(rf"(?<![\w./-])(?:{OURS})/[\w./-]*[\w/]")
+MADE_UP = re.compile(r"NAME|KEY")
 
 
 def read(name: str) -> str:
@@ -32,6 +35,20 @@ def test_links_lead_somewhere(name):
     links = [link.split("#")[0] for link in LINK.findall(CODE.sub("", read(name)))]
     local = [link for link in links if link and not re.match(r"\w+:", link)]
     assert [link for link in local if not (ROOT / name).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_files_that_are_named_are_there(name):
+    """Folders, too. `nodes/<name>.py` names the folder; a name in capitals stands for any."""
+    named = [path for path in NAMED.findall(read(name)) if not MADE_UP.search(path)]
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_architecture_is_short_and_wrapped():
+    lines = read("ARCHITECTURE.md").splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
+    assert [line for line in lines if "*." in line] == []  # a glob is a room without a name
 
 
 def test_there_are_documents():

@@ -168,6 +168,17 @@ def test_rooms_import_what_the_table_says_and_nothing_else(ring: str) -> None:
     assert {room: " ".join(sorted(others)) for room, others in found.items()} == ROOMS[ring], "an edge that nothing uses"
 
 
+def test_architecture_has_the_same_table() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)/(\w*)/?` \|.*\| (.+) \|$", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    wanted = {ring: {room if room != "." else "": others for room, others in rooms.items()} for ring, rooms in ROOMS.items()}
+    found: dict[str, dict[str, str]] = {ring: {} for ring in ROOMS}
+    for ring, room, others in rows:
+        found[ring][room] = {"nothing": "", "top": "."}.get(others, others)
+    assert found == wanted
+
+
 @pytest.mark.parametrize("ring", ROOMS)
 def test_no_circle_between_rooms(ring: str) -> None:
     assert list(TopologicalSorter({room: others.split() for room, others in ROOMS[ring].items()}).static_order())

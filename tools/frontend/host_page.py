@@ -9,27 +9,28 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hostrun.client import Client
 from hostrun.errors import SetupError
-from hostrun.paths import ROOT
+from hostrun.paths import BUILD, ROOT
 from hostrun.server import HostServer, ServerOptions, free_port
 from hostrun.status import working
 
 HERE = Path(__file__).resolve().parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# A first visit opens a tour over the canvas.
 FIRST_VISIT_OVER = {"Comfy.TutorialCompleted": True}
-# The rest keeps the picture to the graph.
+"""A first visit opens a tour over the canvas."""
 ONLY_THE_GRAPH = {
     "Comfy.VueNodes.Enabled": False,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Graph.CanvasMenu": False,
 }
+"""The rest keeps the picture to the graph."""
 
 
 def find_browser() -> str:
@@ -77,26 +78,57 @@ def wanted_models(layout: dict[str, Any]) -> list[dict[str, str]]:
     return [*layout.get("models", {}).values(), *made]
 
 
-def run_script(script: str, job: dict[str, Any], layout: dict[str, Any]) -> int:
-    """Run a script of this folder on a server of its own; its exit code.
+def read_layout(path: Path) -> dict[str, Any]:
+    """A layout as it is written down.
+
+    Raises:
+        SetupError: nothing is written down under that name.
+    """
+    if not path.is_file():
+        raise SetupError(f"expected the file {path}, found none")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def screenshot_path(out: Path) -> Path:
+    """Where the picture of a saved graph goes; its folder is made."""
+    path = BUILD / "frontend" / f"{out.stem}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def serving(layouts: Iterable[dict[str, Any]]) -> Iterator[HostServer]:
+    """A running server of its own, with stand-ins for what these layouts ask for.
 
     Args:
-        job: what the script reads; the server, the browser, its profile and the pack's version are added.
-        layout: "models" and "photos", and "made" (file name to folder) for weights that one makes oneself: all stood in for.
+        layouts: "models" and "photos", and "made" (file name to folder) for weights that one makes oneself.
+
+    Raises:
+        SetupError: no browser; the server does not start.
     """
-    browser = find_browser()
+    find_browser()
     with tempfile.TemporaryDirectory(prefix="faithdiff-frontend-") as temporary:
         server = make_server(Path(temporary) / "base")
-        stand_ins(server, wanted_models(layout), layout.get("photos", ()))
+        for layout in layouts:
+            stand_ins(server, wanted_models(layout), layout.get("photos", ()))
         try:
             with working("starting ComfyUI"):
                 server.start()
             Client(server.url).post("/settings", FIRST_VISIT_OVER | ONLY_THE_GRAPH)
-            job = job | {"server": server.url, "browser": browser, "profile": str(Path(temporary) / "profile")}
-            job["version"] = _pack_version()
-            return subprocess.run(["node", str(HERE / script), json.dumps(job)]).returncode  # noqa: S607 - the user's own Node.js
+            yield server
         finally:
             server.stop()
+
+
+def run_script(script: str, job: dict[str, Any], server: HostServer) -> int:
+    """Run a script of this folder in a browser of its own; its exit code.
+
+    Args:
+        job: what the script reads; the server, the browser, its profile and the pack's version are added.
+    """
+    with tempfile.TemporaryDirectory(prefix="faithdiff-frontend-") as profile:
+        job = job | {"server": server.url, "browser": find_browser(), "profile": profile, "version": _pack_version()}
+        return subprocess.run(["node", str(HERE / script), json.dumps(job)]).returncode  # noqa: S607 - the user's own Node.js
 
 
 def _pack_version() -> str:

@@ -10,16 +10,15 @@ save_workflow.py needs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from host_page import run_script  # noqa: E402 - tools/ is on the path only from here on
-from hostrun.errors import SetupError, run_command  # noqa: E402
-from hostrun.paths import BUILD  # noqa: E402
+from host_page import read_layout, run_script, screenshot_path, serving  # noqa: E402 - tools/ is on the path only from here on
+from hostrun.errors import run_command  # noqa: E402
+from hostrun.server import HostServer  # noqa: E402
 from hostrun.status import say  # noqa: E402
 
 
@@ -27,17 +26,24 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="save_blueprint.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path, help='blueprint to write, e.g. "subgraphs/FaithDiff Upscale.json"')
     options = parser.parse_args(arguments)
-    return run_command(lambda: _save(options.out.absolute()))
+    return run_command(lambda: _save_one(options.out.absolute()))
 
 
-def _save(out: Path) -> int:
-    layout = HERE / "blueprints" / out.name
-    if not layout.is_file():
-        raise SetupError(f"expected the file {layout}, found none")
-    screenshot = BUILD / "frontend" / f"{out.stem}.png"
-    screenshot.parent.mkdir(parents=True, exist_ok=True)
-    job = {"name": out.stem, "layout": str(layout), "out": str(out), "screenshot": str(screenshot)}
-    code = run_script("save_blueprint.mjs", job, json.loads(layout.read_text(encoding="utf-8")))
+def _save_one(out: Path) -> int:
+    with serving([read_layout(layout_path(out))]) as server:
+        return save(out, server)
+
+
+def layout_path(out: Path) -> Path:
+    """What is in the blueprint `out`."""
+    return HERE / "blueprints" / out.name
+
+
+def save(out: Path, server: HostServer) -> int:
+    """Save the blueprint `out` through a server that has what its layout asks for; the script's exit code."""
+    screenshot = screenshot_path(out)
+    job = {"name": out.stem, "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
+    code = run_script("save_blueprint.mjs", job, server)
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")
     return code

@@ -10,16 +10,15 @@ canvas, groups, notes and model links come from tools/frontend/layouts/NAME.json
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from host_page import run_script  # noqa: E402 - tools/ is on the path only from here on
+from host_page import read_layout, run_script, screenshot_path, serving  # noqa: E402 - tools/ is on the path only from here on
 from hostrun.errors import SetupError, run_command  # noqa: E402
-from hostrun.paths import BUILD  # noqa: E402
+from hostrun.server import HostServer  # noqa: E402
 from hostrun.status import say  # noqa: E402
 from thumbnail import write_thumbnail  # noqa: E402
 
@@ -32,24 +31,34 @@ def main(arguments: list[str]) -> int:
         "--pictures", type=Path, nargs=2, metavar=("BEFORE", "AFTER"), help="pictures to make the template's thumbnail of"
     )
     options = parser.parse_args(arguments)
-    return run_command(lambda: _save(options.api.absolute(), options.out.absolute(), options.pictures))
+    return run_command(lambda: _save_one(options.api.absolute(), options.out.absolute(), options.pictures))
 
 
-def _save(api: Path, out: Path, pictures: list[Path] | None) -> int:
-    layout = HERE / "layouts" / f"{out.stem}.json"
-    for path in (api, layout, *(pictures or ())):
+def _save_one(api: Path, out: Path, pictures: list[Path] | None) -> int:
+    for path in (api, *(pictures or ())):
         if not path.is_file():
             raise SetupError(f"expected the file {path}, found none")
-    screenshot = BUILD / "frontend" / f"{out.stem}.png"
-    screenshot.parent.mkdir(parents=True, exist_ok=True)
-    job = {"api": str(api), "layout": str(layout), "out": str(out), "screenshot": str(screenshot)}
-    code = run_script("save_workflow.mjs", job, json.loads(layout.read_text(encoding="utf-8")))
+    with serving([read_layout(layout_path(out))]) as server:
+        code = save(api, out, server)
+    if code == 0 and pictures:
+        before, after = pictures
+        write_thumbnail(before, after, out.with_suffix(".jpg"))
+        say(f"thumbnail {out.with_suffix('.jpg')}")
+    return code
+
+
+def layout_path(out: Path) -> Path:
+    """Where things stand in the workflow `out`."""
+    return HERE / "layouts" / f"{out.stem}.json"
+
+
+def save(api: Path, out: Path, server: HostServer) -> int:
+    """Save the workflow `out` of the prompt `api` through a server that has what its layout asks for; the script's exit code."""
+    screenshot = screenshot_path(out)
+    job = {"api": str(api), "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
+    code = run_script("save_workflow.mjs", job, server)
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")
-        if pictures:
-            before, after = pictures
-            write_thumbnail(before, after, out.with_suffix(".jpg"))
-            say(f"thumbnail {out.with_suffix('.jpg')}")
     return code
 
 

@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40  # canvas units; a row's gap holds the title bar of the node below
 NOTE_WIDTH = 420
 WIDTHS = {"LoadImage": 330, "SaveImage": 420, "ImageCompare": 460, "CLIPTextEncode": 360, "VAEDecode": 200, "PreviewAny": 420}
-# Heights that the nodes themselves need are known to the front end only; these are a little more.
 HEIGHTS = {
     "LoadImage": 400, "SaveImage": 420, "ImageCompare": 420, "FaithDiffSampler": 400, "FaithDiffPrompt": 230,
     "FaithDiffPlan": 330, "FaithDiffAlignLatent": 210, "FaithDiffUpscale": 150, "FaithDiffEncodeLQ": 130,
@@ -23,6 +22,7 @@ HEIGHTS = {
     "VAEDecodeTiled": 180, "LoraLoaderModelOnly": 90, "ControlNetLoader": 60, "GetVideoComponents": 100, "PreviewAny": 200,
     "SolidMask": 130, "MaskComposite": 150,
 }  # fmt: skip
+"""Heights that the nodes themselves need are known to the front end only; these are a little more."""
 DEFAULT_WIDTH, DEFAULT_HEIGHT = 340, 80
 BLUE, GREEN, PURPLE = "#3f789e", "#8A8", "#a1309b"
 Link = tuple[str, int]

@@ -33,7 +33,8 @@ NEEDED = (
     f"[RealVisXL V4.0]({CHECKPOINT.url}).",
     "",
 )
-EMPTY_VIEW = {"__value__": ["", ""]}  # what the front end sends for the slider before the first run
+EMPTY_VIEW = {"__value__": ["", ""]}
+"""What the front end sends for the slider before the first run."""
 COMPARE = "Drag the slider in **Before and after** (it needs Nodes 2.0, in ComfyUI's menu)."
 SAMPLER = {
     "seed": 42, "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0,

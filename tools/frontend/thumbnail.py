@@ -16,7 +16,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 SIDE_PX = 512
-LARGEST_BYTES = 60_000  # every user of the pack downloads all of them
+LARGEST_BYTES = 60_000
+"""Every user of the pack downloads all of them."""
 QUALITIES = range(90, 30, -5)
 LINE_PX = 4
 HANDLE_RADIUS_PX = 16

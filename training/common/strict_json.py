@@ -15,9 +15,14 @@ MOST_LEVELS = 100
 def parse_json(text: str | bytes, *, odd_numbers: bool = False) -> Any:
     """The value that a text means; bytes may begin with UTF-8's byte order mark.
 
-    Raises ValueError, with a reason in one line, for text that is no JSON or no UTF-8, for NaN and Infinity, for numbers beyond
-    what a float or 4300 digits hold, and for deeper nesting than MOST_LEVELS. `odd_numbers`: None stands for such numbers, where
-    a text that somebody else has written may hold them beside what is asked for (Python's own writer makes NaN)."""
+    Args:
+        odd_numbers: None stands for NaN, Infinity and numbers beyond what a float or 4300 digits hold, where a text that somebody
+            else has written may hold them beside what is asked for (Python's own writer makes NaN).
+
+    Raises:
+        ValueError: no JSON or no UTF-8, odd numbers that are not let in, or deeper nesting than MOST_LEVELS; the reason is one
+            line.
+    """
     whole, fraction, constant = (_int_or_none, _float_or_none, _none) if odd_numbers else (int, _finite, _refuse)
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8-sig")

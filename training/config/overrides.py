@@ -35,7 +35,11 @@ def _parse(name: str, kind: type, text: str) -> Any:
 
 
 def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
-    """Apply `key=value` texts. Raises ValueError for an unknown key (naming the nearest one) or a value of the wrong type."""
+    """Apply `key=value` texts.
+
+    Raises:
+        ValueError: an unknown key (the message names the nearest one) or a value of the wrong type.
+    """
     changes: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")

@@ -242,8 +242,11 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """The configuration called `name`, of an ablation's run (`ROW/1`), or of a JSON file. Raises ValueError naming the
-    nearest."""
+    """The configuration called `name`, of an ablation's run (`ROW/1`), or of a JSON file.
+
+    Raises:
+        ValueError: there is none; the message names the nearest one. A JSON file as `from_json` says.
+    """
     from training.config.ablations import configurations
 
     if name.endswith(".json"):
