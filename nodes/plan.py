@@ -91,8 +91,8 @@ def time_calls(model: comfy.model_patcher.ModelPatcher, planned: Plan, cfg: floa
     for warming up. Without the alignment, which is 1 % of the work: its features are those of the image."""
     size = [side // LATENT_CELL_PX for side in planned.tile_px]
     zeros_BCHW = torch.zeros(planned.units_in_call, LATENT_CHANNELS, *size)
-    whole = TileSettings(tile_size_px=0, tile_overlap_frac=0.0, tile_batch=planned.units_in_call)
+    untiled = TileSettings(tile_size_px=0, tile_overlap_frac=0.0, tile_batch=planned.units_in_call)
     (prompt,) = FaithDiffNoPrompt.execute(model).args
     comfy.sample.sample(
-        with_tiles(detach(model), whole), zeros_BCHW, 2, cfg, "euler", "simple", prompt, prompt, zeros_BCHW, disable_pbar=True
+        with_tiles(detach(model), untiled), zeros_BCHW, 2, cfg, "euler", "simple", prompt, prompt, zeros_BCHW, disable_pbar=True
     )

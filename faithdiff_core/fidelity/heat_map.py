@@ -16,9 +16,9 @@ STRIP_ROWS = 512
 def colors() -> torch.Tensor:
     """The table of colours, fp32 (256, 3), sRGB in [0, 1]."""
     points = torch.tensor(POINTS)
-    place = torch.linspace(0, len(POINTS) - 1, COLORS)
-    first = place.floor().long().clamp(max=len(POINTS) - 2)
-    return torch.lerp(points[first], points[first + 1], (place - first).unsqueeze(1))
+    position = torch.linspace(0, len(POINTS) - 1, COLORS)
+    first = position.floor().long().clamp(max=len(POINTS) - 2)
+    return torch.lerp(points[first], points[first + 1], (position - first).unsqueeze(1))
 
 
 def draw(map_HW: torch.Tensor, image_CHW: torch.Tensor, out_HWC: torch.Tensor) -> None:

@@ -168,9 +168,9 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
             state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
             state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
         except (KeyError, RuntimeError) as e:
-            lacking = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
+            missing = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
             raise ValueError(
-                f"expected the weights of an alignment module, got a file without its {lacking}; get the file again"
+                f"expected the weights of an alignment module, got a file without its {missing}; get the file again"
             ) from None
     return state
 

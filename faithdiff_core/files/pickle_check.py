@@ -19,9 +19,9 @@ import torch
 
 from .bounded_file import BoundedFile
 
-MOST_TIMES_FILE = 2
+MAX_TIMES_FILE = 2
 """Tensors may share storage (tied weights), but all together be no more than so many times the file."""
-MOST_SIDES = 64  # torch's own limit
+MAX_DIMENSIONS = 64  # torch's own limit
 _OPCODES = b"}]N\x88\x89)(tu\x85\x86\x87seaJKMGXU\x8a\x80.hjqrcRbQ\x81"
 """Those of torch/_weights_only_unpickler.py but for sets. None allocates more than it reads."""
 _STORAGE_BYTES = {
@@ -134,7 +134,7 @@ class _Walker(_Base):
 
     def check_total(self, file_bytes: int) -> None:
         stored = sum(each.numel * each.item_bytes for each in self._storages.values())
-        if stored > file_bytes or self._held_bytes > MOST_TIMES_FILE * file_bytes:
+        if stored > file_bytes or self._held_bytes > MAX_TIMES_FILE * file_bytes:
             raise PickleError(f"tensors of {max(stored, self._held_bytes)} bytes in a file of {file_bytes}")
 
     def find_class(self, module: str, name: str) -> Any:
@@ -253,4 +253,4 @@ def _is_counts(value: Any) -> bool:
     if not isinstance(value, tuple | list):
         return False
     sides = cast("tuple[object, ...] | list[object]", value)
-    return len(sides) <= MOST_SIDES and all(map(_is_count, sides))
+    return len(sides) <= MAX_DIMENSIONS and all(map(_is_count, sides))

@@ -3,7 +3,7 @@
 Convolutions see a margin around each tile. Group norms need statistics of the whole image, and each norm's depend on the one
 before, so the layers up to a norm run over all tiles once to gather them, and again for what follows. Between, activations are
 kept as far as they may take memory; the rest is computed again from the image. Memory is that of one tile, of what may be kept,
-and of the features, which are changed in place. The middle's attention is in `tiled_encoder_attention`.
+and of the features, which are changed in place. The middle's attention is in `attention.py`.
 
 Shapes: C channels, H and W pixels or positions of the level at hand.
 """
@@ -61,7 +61,7 @@ def to_network_range(rgb_BCHW: torch.Tensor) -> torch.Tensor:
 def encode_tiled(encoder: LQEncoder, rgb_1CHW: torch.Tensor, tiling: EncoderTiling) -> torch.Tensor:
     """Features (1, block_out_channels[-1], H/8, W/8) on `keep_device` of an image (1, 3, H, W) in [0, 1], sides multiples of 8.
 
-    They are those of `LQEncoder.forward` but for rounding, and beyond `tiled_encoder_attention.WHOLE_POSITIONS` but for the
+    They are those of `LQEncoder.forward` but for rounding, and beyond `attention.MAX_FULL_POSITIONS` but for the
     attention's windows.
 
     Raises:

@@ -98,7 +98,7 @@ def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
     if run is not None:
         model = executor.class_obj
         if cells_B3HW is None:  # a prompt that a node encodes during sampling, as Perp-Neg does
-            cells_B3HW = _whole_image_cells(run.state.features, x)
+            cells_B3HW = _full_image_cells(run.state.features, x)
             kwargs["y"] = SizeConditioning.untiled(run.state.features).replace_in(kwargs["y"], model)
         module = model.current_patcher.get_additional_models_with_key(KEY)[0].model
         rows = _boxes(cells_B3HW, x)
@@ -161,7 +161,7 @@ def cut_apart(x_BCHW: torch.Tensor, cells_B3HW: torch.Tensor) -> str:
     )
 
 
-def _whole_image_cells(features: FaithDiffFeatures, x_BCHW: torch.Tensor) -> torch.Tensor:
+def _full_image_cells(features: FaithDiffFeatures, x_BCHW: torch.Tensor) -> torch.Tensor:
     """The map for a call that brought none: the rows are whole images, in order."""
     cells_B3HW = _cells(features)
     return cells_B3HW.repeat(-(-x_BCHW.shape[0] // cells_B3HW.shape[0]), 1, 1, 1)[: x_BCHW.shape[0]]

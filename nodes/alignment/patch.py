@@ -24,7 +24,7 @@ from ..seam.bundle import FaithDiffFeatures
 KEY = "faithdiff"
 
 # Nearly all tiles of a 4096 x 4096 px image in fp16 (49 of 128 x 128 cells, 320 channels); at most a part of what is free.
-MOST_EMBEDDINGS_BYTES = 512 * 2**20
+MAX_EMBEDDINGS_BYTES = 512 * 2**20
 EMBEDDINGS_OF_FREE_FRAC = 1 / 8
 
 
@@ -65,7 +65,7 @@ class Embeddings:
         left = self._budget_bytes.get(like.device)
         if left is None:
             free_bytes: int = mm.get_free_memory(like.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
-            left = min(MOST_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes)
+            left = min(MAX_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes)
         if embedded_BCHW.nbytes <= left:
             self._kept[key] = embedded_BCHW
             left -= embedded_BCHW.nbytes

@@ -24,7 +24,7 @@ ATTRIBUTES = {
 """What a value of each type has to have; other packs' classes need not be the host's."""
 FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"
 """What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision."""
-MAY_LACK = ("CLIP", "VAE")
+MAY_BE_NONE = ("CLIP", "VAE")
 """A checkpoint gives None where it has none; the node that needs them says what to do then."""
 
 
@@ -56,7 +56,7 @@ def _check(part: Any, value: Any) -> None:
     if kind in CHECKS:
         CHECKS[kind](part.id, value)
     elif kind in ATTRIBUTES:
-        if not (value is None and kind in MAY_LACK) and not all(hasattr(value, name) for name in ATTRIBUTES[kind]):
+        if not (value is None and kind in MAY_BE_NONE) and not all(hasattr(value, name) for name in ATTRIBUTES[kind]):
             raise ValueError(f"expected a {kind} as {part.id}, got {_described(value)}; connect a node that gives one")
     elif isinstance(part, io.DynamicCombo.Input) and isinstance(value, dict):  # a choice, and the inputs that depend on it
         for dependent in (each for option in part.options for each in option.inputs if each.id in value):

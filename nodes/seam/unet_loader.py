@@ -151,7 +151,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
         )
     _require_few_blocks(unet)
     unet_config = comfy.model_detection.detect_unet_config(unet, "")
-    _require_whole(unet_config)
+    _require_complete(unet_config)
     published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet)), comfy.supported_models.SDXL)
     if not issubclass(published, comfy.supported_models.SDXL):
         raise ValueError(
@@ -164,7 +164,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     return model_config
 
 
-MOST_VALUES_PER_BYTE = 2
+MAX_VALUES_PER_BYTE = 2
 """Of a quantised file: 4-bit weights, the smallest that the host reads, have 2. Shapes beyond that are not believed."""
 MAIN_MEMORY_SPENT = "DefaultCPUAllocator"
 """In torch's RuntimeError where main memory ends: no kind of its own says it."""
@@ -173,7 +173,7 @@ MAIN_MEMORY_SPENT = "DefaultCPUAllocator"
 def _check_size(expected: dict[str, torch.Tensor], unet: dict[str, torch.Tensor]) -> None:
     """A quantised file's shapes are its format's own; what the host will make of them must still be of the file's size."""
     values, held_bytes = sum(t.numel() for t in expected.values()), sum(t.nbytes for t in unet.values())
-    if values > MOST_VALUES_PER_BYTE * held_bytes:
+    if values > MAX_VALUES_PER_BYTE * held_bytes:
         raise ValueError(f"expected a UNet of {values} values, got {held_bytes} bytes of it; get the file again")
 
 
@@ -183,7 +183,7 @@ def _require_few_blocks(unet: dict[str, torch.Tensor]) -> None:
         raise ValueError("expected an SDXL-family UNet, got one of hundreds of blocks; the file is damaged, get it again")
 
 
-def _require_whole(unet_config: dict[str, Any]) -> None:
+def _require_complete(unet_config: dict[str, Any]) -> None:
     """A file that lacks whole blocks still describes a net, only a lopsided one; no published one is.
 
     Raises:
