@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-# Scores that one call may hold where its backend holds them at all: 11585 x 11585 in fp32, so that an image of up to 860 px is
-# one call, and 1024 queries against the 262144 positions of a 4096 px image in half precision, enough to keep a GPU busy.
 MAX_SCORE_BYTES = 512 * 2**20
+"""Scores that one call may hold where its backend holds them at all: 11585 x 11585 in fp32, so that an image of up to 860 px is
+one call, and 1024 queries against the 262144 positions of a 4096 px image in half precision, enough to keep a GPU busy."""
 
 
 class Attention(Protocol):

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from .geometry import Size
 
-# Scores of all tokens exist for some heads at a time only; at SDXL's sizes this is one piece up to 2048 x 2048 px.
 MAX_SCORES_BYTES = 64 * 2**20
+"""Scores of all tokens exist for some heads at a time only; at SDXL's sizes this is one piece up to 2048 x 2048 px."""
 
 
 def find_tokens(prompt: Sequence[object], word: Sequence[object]) -> list[int]:

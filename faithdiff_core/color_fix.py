@@ -10,12 +10,16 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-ADAIN_VARIANCE_EPS = 1e-5  # official utils/color_fix.py:48
-WAVELET_LEVELS = 5  # official :95
-WAVELET_REACH_PX = 2**WAVELET_LEVELS - 1  # 1 + 2 + 4 + 8 + 16: how far the blurs see together
-STRIP_ROWS = 512  # with its reach a strip is 1.12 times its own rows
-# 3x3 binomial kernel as an outer product (official :78-82)
+ADAIN_VARIANCE_EPS = 1e-5
+"""Official utils/color_fix.py:48."""
+WAVELET_LEVELS = 5
+"""Official :95."""
+WAVELET_REACH_PX = 2**WAVELET_LEVELS - 1
+"""1 + 2 + 4 + 8 + 16: how far the blurs see together."""
+STRIP_ROWS = 512
+"""With its reach a strip is 1.12 times its own rows."""
 BLUR_TAPS = (0.25, 0.5, 0.25)
+"""3x3 binomial kernel as an outer product (official :78-82)."""
 
 
 def adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ from torch import nn
 from .architecture import LQEncoderSizes
 from .attention import Attention, attend_in_chunks, torch_attention
 
-NORM_EPS = 1e-6  # official unet_2d_condition_vae_extension.py:91,103 (resnet_eps)
+NORM_EPS = 1e-6
+"""Official unet_2d_condition_vae_extension.py:91,103 (resnet_eps)."""
 
 
 class ResnetBlock(nn.Module):

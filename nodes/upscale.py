@@ -15,8 +15,10 @@ from .seam.inputs import FROM_A_VAE, checked
 from .seam.lanczos import lanczos
 from .seam.types import CATEGORY
 
-MAX_SIDE_PX = 16384  # the host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)
-MEGAPIXEL = 1024 * 1024  # as the host counts (H comfy_extras/nodes_post_processing.py, ImageScaleToTotalPixels)
+MAX_SIDE_PX = 16384
+"""The host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)."""
+MEGAPIXEL = 1024 * 1024
+"""As the host counts (H comfy_extras/nodes_post_processing.py, ImageScaleToTotalPixels)."""
 
 
 class FaithDiffUpscale(io.ComfyNode):

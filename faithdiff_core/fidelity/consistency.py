@@ -15,13 +15,15 @@ from ..geometry import Size
 from .color import ciede2000, lab_of_srgb
 from .ssim import psnr_db, ssim
 
-RELEASE_SCALE = 4.0  # official test.py:32, the default of --upscale
-# Noise of the degraded picture is no property of the scene. Measured on the demo photo (heavy noise): its truth has SSIM 0.63 at
-# the degraded picture's size and 0.96 at a quarter of it.
+RELEASE_SCALE = 4.0
+"""Official test.py:32, the default of --upscale."""
 COARSE_FACTOR = 4
-ERROR_WINDOW_PX = 5  # single pixels of the map would show the reference's noise, and nothing else
-# Colour fix "wavelet" takes from the reference what is coarser than this (color_fix.WAVELET_LEVELS).
+"""Noise of the degraded picture is no property of the scene. Measured on the demo photo (heavy noise): its truth has SSIM 0.63 at
+the degraded picture's size and 0.96 at a quarter of it."""
+ERROR_WINDOW_PX = 5
+"""Single pixels of the map would show the reference's noise, and nothing else."""
 COLOR_CELL_PX = 32
+"""Colour fix "wavelet" takes from the reference what is coarser than this (color_fix.WAVELET_LEVELS)."""
 
 
 @dataclass(frozen=True, kw_only=True)

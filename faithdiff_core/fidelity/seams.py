@@ -16,10 +16,12 @@ import torch.nn.functional as F
 
 from ..geometry import LATENT_CELL_PX, Box, Size
 
-STRETCH_PX = 16  # measured: with 8, 16 and 32 px the same seams are found
-# A jump that nobody sees, a quarter of a level of 8 bits, is added on both sides: flat pictures have a ratio, too.
+STRETCH_PX = 16
+"""Measured: with 8, 16 and 32 px the same seams are found."""
 INVISIBLE_JUMP = 0.25 / 255
-MIN_STANDARD_ERROR = 0.01  # of a ratio's logarithm: in a flat picture lines do not differ at all
+"""A jump that nobody sees, a quarter of a level of 8 bits, is added on both sides: flat pictures have a ratio, too."""
+MIN_STANDARD_ERROR = 0.01
+"""Of a ratio's logarithm: in a flat picture lines do not differ at all."""
 
 
 @dataclass(frozen=True, kw_only=True)

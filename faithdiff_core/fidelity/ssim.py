@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import torch
 
-# Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III-B
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+"""Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III-B."""
 C1, C2 = 0.01**2, 0.03**2
+"""There, too: against division by nearly nothing."""
 STRIP_ROWS = 128
 
 

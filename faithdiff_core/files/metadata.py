@@ -15,7 +15,8 @@ from .checks import shown
 FORMAT = "1"
 ALIGN_ATTENTION = ("pointwise", "spatial")
 CROP_UNITS = ("latent", "pixel")
-RELEASED_TARGET_SIZE_PX = 1024  # official test.py:36 (latent_tiled_size), :130
+RELEASED_TARGET_SIZE_PX = 1024
+"""Official test.py:36 (latent_tiled_size), :130."""
 
 
 @dataclass(frozen=True, kw_only=True)

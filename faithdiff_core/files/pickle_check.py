@@ -21,7 +21,8 @@ from .bounded_file import BoundedFile
 
 MAX_TIMES_FILE = 2
 """Tensors may share storage (tied weights), but all together be no more than so many times the file."""
-MAX_DIMENSIONS = 64  # torch's own limit
+MAX_DIMENSIONS = 64
+"""torch's own limit."""
 _OPCODES = b"}]N\x88\x89)(tu\x85\x86\x87seaJKMGXU\x8a\x80.hjqrcRbQ\x81"
 """Those of torch/_weights_only_unpickler.py but for sets. None allocates more than it reads."""
 _STORAGE_BYTES = {
@@ -29,9 +30,12 @@ _STORAGE_BYTES = {
     **{"ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexFloatStorage": 8},
     **{"ComplexDoubleStorage": 16, "UntypedStorage": 1},
 }
-_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # torch/serialization.py, of files before torch 1.6
-_ARCHIVE_MARK = b"PK\x03\x04"  # torch/serialization.py, _is_zipfile
-_HEADERS = 3  # pickles before the weights in those: magic number, protocol, sizes of types
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+"""torch/serialization.py, of files before torch 1.6."""
+_ARCHIVE_MARK = b"PK\x03\x04"
+"""torch/serialization.py, _is_zipfile."""
+_HEADERS = 3
+"""Pickles before the weights in those: magic number, protocol, sizes of types."""
 
 
 class PickleError(ValueError):
@@ -111,8 +115,8 @@ class _Table:
     """For an OrderedDict, whose content is of no interest beyond its names."""
 
 
-# Python's own, not C's: its memo is a table, C's a list as long as the largest index.
 _Base: Any = pickle._Unpickler  # pyright: ignore[reportPrivateUsage]
+"""Python's own, not C's: its memo is a table, C's a list as long as the largest index."""
 
 
 class _Walker(_Base):

@@ -17,12 +17,13 @@ from ..attention import MAX_SCORE_BYTES, attend_in_chunks, queries_at_once
 from ..lq_encoder import SpatialAttention
 from .norm import Coefficients
 
-# 4096 x 4096 px. At SDXL's widths the attention over that many positions costs twice what the convolutions cost, and its keys and
-# values take 1 GiB in fp32; at 8192 px it would be eight times the convolutions and 4 GiB.
 MAX_FULL_POSITIONS = 512 * 512
-# 2048 x 2048 px: 16 times the area that the encoder sees in training (512 px crops), at 0.8 times the convolutions' cost.
+"""4096 x 4096 px. At SDXL's widths the attention over that many positions costs twice what the convolutions cost, and its keys
+and values take 1 GiB in fp32; at 8192 px it would be eight times the convolutions and 4 GiB."""
 WINDOW_CELLS = 256
-OVERLAP_CELLS = 64  # a quarter: each position is computed 1.6 to 1.8 times, and the blend takes 512 px
+"""2048 x 2048 px: 16 times the area that the encoder sees in training (512 px crops), at 0.8 times the convolutions' cost."""
+OVERLAP_CELLS = 64
+"""A quarter: each position is computed 1.6 to 1.8 times, and the blend takes 512 px."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ from .attention import MiddleAttention, pairs
 from .norm import Coefficients, Moments, coefficients
 from .steps import Down, Join, Norm, Patch, Region, Step, encoder_steps, resnet_steps
 
-MARGIN_PX = 65  # of a tile, both sides together: the steps reach 29 px to the left and above, 36 to the right and below
-MIN_TILE_PX = 64  # a tile of the last level must be larger than what its neighbours see of it, 2 cells
+MARGIN_PX = 65
+"""Of a tile, both sides together: the steps reach 29 px to the left and above, 36 to the right and below."""
+MIN_TILE_PX = 64
+"""A tile of the last level must be larger than what its neighbours see of it, 2 cells."""
 
 Read = Callable[[Region], torch.Tensor]
 

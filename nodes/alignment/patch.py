@@ -23,9 +23,10 @@ from ..seam.bundle import FaithDiffFeatures
 
 KEY = "faithdiff"
 
-# Nearly all tiles of a 4096 x 4096 px image in fp16 (49 of 128 x 128 cells, 320 channels); at most a part of what is free.
 MAX_EMBEDDINGS_BYTES = 512 * 2**20
+"""Nearly all tiles of a 4096 x 4096 px image in fp16 (49 of 128 x 128 cells, 320 channels)."""
 EMBEDDINGS_OF_FREE_FRAC = 1 / 8
+"""And no more than this part of what is free."""
 
 
 @dataclass(frozen=True, kw_only=True)

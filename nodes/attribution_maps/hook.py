@@ -32,10 +32,10 @@ from .words import PromptWords
 
 KEY = "faithdiff_attribution"
 
-# H comfy/ldm/modules/diffusionmodules/openaimodel.py, UNetModel, and comfy/ldm/modules/attention.py, SpatialTransformer
 ATTN2_NAME = re.compile(
     r"(?P<side>input|middle|output)_blocks?\.((?P<number>\d+)\.)?\d+\.transformer_blocks\.(?P<index>\d+)\.attn2"
 )
+"""H comfy/ldm/modules/diffusionmodules/openaimodel.py, UNetModel, and comfy/ldm/modules/attention.py, SpatialTransformer."""
 
 
 class Attribution:

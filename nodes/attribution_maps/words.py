@@ -14,8 +14,8 @@ import torch
 from ...faithdiff_core.attribution import find_tokens, words_of_tokens
 from ..seam.clip import encode
 
-# Two encodings of the same text differ by rounding only (in half precision by a few 1e-3); those of two texts by about 1.
 CONTEXT_TOLERANCE = 1e-2
+"""Two encodings of the same text differ by rounding only (in half precision by a few 1e-3); those of two texts by about 1."""
 MAX_SHOWN_CHARACTERS = 300
 
 

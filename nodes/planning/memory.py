@@ -14,7 +14,8 @@ from ..alignment.patch import KEY as ALIGNMENT_KEY
 from ..seam.unet_loader import model_channels
 from ..tiles.run import LATENT_CHANNELS, MIN_TILE_SIZE_PX, call_bytes
 
-TILE_STEP_PX = 64  # of the input tile_size
+TILE_STEP_PX = 64
+"""Of the input tile_size."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from .memory import MemoryPlan
 from .plan import Plan
 from .time import TimeEstimate
 
-MAX_UNTILED_MP = 1.5  # a half more than SDXL was trained at; somewhat larger images still come out whole
+MAX_UNTILED_MP = 1.5
+"""A half more than SDXL was trained at; somewhat larger images still come out whole."""
 
 
 def plan_lines(plan: Plan) -> list[str]:

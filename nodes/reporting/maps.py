@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from ...faithdiff_core.fidelity.seams import seam_map
 from .text import Measurements
 
-# The last colour of each map. Fixed, so that maps of two runs can be compared.
 MAX_ERROR_U8, MAX_DE00, MAX_SEAM_RATIO = 32, 10, 8
+"""The last colour of each map. Fixed, so that maps of two runs can be compared."""
 MAP_SCALES = {
     "consistency": f"mean difference of the channels from the input; dark 0, yellow {MAX_ERROR_U8} of 255 and more",
     "color": f"difference of coarse colours (dE00); dark 0, yellow {MAX_DE00} and more",

@@ -10,17 +10,17 @@ from ...faithdiff_core.fidelity.seams import Seams
 from ...faithdiff_core.geometry import Size
 from ..tiles.run import TileSettings
 
-# SSIM at a quarter of the degraded picture's size. Measured with the nano model on the demo photo: 0.98 to 0.99 in one tile or
-# in tiles of 256 px, 0.96 the truth itself, 0.93 to 0.96 at strength 0.5, 0.84 to 0.95 in tiles of 128 px, which are too small
-# for it, 0.10 to 0.62 at strength 0.
 FOLLOWS_SSIM, DEPARTS_SSIM = 0.95, 0.75
-# CIEDE2000, 95th percentile. Measured likewise: 0.4 with wavelet, 1.0 with adain, 1.5 the truth itself, 3.7 without colour fix
-# (the whole picture 8 levels brighter), 17 to 22 in tiles of 128 px without colour fix.
+"""SSIM at a quarter of the degraded picture's size. Measured with the nano model on the demo photo: 0.98 to 0.99 in one tile or
+in tiles of 256 px, 0.96 the truth itself, 0.93 to 0.96 at strength 0.5, 0.84 to 0.95 in tiles of 128 px, which are too small for
+it, 0.10 to 0.62 at strength 0."""
 KEPT_DE00, DRIFTS_DE00 = 2.0, 5.0
-# Jumps at borders over those elsewhere, and standard errors. Measured likewise, on three photos: 0.98 (-0.8) to 1.08 (0.7) at
-# half overlap, 1.24 (3.8) and 1.93 (6.6) in tiles of 128 px at overlaps of 0.1 and 0. Pictures without tiles, for four grids that
-# they were not made with: 0.85 (-2.3) to 1.70 (2.7).
+"""CIEDE2000, 95th percentile. Measured likewise: 0.4 with wavelet, 1.0 with adain, 1.5 the truth itself, 3.7 without colour fix
+(the whole picture 8 levels brighter), 17 to 22 in tiles of 128 px without colour fix."""
 SEAM_RATIO, SEAM_Z_SCORE = 1.1, 3.0
+"""Jumps at borders over those elsewhere, and standard errors. Measured likewise, on three photos: 0.98 (-0.8) to 1.08 (0.7) at
+half overlap, 1.24 (3.8) and 1.93 (6.6) in tiles of 128 px at overlaps of 0.1 and 0. Pictures without tiles, for four grids that
+they were not made with: 0.85 (-2.3) to 1.70 (2.7)."""
 
 
 @dataclass(frozen=True, kw_only=True)

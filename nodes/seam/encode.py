@@ -14,21 +14,26 @@ from ...faithdiff_core.tiled_encoder.attention import attention_bytes
 from ...faithdiff_core.tiled_encoder.encode import MARGIN_PX, MIN_TILE_PX, EncoderTiling, encode_tiled, to_network_range
 from . import host
 
-# Bytes per pixel and byte of type at the encoder's peak. On a device: measured by the host for the same network (H comfy/sd.py,
-# memory_used_encode). On a CPU 772 were measured at 512 and 768 px; a third more, because a process that takes too much there is
-# not told but ended.
 DEVICE_BYTES_PER_PX = 1767
+"""Bytes per pixel and byte of type at the encoder's peak: measured by the host for the same network (H comfy/sd.py,
+memory_used_encode)."""
 CPU_BYTES_PER_PX = 1000
-RELEASED_ENCODER_WIDTH = 128  # the width these figures are for
+"""The same on a CPU: 772 were measured at 512 and 768 px; a third more, because a process that takes too much there is ended
+without a warning."""
+RELEASED_ENCODER_WIDTH = 128
+"""The width that these numbers are for."""
 
 UNTILED = 0
-TILES_PX = (1024, 512, 256)  # with its margins a tile of 1024 px is 1.13 times its own pixels, one of 256 px 1.57 times
+"""Among the sizes of tiles: the image in one piece."""
+TILES_PX = (1024, 512, 256)
+"""With its margins a tile of 1024 px is 1.13 times its own pixels, one of 256 px 1.57 times."""
 
-# Activations kept between two passes over the tiles: a fixed number, so that a large image needs no more than a small one.
-# With it the convolutions of SDXL's encoder do 1.4 (fp16) or 1.7 times (fp32) the work of the whole image at 2048 px, 2.0 or 3.5
-# times at 4096 px and 6 times at 8192 px.
 KEEP_BYTES = 2 * 2**30
-KEEP_FRAC = 0.25  # and no more than this part of what is free
+"""Activations kept between two passes over the tiles: a fixed number, so that a large image needs no more than a small one. With
+it the convolutions of SDXL's encoder do 1.4 (fp16) or 1.7 times (fp32) the work of the whole image at 2048 px, 2.0 or 3.5 times
+at 4096 px and 6 times at 8192 px."""
+KEEP_FRAC = 0.25
+"""And no more than this part of what is free."""
 
 
 class ImageEncoder:

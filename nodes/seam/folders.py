@@ -10,7 +10,8 @@ import folder_paths
 
 FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
-NANO_VAE_SUFFIX = "vae.safetensors"  # keeps the nano VAE out of the list of models, and the models out of its own
+NANO_VAE_SUFFIX = "vae.safetensors"
+"""Keeps the nano VAE out of the list of models, and the models out of its own."""
 RELEASED_URL = "https://huggingface.co/jychen9811/FaithDiff"
 
 

@@ -11,7 +11,8 @@ import torch
 
 from ...faithdiff_core.files.checks import check_finite, check_state
 
-HOST_NORM_GROUPS = 32  # of its VAE class, until `_set_norm_groups`
+HOST_NORM_GROUPS = 32
+"""Of its VAE class, until `_set_norm_groups`."""
 
 
 def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> comfy.sd.VAE:

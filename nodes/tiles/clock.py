@@ -28,8 +28,8 @@ class CallShape(NamedTuple):
     rows: int
 
 
-# Of this process. The number of entries is that of the networks and tile sizes that somebody has tried.
 _row_seconds: dict[NetworkKey, dict[CallShape, float]] = {}
+"""Of this process. The number of entries is that of the networks and tile sizes that somebody has tried."""
 
 
 def network_key(model: comfy.model_patcher.ModelPatcher) -> NetworkKey:

@@ -16,15 +16,17 @@ from ...faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
 from ...faithdiff_core.tiling import tile_boxes
 from .clock import CallClock
 
-# Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at.
 MIN_FALLBACK_PX = 512
+"""Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at."""
 MIN_TILE_SIZE_PX = 64
-# More at once fills no device any better and takes memory from the weights. A CPU gains from small tiles only (a fifth of the
-# time from four of 256 px in the nano net): together they may be as large as one of 1024 px.
 MAX_TILES_IN_CALL = 8
+"""More at once fills no device any better and takes memory from the weights."""
 MAX_CELLS_IN_CALL_ON_CPU = 128 * 128
+"""A CPU gains from small tiles only (a fifth of the time from four of 256 px in the nano net): together they may be as large as
+one of 1024 px."""
 LATENT_CHANNELS = 4
-MEMORY_MARGIN = 1.5  # the host's own, for the same question (H comfy/samplers.py, _calc_cond_batch)
+MEMORY_MARGIN = 1.5
+"""The host's own, for the same question (H comfy/samplers.py, _calc_cond_batch)."""
 
 
 @dataclass(frozen=True, kw_only=True)
