@@ -35,7 +35,7 @@ LAYER_NORM_EPS = 1e-5
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """x * sigmoid(1.702 x), the approximation that the released MLPs were trained with (official :226)."""
+    """X * sigmoid(1.702 x), the approximation that the released MLPs were trained with (official :226)."""
     return x * torch.sigmoid(1.702 * x)
 
 

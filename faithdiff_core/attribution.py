@@ -39,7 +39,8 @@ def word_shares(q_BNC: torch.Tensor, k_BTC: torch.Tensor, words_TW: torch.Tensor
     """Share of the attention that every position gives to each word, averaged over heads: fp32 (B, N, W) in [0, 1].
 
     Args:
-        q_BNC, k_BTC: queries and keys of one cross-attention, of any floating type.
+        q_BNC: queries of one cross-attention, of any floating type.
+        k_BTC: its keys.
         words_TW: weight of each token in each word.
         heads: heads that C is made of.
     """
@@ -55,8 +56,10 @@ def word_shares(q_BNC: torch.Tensor, k_BTC: torch.Tensor, words_TW: torch.Tensor
 
 
 def on_one_scale(shares_RHW: torch.Tensor) -> torch.Tensor:
-    """Maps of one word from several runs, (R, H, W), stretched together: the least is 0 and the most is 1. A word that gets the
-    same everywhere is 0."""
+    """Maps of one word from several runs, (R, H, W), stretched together: the lowest is 0 and the highest is 1.
+
+    A word that gets the same everywhere is 0.
+    """
     low, high = shares_RHW.amin(), shares_RHW.amax()
     return (shares_RHW - low) / (high - low).clamp_min(torch.finfo(shares_RHW.dtype).tiny)
 
@@ -67,8 +70,10 @@ def enlarged(map_HW: torch.Tensor, size_px: Size) -> torch.Tensor:
 
 
 def half_area_frac(share_HW: torch.Tensor) -> float:
-    """The smallest part of the picture that holds half of a word's attention: 0.5 where it is spread evenly, less where it is
-    gathered; 0 where there is none."""
+    """The smallest part of the picture that holds half of a word's attention.
+
+    0.5 where it is spread evenly, less where it is gathered; 0 where there is none.
+    """
     sorted_N = share_HW.double().flatten().sort(descending=True).values
     if not sorted_N.any():
         return 0.0

@@ -30,10 +30,10 @@ def adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tenso
 
 
 def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
-    """High frequencies of the image on low frequencies of the reference, in strips of rows: blurs of the whole would take ten
-    times its memory.
+    """High frequencies of the image on low frequencies of the reference.
 
-    Blurring is linear, so that one blur of the difference does for both.
+    In strips of rows: blurs of the whole would take ten times its memory. Blurring is linear, so that one blur of the difference
+    does for both.
     """
     height = image_BCHW.shape[-2]
     result_BCHW = torch.empty_like(image_BCHW)

@@ -98,6 +98,8 @@ class SpatialAttention(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """A residual block, attention, a residual block, at the last level's size."""
+
     def __init__(self, channels: int, norm_groups: int, attention: Attention, operations: Any, **factory: Any):
         super().__init__()
         self.attentions = nn.ModuleList([SpatialAttention(channels, norm_groups, attention, operations, **factory)])

@@ -63,6 +63,8 @@ def compared_size(image: Size, reference: Size, scale: float) -> Size:
     """The size at which a restored image is compared with its degraded reference.
 
     Args:
+        image: size of the restored image.
+        reference: size of the degraded one.
         scale: by what factor the degraded picture was enlarged; 0 takes it from the two sizes, and the release's 4 where the
             reference is no smaller than the image, so was enlarged already.
 

@@ -40,8 +40,11 @@ def check_state(
     """Compares names and shapes with what a network needs.
 
     Args:
+        expected: what the network has, on any device.
+        state: what the file has.
+        what: the network's name in a message.
         names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their
-        format's.
+            format's.
 
     Raises:
         ValueError: one message that counts and names what is missing, unexpected or of another shape.

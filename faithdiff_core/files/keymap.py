@@ -35,6 +35,7 @@ _RESNET_TO_DIFFUSERS = dict(_RESNET)
 
 
 def is_diffusers_unet(keys: Iterable[str]) -> bool:
+    """Whether a UNet with these parameters has diffusers' names."""
     return any(key.startswith(("down_blocks.", "up_blocks.", "mid_block.")) for key in keys)
 
 

@@ -145,7 +145,8 @@ class _Walker(_Base):
         if (module, name) == ("collections", "OrderedDict"):
             return _StandIn(_ordered)
         if module == "torch._utils":
-            known = {"_rebuild_tensor_v2": self._tensor, "_rebuild_tensor_v3": self._tensor, "_rebuild_parameter": _parameter}
+            known: dict[str, Callable[..., Any]] = {"_rebuild_parameter": lambda data, *_: data}
+            known |= dict.fromkeys(("_rebuild_tensor_v2", "_rebuild_tensor_v3"), self._tensor)
             if name in known:
                 return _StandIn(known[name])
         if module in ("torch", "torch.storage"):
@@ -159,12 +160,8 @@ class _Walker(_Base):
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, item_bytes, key, location, numel, *view = pid
-        if (
-            kind != "storage"
-            or not isinstance(key, str)
-            or not isinstance(location, str)
-            or any(each is not None for each in view)
-        ):
+        named = isinstance(key, str) and isinstance(location, str)
+        if kind != "storage" or not named or any(each is not None for each in view):
             raise PickleError("a storage of another kind")
         if not (_is_count(numel) and type(item_bytes) is int and item_bytes in _STORAGE_BYTES.values()):
             raise PickleError("a storage of no size")
@@ -207,9 +204,6 @@ class _Walker(_Base):
             raise PickleError("a call of a value", wants_code=True)
         self.append(function.make(*arguments))
 
-    def load_newobj(self) -> None:
-        self.load_reduce()
-
     def load_build(self) -> None:
         state = self.stack.pop()  # state_dict's _metadata
         if not isinstance(self.stack[-1], _Table) or not isinstance(state, dict):
@@ -224,7 +218,7 @@ class _Walker(_Base):
         ("u", load_setitems),
         ("R", load_reduce),
         ("b", load_build),
-        ("\x81", load_newobj),
+        ("\x81", load_reduce),
     ):
         dispatch[ord(_code)] = _method
 
@@ -233,10 +227,6 @@ def _ordered(*arguments: Any) -> _Table:
     if arguments:
         raise PickleError("an ordered table with content of its own")
     return _Table()
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
 
 
 def _size(sides: Any) -> tuple[int, ...]:

@@ -28,7 +28,8 @@ OVERLAP_CELLS = 64
 
 @dataclass(frozen=True)
 class MiddleAttention:
-    """
+    """The middle's attention, ready to be added to features.
+
     Attributes:
         module: its layers.
         norm: its group norm with the whole image's statistics.
@@ -94,6 +95,7 @@ class MiddleAttention:
 
 
 def full_attention_fits(height_lat: int, width_lat: int) -> bool:
+    """Whether every position of features of this size sees every other."""
     return height_lat * width_lat <= MAX_FULL_POSITIONS
 
 

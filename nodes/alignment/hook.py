@@ -112,15 +112,21 @@ def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
 
 
 def _only_x_enters(control: dict[str, list] | None, transformer_options: dict[str, Any]) -> bool:
-    """Whether the UNet's first features are made of nothing but the latent. A T2I-Adapter may add to them before us (the host
-    takes the last of the list first), and other nodes' wrappers around the network may change its input."""
+    """Whether the UNet's first features are made of nothing but the latent.
+
+    A T2I-Adapter may add to them before us (the host takes the last of the list first), and other nodes' wrappers around the
+    network may change its input.
+    """
     added = (control or {}).get("input") or [None]
     return added[-1] is None and not get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
 
 
 def _repeats(x_BCHW: torch.Tensor, rows: list[tuple[int, Box]], prompts: int) -> int:
-    """`prompts`, where each prompt's rows are the same parts of the same latent, else 1. The host stacks the batch once per
-    prompt; the comparison (4 channels, 0.01 % of the UNet's work) is for nodes that change it on the way."""
+    """`prompts`, where each prompt's rows are the same parts of the same latent, else 1.
+
+    The host stacks the batch once per prompt; the comparison (4 channels, 0.01 % of the UNet's work) is for nodes that change it
+    on the way.
+    """
     if len(rows) % prompts:
         return 1
     first = len(rows) // prompts

@@ -48,8 +48,11 @@ class AlignmentState:
 
 
 class Embeddings:
-    """Embeddings of parts of the features, kept until the budget is used up. First come, first kept: tiles come round in the
-    same order at every step, so that dropping the oldest would drop each just before it is wanted."""
+    """Embeddings of parts of the features, kept until the budget is used up.
+
+    First come, first kept: tiles come round in the same order at every step, so that dropping the oldest would drop each just
+    before it is wanted.
+    """
 
     def __init__(self, features_BCHW: torch.Tensor):
         self._features_BCHW = features_BCHW

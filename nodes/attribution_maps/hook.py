@@ -58,8 +58,10 @@ class Attribution:
         return model
 
     def shares(self) -> torch.Tensor:
-        """fp32 (images, words, H, W_lat) in [0, 1] on the CPU: the share of the attention, averaged over heads, layers, and the
-        calls that saw the cell; 0 where the prompt did not act. The sums are given up: the host may keep the MODEL after the run.
+        """Each word's share of the attention, fp32 (images, words, H, W_lat) in [0, 1] on the CPU.
+
+        Averaged over heads, layers, and the calls that saw the cell; 0 where the prompt did not act. The sums are given up: the
+        host may keep the MODEL after the run.
 
         Raises:
             ValueError: the run had no cross-attention to the prompt that could be seen.

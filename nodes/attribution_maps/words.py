@@ -42,8 +42,11 @@ class PromptWords:
         )
 
     def for_tokens(self, tokens: int) -> torch.Tensor:
-        """`words_TW` for a call with contexts of so many tokens: the host repeats a context to the length of a longer one beside
-        it (H comfy/conds.py, CONDCrossAttn.concat), and a word is then all its copies."""
+        """`words_TW` for a call with contexts of so many tokens.
+
+        The host repeats a context to the length of a longer one beside it (H comfy/conds.py, CONDCrossAttn.concat), and a word is
+        then all its copies.
+        """
         return self.words_TW.repeat(max(1, tokens // self.words_TW.shape[0]), 1)
 
 
@@ -97,8 +100,10 @@ def _token_indices(clip: comfy.sd.CLIP, prompt: str, word: str) -> list[int]:
 
 
 def _tokens(clip: comfy.sd.CLIP, text: str, encoder: str) -> tuple[list[int], list[object]]:
-    """Indices in the context and ids of a text's tokens, without start, end and padding, which belong to word 0. An embedding's
-    tokens are vectors; each becomes an object that equals no other."""
+    """Indices in the context and ids of a text's tokens, without start, end and padding, which belong to word 0.
+
+    An embedding's tokens are vectors; each becomes an object that equals no other.
+    """
     pieces = clip.tokenize(text, return_word_ids=True)[encoder]
     in_a_row = [(token, word_id) for piece in pieces for token, _weight, word_id in piece]
     of_words = [(i, token if isinstance(token, int) else object()) for i, (token, word_id) in enumerate(in_a_row) if word_id]

@@ -71,12 +71,15 @@ def memory_plan(
 
 
 def weights_bytes(model: comfy.model_patcher.ModelPatcher) -> int:
+    """Of the UNet and of what runs with it."""
     return sum(patcher.model_size() for patcher in (model, *model.get_nested_additional_models()))
 
 
 def free_bytes_in_run(model: comfy.model_patcher.ModelPatcher) -> float:
-    """What will about be free on the device for calls, once the weights are there. What other models hold counts as taken: the
-    host unloads no more of them than it must."""
+    """What will about be free on the device for calls, once the weights are there.
+
+    What other models hold counts as taken: the host unloads no more of them than it must.
+    """
     free_bytes = model.get_free_memory(model.load_device)
     if model.is_dynamic():
         return free_bytes  # weights give way to calls, and the host counts their memory as free

@@ -28,13 +28,15 @@ def measured(
     compared_px: Size,
     boxes: list[Box],
 ) -> Measurements:
-    """What there is to say of image `i` in tiles `boxes` (latent cells).
+    """What there is to say of one image.
 
     Args:
+        i: which of the batch.
         image: the results, (B, H, W, 3 or 4) as the host has them.
-        reference: the degraded pictures, and
-        truth: the undegraded ones; one, or one for each image.
+        reference: the degraded pictures; one, or one for each image.
+        truth: the undegraded ones, likewise.
         compared_px: size at which image and reference are compared.
+        boxes: the tiles that it was sampled in, in latent cells.
     """
     image_CHW, non_finite = picture(image, i)
     reference_CHW, reference_non_finite = picture(reference, i)

@@ -202,8 +202,11 @@ def _require_complete(unet_config: dict[str, Any]) -> None:
 
 
 def _default_dtype(stored: torch.dtype | None, parameters: int, supported: list[torch.dtype]) -> torch.dtype:
-    """The host's choice, except that half-precision weights stay as they are where the host would hold them in fp32 and
-    casting them at use computes in fp32 just the same. A flag such as --fp32-unet decides on devices that compute in half."""
+    """The host's choice, except where half-precision weights can stay as they are.
+
+    They can where the host would hold them in fp32 and casting them at use computes in fp32 just the same. A flag such as
+    --fp32-unet decides on devices that compute in half.
+    """
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     if stored in (torch.float16, torch.bfloat16) and mm.unet_manual_cast(stored, mm.get_torch_device(), supported) == dtype:
         logging.debug("FaithDiff: UNet weights stay %s, computing in %s", stored, dtype)

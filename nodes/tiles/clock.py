@@ -33,6 +33,7 @@ _row_seconds: dict[NetworkKey, dict[CallShape, float]] = {}
 
 
 def network_key(model: comfy.model_patcher.ModelPatcher) -> NetworkKey:
+    """Of a MODEL's network on its device."""
     base = model.model
     config = str(sorted(base.model_config.unet_config.items(), key=lambda item: item[0]))
     return NetworkKey(type(base).__name__, config, base.get_dtype(), base.get_dtype_inference(), str(model.load_device))

@@ -27,6 +27,7 @@ def finite_predictions(
 
     Args:
         predict: calls the network for some units.
+        units: the tiles of the call.
         models: every copy of the network that `predict` may use.
         splittable: whether `predict` can be asked for some of the units only.
 
