@@ -26,13 +26,16 @@ from torch import nn
 from .architecture import AlignmentSizes
 from .attention import Attention, torch_attention
 
-CONDITION_NORM_GROUPS = 32  # official :208
-CONDITION_NORM_EPS = 1e-6  # official :208
-LAYER_NORM_EPS = 1e-5  # torch's default, official :229
+CONDITION_NORM_GROUPS = 32
+"""Official unet_2d_condition_vae_extension.py:208."""
+CONDITION_NORM_EPS = 1e-6
+"""Official :208."""
+LAYER_NORM_EPS = 1e-5
+"""torch's default, official :229."""
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """x * sigmoid(1.702 x), the approximation that the released MLPs were trained with (official :226)."""
+    """X * sigmoid(1.702 x), the approximation that the released MLPs were trained with (official :226)."""
     return x * torch.sigmoid(1.702 * x)
 
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch
 
-from .files.checks import MOST_LETTERS, shown
+from .files.checks import MAX_SHOWN_CHARACTERS, shown
 
 State = Mapping[str, torch.Tensor]
 
@@ -92,7 +92,7 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
         )
     except (KeyError, IndexError) as e:
         raise ValueError(
-            f"expected the weights of an LQ encoder, got a file without a usable {_lacking(e)}; get the file again"
+            f"expected the weights of an LQ encoder, got a file without a usable {_missing(e)}; get the file again"
         ) from None
     if levels * sizes.layers_per_block > len(state):  # before anything of that size is built
         raise ValueError(
@@ -112,22 +112,22 @@ def lq_encoder_sizes(state: State, config: Mapping[str, Any]) -> LQEncoderSizes:
 def alignment_sizes(state: State, config: Mapping[str, Any]) -> AlignmentSizes:
     """Sizes from alignment weights in our names. Raises ValueError as `lq_encoder_sizes` does."""
     # A file that does not say how many blocks it has is the release or like it: a missing second block is damage, not a design.
-    told = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
+    fields = {"num_layers": AlignmentSizes.num_layers, **config.get("alignment", {})}
     layers = _count(state, "blocks.{}.")
-    without_blocks = layers == told["num_layers"] == 0
+    without_blocks = layers == fields["num_layers"] == 0
     try:
         sizes = AlignmentSizes(
             model_channels=state["proj_out.weight"].shape[0],
             feature_channels=state["condition_embedding.conv_in.weight"].shape[1],
             num_layers=layers,
             # Without blocks there is no MLP: any width is right.
-            mlp_channels=told.get("mlp_channels", 0) if without_blocks else state["blocks.0.mlp_up.weight"].shape[0],
+            mlp_channels=fields.get("mlp_channels", 0) if without_blocks else state["blocks.0.mlp_up.weight"].shape[0],
         )
     except (KeyError, IndexError) as e:
         raise ValueError(
-            f"expected the weights of an alignment module, got a file without a usable {_lacking(e)}; get the file again"
+            f"expected the weights of an alignment module, got a file without a usable {_missing(e)}; get the file again"
         ) from None
-    sizes = _with_config(sizes, told, "alignment")
+    sizes = _with_config(sizes, fields, "alignment")
     if sizes.token_channels % sizes.num_heads:
         raise ValueError(f"expected num_heads to divide the token width {sizes.token_channels}, got {sizes.num_heads}")
     return sizes
@@ -161,13 +161,13 @@ def config_of(lq_encoder: LQEncoderSizes, alignment: AlignmentSizes, unet: UNetS
     return config
 
 
-def _lacking(error: KeyError | IndexError) -> str:
+def _missing(error: KeyError | IndexError) -> str:
     return str(error.args[0]) if isinstance(error, KeyError) else "weight of the right shape"
 
 
 def _text(size: int | tuple[int, ...] | None) -> str:
     """What weights tell, as a message shows it: a damaged file may have a thousand levels."""
-    return f"{size!s:.{MOST_LETTERS}}"
+    return f"{size!s:.{MAX_SHOWN_CHARACTERS}}"
 
 
 _NOT_IN_WEIGHTS = ("norm_groups", "num_heads", "num_head_channels")
@@ -175,18 +175,20 @@ _NOT_IN_WEIGHTS = ("norm_groups", "num_heads", "num_head_channels")
 
 def _with_config(sizes: Any, fields: Mapping[str, Any], section: str) -> Any:
     """`sizes` with what weights cannot tell taken from the file's config; a contradiction is an error."""
-    for name, told in fields.items():
+    for name, value in fields.items():
         if name not in asdict(sizes):
             continue  # written by a later version that knows more
-        told = tuple(cast("list[Any]", told)) if isinstance(told, list) else told
+        value = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
         if name in _NOT_IN_WEIGHTS:
-            if type(told) is not int or told < 1:
-                raise ValueError(f"expected a whole number for {name} in faithdiff.config, got {shown(told)}; get the file again")
-            sizes = replace(sizes, **{name: told})
-        elif told != getattr(sizes, name):
+            if type(value) is not int or value < 1:
+                raise ValueError(
+                    f"expected a whole number for {name} in faithdiff.config, got {shown(value)}; get the file again"
+                )
+            sizes = replace(sizes, **{name: value})
+        elif value != getattr(sizes, name):
             got = _text(getattr(sizes, name))
             raise ValueError(
-                f"expected {section}.{name} = {shown(told)} as faithdiff.config says, got {got} from the weights; "
+                f"expected {section}.{name} = {shown(value)} as faithdiff.config says, got {got} from the weights; "
                 "the file is damaged, get it again"
             )
     return sizes

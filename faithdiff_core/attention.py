@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-# Scores that one call may hold where its backend holds them at all: 11585 x 11585 in fp32, so that an image of up to 860 px is
-# one call, and 1024 queries against the 262144 positions of a 4096 px image in half precision, enough to keep a GPU busy.
-SCORE_BYTES = 512 * 2**20
+MAX_SCORE_BYTES = 512 * 2**20
+"""Scores that one call may hold where its backend holds them at all: 11585 x 11585 in fp32, so that an image of up to 860 px is
+one call, and 1024 queries against the 262144 positions of a 4096 px image in half precision, enough to keep a GPU busy."""
 
 
 class Attention(Protocol):
@@ -35,9 +35,9 @@ def matmul_attention(q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tens
 
 
 def queries_at_once(k_BNC: torch.Tensor) -> int:
-    """How many queries one one-head call may have against these keys, so that their scores stay within SCORE_BYTES."""
+    """How many queries one one-head call may have against these keys, so that their scores stay within MAX_SCORE_BYTES."""
     batch, keys, _ = k_BNC.shape
-    return max(1, SCORE_BYTES // (batch * keys * k_BNC.element_size()))
+    return max(1, MAX_SCORE_BYTES // (batch * keys * k_BNC.element_size()))
 
 
 def attend_in_chunks(attention: Attention, q_BNC: torch.Tensor, k_BNC: torch.Tensor, v_BNC: torch.Tensor) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 After DAAM (Tang et al. 2023, "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", section 3): attention scores
 of a word's tokens, averaged over heads and layers and steps, brought to one size by bicubic interpolation. Here they stay shares:
-over all tokens of a prompt they add up to 1 at every place, so that two runs can be compared.
+over all tokens of a prompt they add up to 1 at every position, so that two runs can be compared.
 
-Shapes: B batch, N places of a layer (its H * W), C channels of all heads together, T tokens, W words.
+Shapes: B batch, N positions of a layer (its H * W), C channels of all heads together, T tokens, W words.
 """
 
 from __future__ import annotations
@@ -16,38 +16,39 @@ import torch.nn.functional as F
 
 from .geometry import Size
 
-# Scores of all tokens exist for some heads at a time only; at SDXL's sizes this is one piece up to 2048 x 2048 px.
-MOST_SCORES_BYTES = 64 * 2**20
+MAX_SCORES_BYTES = 64 * 2**20
+"""Scores of all tokens exist for some heads at a time only; at SDXL's sizes this is one piece up to 2048 x 2048 px."""
 
 
 def find_tokens(prompt: Sequence[object], word: Sequence[object]) -> list[int]:
-    """Places in the prompt of the tokens of all occurrences of a word (or of several words in a row), in order."""
+    """Indices in the prompt of the tokens of all occurrences of a word (or of several words in a row), in order."""
     length = len(word)
     starts = [i for i in range(len(prompt) - length + 1) if length and list(prompt[i : i + length]) == list(word)]
     return sorted({start + i for start in starts for i in range(length)})
 
 
-def words_of_tokens(places: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
+def words_of_tokens(indices: Sequence[Sequence[int]], tokens: int) -> torch.Tensor:
     """(T, W), 1 where a token belongs to a word: what `word_shares` sums by."""
-    words_TW = torch.zeros(tokens, len(places))
-    for word, at in enumerate(places):
-        words_TW[list(at), word] = 1.0
+    words_TW = torch.zeros(tokens, len(indices))
+    for word, tokens_of_word in enumerate(indices):
+        words_TW[list(tokens_of_word), word] = 1.0
     return words_TW
 
 
 def word_shares(q_BNC: torch.Tensor, k_BTC: torch.Tensor, words_TW: torch.Tensor, heads: int) -> torch.Tensor:
-    """Share of the attention that every place gives to each word, averaged over heads: fp32 (B, N, W) in [0, 1].
+    """Share of the attention that every position gives to each word, averaged over heads: fp32 (B, N, W) in [0, 1].
 
     Args:
-        q_BNC, k_BTC: queries and keys of one cross-attention, of any floating type.
+        q_BNC: queries of one cross-attention, of any floating type.
+        k_BTC: its keys.
         words_TW: weight of each token in each word.
         heads: heads that C is made of.
     """
-    batch, places, tokens = q_BNC.shape[0], q_BNC.shape[1], k_BTC.shape[1]
+    batch, positions, tokens = q_BNC.shape[0], q_BNC.shape[1], k_BTC.shape[1]
     q_BHND, k_BHTD = (torch.unflatten(t, -1, (heads, -1)).transpose(1, 2) for t in (q_BNC, k_BTC))
     scale = q_BHND.shape[-1] ** -0.5
-    at_once = max(1, MOST_SCORES_BYTES // (4 * batch * places * tokens))
-    total_BNW = q_BNC.new_zeros((batch, places, words_TW.shape[1]), dtype=torch.float32)
+    at_once = max(1, MAX_SCORES_BYTES // (4 * batch * positions * tokens))
+    total_BNW = q_BNC.new_zeros((batch, positions, words_TW.shape[1]), dtype=torch.float32)
     for q_BhND, k_BhTD in zip(torch.split(q_BHND, at_once, dim=1), torch.split(k_BHTD, at_once, dim=1), strict=True):
         scores_BhNT = (q_BhND.float() * scale) @ k_BhTD.float().transpose(-1, -2)
         total_BNW += (scores_BhNT.softmax(dim=-1) @ words_TW.to(scores_BhNT)).sum(dim=1)
@@ -55,8 +56,10 @@ def word_shares(q_BNC: torch.Tensor, k_BTC: torch.Tensor, words_TW: torch.Tensor
 
 
 def on_one_scale(shares_RHW: torch.Tensor) -> torch.Tensor:
-    """Maps of one word from several runs, (R, H, W), stretched together: the least is 0 and the most is 1. A word that gets the
-    same everywhere is 0."""
+    """Maps of one word from several runs, (R, H, W), stretched together: the lowest is 0 and the highest is 1.
+
+    A word that gets the same everywhere is 0.
+    """
     low, high = shares_RHW.amin(), shares_RHW.amax()
     return (shares_RHW - low) / (high - low).clamp_min(torch.finfo(shares_RHW.dtype).tiny)
 
@@ -67,13 +70,15 @@ def enlarged(map_HW: torch.Tensor, size_px: Size) -> torch.Tensor:
 
 
 def half_area_frac(share_HW: torch.Tensor) -> float:
-    """The smallest part of the picture that holds half of a word's attention: 0.5 where it is spread evenly, less where it is
-    gathered; 0 where there is none."""
+    """The smallest part of the picture that holds half of a word's attention.
+
+    0.5 where it is spread evenly, less where it is gathered; 0 where there is none.
+    """
     sorted_N = share_HW.double().flatten().sort(descending=True).values
     if not sorted_N.any():
         return 0.0
     held_N = sorted_N.cumsum(0)
     # the last of them counts only as far as half of the attention needs it
-    whole = int((held_N < held_N[-1] / 2).sum())
-    before = float(held_N[whole - 1]) if whole else 0.0
-    return (whole + (float(held_N[-1]) / 2 - before) / float(sorted_N[whole])) / sorted_N.numel()
+    full = int((held_N < held_N[-1] / 2).sum())
+    before = float(held_N[full - 1]) if full else 0.0
+    return (full + (float(held_N[-1]) / 2 - before) / float(sorted_N[full])) / sorted_N.numel()

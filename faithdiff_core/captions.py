@@ -16,7 +16,8 @@ def trim_caption(text: str, sentences: int = 2, skip_words: int = 3) -> str:
     As the official trainer (Realesrgan_offline_dataset.py:157-164) does with LLaVA's "The image features ...", but defined for
     every text: one of at most `skip_words` words comes back as it is (white space joined), a full stop inside a number or after
     an abbreviation ends no sentence, and no second full stop is added. Not idempotent: each call drops words again. Raises
-    ValueError for sentences below 1 or skip_words below 0."""
+    ValueError for sentences below 1 or skip_words below 0.
+    """
     if sentences < 1 or skip_words < 0:
         raise ValueError(
             f"expected at least 1 sentence and 0 words to skip, got {sentences} and {skip_words}, choose for example 2 and 3"

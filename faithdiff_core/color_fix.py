@@ -5,51 +5,35 @@ Both methods are those of the official utils/color_fix.py, here in float, on who
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-METHODS = ("adain", "wavelet", "none")
-ADAIN_VARIANCE_EPS = 1e-5  # official utils/color_fix.py:48
-WAVELET_LEVELS = 5  # official :95
-WAVELET_REACH_PX = 2**WAVELET_LEVELS - 1  # 1 + 2 + 4 + 8 + 16: how far the blurs see together
-STRIP_ROWS = 512  # with its reach a strip is 1.12 times its own rows
-# 3x3 binomial kernel as an outer product (official :78-82)
+ADAIN_VARIANCE_EPS = 1e-5
+"""Official utils/color_fix.py:48."""
+WAVELET_LEVELS = 5
+"""Official :95."""
+WAVELET_REACH_PX = 2**WAVELET_LEVELS - 1
+"""1 + 2 + 4 + 8 + 16: how far the blurs see together."""
+STRIP_ROWS = 512
+"""With its reach a strip is 1.12 times its own rows."""
 BLUR_TAPS = (0.25, 0.5, 0.25)
-
-
-def fix_colors(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor, method: str) -> torch.Tensor:
-    """The image with the reference's colours, clamped to [0, 1].
-
-    Args:
-        image_BCHW: (B, 3, H, W) in [0, 1].
-        reference_BCHW: (B, 3, H, W) in [0, 1], the degraded image at the same size.
-        method: "adain" (mean and deviation per channel), "wavelet" (low frequencies from the reference) or "none".
-
-    Raises:
-        ValueError: shapes differ, or an unknown method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"expected a colour fix of {', '.join(METHODS)}, got {method!r}")
-    if method == "none":
-        return image_BCHW
-    if image_BCHW.shape != reference_BCHW.shape:
-        raise ValueError(f"expected a reference of shape {tuple(image_BCHW.shape)}, got {tuple(reference_BCHW.shape)}")
-    fixed = adain(image_BCHW, reference_BCHW) if method == "adain" else wavelet(image_BCHW, reference_BCHW)
-    return fixed.clamp_(0.0, 1.0)
+"""3x3 binomial kernel as an outer product (official :78-82)."""
 
 
 def adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
-    """Moves each channel's mean and standard deviation to the reference's (adaptive instance normalisation)."""
+    """Each channel's mean and standard deviation moved to the reference's (adaptive instance normalisation)."""
     mean, std = _mean_std(image_BCHW)
     ref_mean, ref_std = _mean_std(reference_BCHW)
     return (image_BCHW - mean) / std * ref_std + ref_mean
 
 
 def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
-    """High frequencies of the image on low frequencies of the reference, in strips of rows: blurs of the whole would take ten
-    times its memory.
+    """High frequencies of the image on low frequencies of the reference.
 
-    Blurring is linear, so that one blur of the difference does for both.
+    In strips of rows: blurs of the whole would take ten times its memory. Blurring is linear, so that one blur of the difference
+    does for both.
     """
     height = image_BCHW.shape[-2]
     result_BCHW = torch.empty_like(image_BCHW)
@@ -59,6 +43,36 @@ def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Ten
         low_BCHW = low_frequencies(reference_BCHW[..., first:last, :] - image_BCHW[..., first:last, :])
         result_BCHW[..., top:bottom, :] = image_BCHW[..., top:bottom, :] + low_BCHW[..., top - first : bottom - first, :]
     return result_BCHW
+
+
+METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None] = {
+    "adain": adain,
+    "wavelet": wavelet,
+    "none": None,
+}
+"""Name -> function of (image, reference), None to leave the colours alone. What the node and the trainer's command offer, in this
+order."""
+
+
+def fix_colors(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor, method: str) -> torch.Tensor:
+    """The image with the reference's colours, clamped to [0, 1].
+
+    Args:
+        image_BCHW: (B, 3, H, W) in [0, 1].
+        reference_BCHW: (B, 3, H, W) in [0, 1], the degraded image at the same size.
+        method: a name of METHODS.
+
+    Raises:
+        ValueError: shapes differ, or an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"expected a colour fix of {', '.join(METHODS)}, got {method!r}")
+    fix = METHODS[method]
+    if fix is None:
+        return image_BCHW
+    if image_BCHW.shape != reference_BCHW.shape:
+        raise ValueError(f"expected a reference of shape {tuple(image_BCHW.shape)}, got {tuple(reference_BCHW.shape)}")
+    return fix(image_BCHW, reference_BCHW).clamp_(0.0, 1.0)
 
 
 def low_frequencies(image_BCHW: torch.Tensor, levels: int = WAVELET_LEVELS) -> torch.Tensor:

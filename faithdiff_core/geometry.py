@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-LATENT_CELL_PX = 8  # the SDXL VAE halves three times
+LATENT_CELL_PX = 8
+"""The SDXL VAE halves three times."""
 
 
 class Size(NamedTuple):

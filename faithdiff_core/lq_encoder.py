@@ -17,7 +17,8 @@ from torch import nn
 from .architecture import LQEncoderSizes
 from .attention import Attention, attend_in_chunks, torch_attention
 
-NORM_EPS = 1e-6  # official unet_2d_condition_vae_extension.py:91,103 (resnet_eps)
+NORM_EPS = 1e-6
+"""Official unet_2d_condition_vae_extension.py:91,103 (resnet_eps)."""
 
 
 class ResnetBlock(nn.Module):
@@ -97,6 +98,8 @@ class SpatialAttention(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """A residual block, attention, a residual block, at the last level's size."""
+
     def __init__(self, channels: int, norm_groups: int, attention: Attention, operations: Any, **factory: Any):
         super().__init__()
         self.attentions = nn.ModuleList([SpatialAttention(channels, norm_groups, attention, operations, **factory)])

@@ -13,7 +13,8 @@ import torch
 
 from .geometry import Box, Size
 
-GAUSSIAN_VARIANCE = 0.01  # over the squared side of the tile; official pipeline_FaithDiff_tlc.py:222
+GAUSSIAN_VARIANCE = 0.01
+"""Over the squared side of the tile; official pipeline_FaithDiff_tlc.py:222."""
 
 
 def tile_boxes(size: Size, tile_lat: int, overlap_frac: float) -> list[Box]:

@@ -43,4 +43,5 @@ class FaithDiffExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> FaithDiffExtension:
+    """The host asks a pack for its nodes by this name."""
     return FaithDiffExtension()

@@ -13,7 +13,7 @@ from .alignment.patch import KEY as ALIGNMENT_KEY
 from .attribution_maps.hook import Attribution
 from .attribution_maps.picture import WordRun, show
 from .attribution_maps.words import PromptWords, prompt_words, require_prompt
-from .sampler import NOISE_MODES, FaithDiffSampler
+from .sampler import FaithDiffSampler
 from .seam.inputs import checked
 from .seam.types import CATEGORY
 from .seam.unet_loader import require_sdxl
@@ -22,8 +22,7 @@ from .seam.unet_loader import require_sdxl
 class FaithDiffAttribution(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        of_sampler = {i.id: i for i in FaithDiffSampler.define_schema().inputs}
-        del of_sampler["model"], of_sampler["positive"]
+        of_sampler = [i for i in FaithDiffSampler.define_schema().inputs if i.id not in ("model", "positive")]
         return io.Schema(
             node_id="FaithDiffAttribution",
             display_name="Word Attribution",
@@ -53,7 +52,7 @@ class FaithDiffAttribution(io.ComfyNode):
                     default=True,
                     tooltip="Samples once more without the alignment, and shows both on one scale. Takes twice the time.",
                 ),
-                *of_sampler.values(),
+                *of_sampler,
             ],
             outputs=[
                 io.Image.Output(
@@ -79,29 +78,14 @@ class FaithDiffAttribution(io.ComfyNode):
         prompt: str,
         words: str,
         compare: bool,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        negative: list,
-        latent_image: dict,
-        denoise: float,
-        tile_size: int,
-        tile_overlap: float,
-        tile_batch: int,
-        noise_mode: str = NOISE_MODES[0],
+        **sampling: Any,  # the sampler's other inputs
     ) -> io.NodeOutput:
         if vae is None:
             raise ValueError("expected a VAE, got none: the checkpoint holds no VAE; load one with Load VAE")
         models = _models(model, compare)
         found = prompt_words(clip, prompt, words)
         require_prompt(positive, found)
-        sampling = {
-            "seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler, "positive": positive,
-            "negative": negative, "latent_image": latent_image, "denoise": denoise, "tile_size": tile_size,
-            "tile_overlap": tile_overlap, "tile_batch": tile_batch, "noise_mode": noise_mode,
-        }  # fmt: skip
+        sampling["positive"] = positive
         runs, latents = zip(*(_run(one, found, vae, sampling) for one in models), strict=True)
         shown = show(found.words, list(runs))
         return io.NodeOutput(shown.pictures_BHWC, shown.masks_BHW, shown.figures, latents[0])

@@ -117,13 +117,13 @@ def _start_latent(vae: comfy.sd.VAE, image_1HWC: torch.Tensor) -> torch.Tensor:
     """The host's latent; in its own tiles where the image cannot fit. Where it may, the host tries, and then tiles by itself."""
     _, height, width, _ = image_1HWC.shape
     needed_bytes = vae.memory_used_encode((1, 3, height, width), vae.vae_dtype)
-    room_bytes = mm.get_total_memory(vae.device)
+    available_bytes = mm.get_total_memory(vae.device)
     if mm.is_device_cpu(vae.device):  # where no error comes when memory ends, and the attention's scores are held whole
         positions = height * width // LATENT_CELL_PX**2
         needed_bytes *= CPU_BYTES_PER_PX / DEVICE_BYTES_PER_PX
         needed_bytes += 2.5 * positions**2 * torch.float32.itemsize  # H diffusionmodules/model.py, slice_attention
-        room_bytes = mm.get_free_memory(vae.device)
-    return vae.encode(image_1HWC) if needed_bytes <= room_bytes else vae.encode_tiled(image_1HWC)
+        available_bytes = mm.get_free_memory(vae.device)
+    return vae.encode(image_1HWC) if needed_bytes <= available_bytes else vae.encode_tiled(image_1HWC)
 
 
 def _check_vae(vae: comfy.sd.VAE | None) -> None:

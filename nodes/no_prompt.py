@@ -10,7 +10,8 @@ from .seam.inputs import checked
 from .seam.types import CATEGORY
 from .seam.unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
 
-PROMPT_TOKENS = 77  # length of a CLIP prompt
+PROMPT_TOKENS = 77
+"""Length of a CLIP prompt."""
 
 
 class FaithDiffNoPrompt(io.ComfyNode):

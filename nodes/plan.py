@@ -81,18 +81,22 @@ class FaithDiffPlan(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_inputs: object) -> int:
-        """A tile size that was timed for the first time changes the plan. Later runs of it do not: what hangs on this node's
-        outputs would run again after each."""
+        """A tile size that was timed for the first time changes the plan.
+
+        Later runs of it do not: what hangs on this node's outputs would run again after each.
+        """
         return shapes_known()
 
 
 def time_calls(model: comfy.model_patcher.ModelPatcher, planned: Plan, cfg: float) -> None:
-    """Samples two steps of the plan's largest call on zeros, whose time is then remembered like any run's; the first step is
-    for warming up. Without the alignment, which is 1 % of the work: its features are those of the image."""
+    """Samples two steps of the plan's largest call on zeros, whose time is then remembered like any run's.
+
+    The first step is for warming up. Without the alignment, which is 1 % of the work: its features are those of the image.
+    """
     size = [side // LATENT_CELL_PX for side in planned.tile_px]
     zeros_BCHW = torch.zeros(planned.units_in_call, LATENT_CHANNELS, *size)
-    whole = TileSettings(tile_size_px=0, tile_overlap_frac=0.0, tile_batch=planned.units_in_call)
+    untiled = TileSettings(tile_size_px=0, tile_overlap_frac=0.0, tile_batch=planned.units_in_call)
     (prompt,) = FaithDiffNoPrompt.execute(model).args
     comfy.sample.sample(
-        with_tiles(detach(model), whole), zeros_BCHW, 2, cfg, "euler", "simple", prompt, prompt, zeros_BCHW, disable_pbar=True
+        with_tiles(detach(model), untiled), zeros_BCHW, 2, cfg, "euler", "simple", prompt, prompt, zeros_BCHW, disable_pbar=True
     )

@@ -12,12 +12,13 @@ from .seam.clip import encode
 from .seam.inputs import checked
 from .seam.types import CATEGORY
 
-# How LLaVA and other captioners begin; the training rule drops as many words (official Realesrgan_offline_dataset.py:157-164).
 LEAD_IN = re.compile(r"\s*(the|this)\s+(image|picture|photo|photograph)\s+\S+\s", re.IGNORECASE)
+"""How LLaVA and other captioners begin; the training rule drops as many words (official
+Realesrgan_offline_dataset.py:157-164)."""
 LEAD_IN_WORDS = 3
-# The release adds none (official test.py:127-128). These stand in its trainer as the alternative to a caption
-# (train_SDXL_stage_2.py:174, in a comment).
 QUALITY_WORDS = "Best quality, high quality."
+"""The release adds none (official test.py:127-128). These stand in its trainer as the alternative to a caption
+(train_SDXL_stage_2.py:174, in a comment)."""
 
 
 def caption_inputs() -> list[io.Input]:

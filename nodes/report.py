@@ -89,12 +89,12 @@ class FaithDiffReport(io.ComfyNode):
         compared_px = compared_size(size_px, Size(*reference.shape[1:3]), scale)
         boxes = settings.grid(latent_size(size_px), settings.tile_lat)
         heat_map_BHWC = torch.empty(*image.shape[:3], 3, device=image.device)
-        bar, figures = comfy.utils.ProgressBar(image.shape[0]), []
+        bar, results = comfy.utils.ProgressBar(image.shape[0]), []
         for i in range(image.shape[0]):  # one at a time: a batch of frames needs no more memory than a frame and the result
             mm.throw_exception_if_processing_interrupted()
-            figures.append(measured(i, image, reference, truth, compared_px, boxes))
-            map_HW = map_of(figures[-1], map).to(image.device)
+            results.append(measured(i, image, reference, truth, compared_px, boxes))
+            map_HW = map_of(results[-1], map).to(image.device)
             draw(map_HW, picture(image, i)[0], heat_map_BHWC[i])
             bar.update_absolute(i + 1)
-        text = "\n".join(report_lines(figures, settings, MAP_SCALES[map]))
+        text = "\n".join(report_lines(results, settings, MAP_SCALES[map]))
         return io.NodeOutput(text, heat_map_BHWC, ui=ui.PreviewText(text))

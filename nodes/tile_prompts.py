@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Size
 from .prompt import caption_inputs, prompt_text
 from .seam.clip import encode
-from .seam.inputs import checked_lists
+from .seam.inputs import checked
 from .seam.types import CATEGORY
 from .tiles.inputs import grid_inputs, grid_of
 from .tiles.marks import for_tile
@@ -50,7 +50,7 @@ class FaithDiffTilePrompts(io.ComfyNode):
         )
 
     @classmethod
-    @checked_lists
+    @checked
     def execute(
         cls,
         clip: list[comfy.sd.CLIP | None],

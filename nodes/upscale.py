@@ -15,8 +15,10 @@ from .seam.inputs import FROM_A_VAE, checked
 from .seam.lanczos import lanczos
 from .seam.types import CATEGORY
 
-MOST_SIDE_PX = 16384  # the host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)
-MEGAPIXEL = 1024 * 1024  # as the host counts (H comfy_extras/nodes_post_processing.py, ImageScaleToTotalPixels)
+MAX_SIDE_PX = 16384
+"""The host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)."""
+MEGAPIXEL = 1024 * 1024
+"""As the host counts (H comfy_extras/nodes_post_processing.py, ImageScaleToTotalPixels)."""
 
 
 class FaithDiffUpscale(io.ComfyNode):
@@ -88,7 +90,7 @@ def _options() -> list[io.DynamicCombo.Option]:
         tooltip="Size of the result in megapixels of 1024 x 1024: 4 is as large as 2048 x 2048.",
     )
     sides = [
-        io.Int.Input(name, default=default, min=1, max=MOST_SIDE_PX, tooltip=tooltip)
+        io.Int.Input(name, default=default, min=1, max=MAX_SIDE_PX, tooltip=tooltip)
         for name, default, tooltip in (
             ("longest_side", 2048, "Pixels of the longer side of the result; the other follows."),
             ("shortest_side", 1024, "Pixels of the shorter side of the result; the other follows."),
@@ -125,8 +127,8 @@ def target_size(size_px: Size, target: dict[str, Any]) -> Size:
 
 
 def _check_side(size: Size, whence: str) -> None:
-    if max(size) > MOST_SIDE_PX:
-        raise ValueError(f"expected a result of at most {MOST_SIDE_PX} px a side, got {size} {whence}; choose a smaller target")
+    if max(size) > MAX_SIDE_PX:
+        raise ValueError(f"expected a result of at most {MAX_SIDE_PX} px a side, got {size} {whence}; choose a smaller target")
 
 
 def _enlarged(color_HWC: torch.Tensor, upscale_model: Any) -> torch.Tensor:

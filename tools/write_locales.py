@@ -4,11 +4,15 @@
 
 The host serves locales/<language>/nodeDefs.json to its front end, which looks up `<node id>.inputs.<input>.name` and so on. A dot
 in a name (a dependent input, "target.factor") becomes an underscore. Outputs go by their number.
+
+locales/<language>/made_from.json, which the host does not read, notes of which English each translation was made, and so tells
+translations whose English has changed since, as gettext's "fuzzy" does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib
 import json
 import os
@@ -20,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LOCALES = ROOT / "locales"
 FILE_NAME = "nodeDefs.json"
+MADE_FROM = "made_from.json"
 ALIAS = "comfyui_faithdiff"
 
 
@@ -40,6 +45,27 @@ def different_keys(english: Any, other: Any, where: str = "") -> list[str]:
     )
 
 
+def made_from(english: dict[str, Any], other: dict[str, Any], noted: dict[str, str]) -> dict[str, str]:
+    """What made_from.json should say: by the key of a text, digests of its English and of its translation.
+
+    A translation that is the one noted was made from the English noted, whatever the English is now. One that has changed, or was
+    not noted, was made from today's.
+    """
+    sources, result = _texts_by_key(english), {}
+    for key, text in _texts_by_key(other).items():
+        if key in sources:
+            now = f"{_digest(sources[key])} {_digest(text)}"
+            was = noted.get(key, now)
+            result[key] = was if was.endswith(_digest(text)) else now
+    return result
+
+
+def stale(english: dict[str, Any], noted: dict[str, str]) -> list[str]:
+    """The keys of translations whose English has changed since they were made."""
+    sources = _texts_by_key(english)
+    return [key for key, digests in noted.items() if key in sources and digests.split()[0] != _digest(sources[key])]
+
+
 def text_of(definition: dict[str, Any]) -> str:
     """The file's content."""
     return json.dumps(definition, ensure_ascii=False, indent=2) + "\n"
@@ -52,10 +78,34 @@ def main() -> int:
     english = definitions(nodes)
     path.write_text(text_of(english), encoding="utf-8", newline="\n")
     print(f"{path.relative_to(ROOT)}: {len(nodes)} nodes")
-    for other in sorted(LOCALES.glob(f"*/{FILE_NAME}")):
-        for place in different_keys(english, json.loads(other.read_text(encoding="utf-8"))):
-            print(f"{other.relative_to(ROOT)}: to be translated or taken out: {place[1:]}")
+    for path in sorted(LOCALES.glob(f"*/{FILE_NAME}")):
+        if path.parent.name != "en":
+            _report(path, english)
     return 0
+
+
+def _report(path: Path, english: dict[str, Any]) -> None:
+    """Says what a translation lacks and what is out of date in it, and notes what it was made from."""
+    other, notes = json.loads(path.read_text(encoding="utf-8")), path.with_name(MADE_FROM)
+    noted = made_from(english, other, json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {})
+    notes.write_text(text_of(noted), encoding="utf-8", newline="\n")
+    for key in different_keys(english, other):
+        print(f"{path.relative_to(ROOT)}: to be translated or taken out: {key[1:]}")
+    for key in stale(english, noted):
+        print(f"{path.relative_to(ROOT)}: its English has changed: {key}")
+        print(f"    translate it anew, or if it still fits, take its line out of {MADE_FROM}; then run this once more")
+
+
+def _texts_by_key(texts: Any, where: str = "") -> dict[str, str]:
+    """Every text by the names that lead to it: {"FaithDiffSampler.inputs.cfg.tooltip": "..."}."""
+    if not isinstance(texts, dict):
+        return {where[1:]: str(texts)}
+    return {inner: text for key, part in texts.items() for inner, text in _texts_by_key(part, f"{where}.{key}").items()}
+
+
+def _digest(text: str) -> str:
+    """32 bits are enough to notice a change."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _definition(schema: Any) -> dict[str, Any]:

@@ -9,12 +9,16 @@ import math
 
 import torch
 
-# IEC 61966-2-1 (sRGB): linear light, and its matrix to CIE XYZ for D65
 LINEAR_BELOW, LINEAR_SLOPE, OFFSET, GAMMA = 0.04045, 12.92, 0.055, 2.4
+"""IEC 61966-2-1 (sRGB): from stored values to linear light."""
 XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+"""IEC 61966-2-1: the matrix from linear light to CIE XYZ for D65."""
 D65_XYZ = (0.95047, 1.0, 1.08883)
-LAB_EDGE = 6 / 29  # CIE 15: below its cube the cube root goes on as a straight line
-CHROMA_SCALE = 25.0**7  # of the two terms that say how far a colour is from grey
+"""The white point of D65, on which Lab stands."""
+LAB_EDGE = 6 / 29
+"""CIE 15: below its cube the cube root goes on as a straight line."""
+CHROMA_SCALE = 25.0**7
+"""Of the two terms that say how far a colour is from grey."""
 
 
 def lab_of_srgb(rgb_CN: torch.Tensor) -> torch.Tensor:

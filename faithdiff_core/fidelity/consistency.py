@@ -15,13 +15,15 @@ from ..geometry import Size
 from .color import ciede2000, lab_of_srgb
 from .ssim import psnr_db, ssim
 
-RELEASE_SCALE = 4.0  # official test.py:32, the default of --upscale
-# Noise of the degraded picture is no property of the scene. Measured on the demo photo (heavy noise): its truth has SSIM 0.63 at
-# the degraded picture's size and 0.96 at a quarter of it.
-COARSE = 4
-ERROR_WINDOW_PX = 5  # single pixels of the map would show the reference's noise, and nothing else
-# Colour fix "wavelet" takes from the reference what is coarser than this (color_fix.WAVELET_LEVELS).
+RELEASE_SCALE = 4.0
+"""Official test.py:32, the default of --upscale."""
+COARSE_FACTOR = 4
+"""Noise of the degraded picture is no property of the scene. Measured on the demo photo (heavy noise): its truth has SSIM 0.63 at
+the degraded picture's size and 0.96 at a quarter of it."""
+ERROR_WINDOW_PX = 5
+"""Single pixels of the map would show the reference's noise, and nothing else."""
 COLOR_CELL_PX = 32
+"""Colour fix "wavelet" takes from the reference what is coarser than this (color_fix.WAVELET_LEVELS)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,13 @@ class ColorDrift:
     """Coarse colours of the restored picture against the degraded one's, in cells of 32 px.
 
     Attributes:
-        mean, most: CIEDE2000, the mean over cells and the 95th percentile.
+        mean, p95: CIEDE2000, the mean over cells and the 95th percentile.
         shift_u8: restored less degraded, the mean of each channel in levels of 8 bits.
         difference_HW: CIEDE2000 of each cell.
     """
 
     mean: float
-    most: float
+    p95: float
     shift_u8: tuple[float, float, float]
     difference_HW: torch.Tensor
 
@@ -61,6 +63,8 @@ def compared_size(image: Size, reference: Size, scale: float) -> Size:
     """The size at which a restored image is compared with its degraded reference.
 
     Args:
+        image: size of the restored image.
+        reference: size of the degraded one.
         scale: by what factor the degraded picture was enlarged; 0 takes it from the two sizes, and the release's 4 where the
             reference is no smaller than the image, so was enlarged already.
 
@@ -79,9 +83,9 @@ def compared_size(image: Size, reference: Size, scale: float) -> Size:
     scale = scale or RELEASE_SCALE
     size = Size(*(max(1, round(side / scale)) for side in image))
     if size.height > min(image.height, reference.height) or size.width > min(image.width, reference.width):
-        least = max(1.0, image.height / reference.height)
+        min_scale = max(1.0, image.height / reference.height)
         raise ValueError(
-            f"expected a scale of 0 or at least {least:g} for an image of {image} px and a reference of {reference}, got "
+            f"expected a scale of 0 or at least {min_scale:g} for an image of {image} px and a reference of {reference}, got "
             f"{scale:g}; 0 takes it from the sizes"
         )
     return size
@@ -90,7 +94,7 @@ def compared_size(image: Size, reference: Size, scale: float) -> Size:
 def consistency(image_CHW: torch.Tensor, reference_CHW: torch.Tensor, size_px: Size) -> Consistency:
     """Both brought down by bicubic antialiasing, as for the LR-PSNR of Lugmayr et al. 2020 ("SRFlow", section 5)."""
     image_CHW, reference_CHW = (resized(x, size_px, "bicubic") for x in (image_CHW, reference_CHW))
-    coarse_px = Size(*(max(1, side // COARSE) for side in size_px))
+    coarse_px = Size(*(max(1, side // COARSE_FACTOR) for side in size_px))
     return Consistency(
         size_px=size_px,
         psnr_db=psnr_db(image_CHW, reference_CHW),
@@ -109,7 +113,7 @@ def color_drift(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> ColorDr
     red, green, blue = (float(shift) for shift in (image_CHW - reference_CHW).mean(dim=(1, 2)) * 255)
     return ColorDrift(
         mean=difference_N.mean().item(),
-        most=difference_N.quantile(0.95).item(),
+        p95=difference_N.quantile(0.95).item(),
         shift_u8=(red, green, blue),
         difference_HW=difference_N.view(*cells).float(),
     )

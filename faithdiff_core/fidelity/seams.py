@@ -16,10 +16,12 @@ import torch.nn.functional as F
 
 from ..geometry import LATENT_CELL_PX, Box, Size
 
-STRETCH_PX = 16  # measured: with 8, 16 and 32 px the same seams are found
-# A jump that nobody sees, a quarter of a level of 8 bits, is added on both sides: flat pictures have a ratio, too.
-UNSEEN = 0.25 / 255
-LEAST_ERROR = 0.01  # of a ratio's logarithm: in a flat picture lines do not differ at all
+STRETCH_PX = 16
+"""Measured: with 8, 16 and 32 px the same seams are found."""
+INVISIBLE_JUMP = 0.25 / 255
+"""A jump that nobody sees, a quarter of a level of 8 bits, is added on both sides: flat pictures have a ratio, too."""
+MIN_STANDARD_ERROR = 0.01
+"""Of a ratio's logarithm: in a flat picture lines do not differ at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +45,14 @@ class Seams:
 
     Attributes:
         ratio: the geometric mean of the jumps there over that elsewhere, 1 without seams; None with nothing to compare with.
-        errors: by how many standard errors the ratio's logarithm differs from 0, the strongest of three or more borders left
+        z_score: by how many standard errors the ratio's logarithm differs from 0, the strongest of three or more borders left
             out. Lines differ by what the picture shows there, so that a ratio over few borders says little: the error is that
             of lines, not of stretches.
     """
 
     borders: tuple[Border, ...]
     ratio: float | None
-    errors: float
+    z_score: float
 
 
 def find_seams(image_CHW: torch.Tensor, boxes: list[Box]) -> Seams:
@@ -73,13 +75,13 @@ def find_seams(image_CHW: torch.Tensor, boxes: list[Box]) -> Seams:
         ratios_LS = jumps_LS[is_border_L].exp()
         borders += [Border(is_row=is_row, line_px=px, ratios_S=r) for px, r in zip(sorted(border_px), ratios_LS, strict=True)]
     if not borders:
-        return Seams(borders=(), ratio=None, errors=0.0)
+        return Seams(borders=(), ratio=None, z_score=0.0)
     mean = sum(at_borders) / len(at_borders)
     # An edge of the picture may lie on one border, a seam is on most: it must be seen without the strongest, too.
     rest = sorted(at_borders)[:-1] if len(at_borders) > 2 else at_borders
     spread = math.sqrt(sum(jump**2 for jump in elsewhere) / len(elsewhere))
-    error = max(spread * math.sqrt(1 / len(rest) + 1 / len(elsewhere)), LEAST_ERROR)
-    return Seams(borders=tuple(borders), ratio=math.exp(mean), errors=sum(rest) / len(rest) / error)
+    error = max(spread * math.sqrt(1 / len(rest) + 1 / len(elsewhere)), MIN_STANDARD_ERROR)
+    return Seams(borders=tuple(borders), ratio=math.exp(mean), z_score=sum(rest) / len(rest) / error)
 
 
 def seam_map(seams: Seams, size_px: Size) -> torch.Tensor:
@@ -105,4 +107,4 @@ def _log_jumps(image_CHW: torch.Tensor, lines_px: list[int]) -> torch.Tensor:
     lines_L = torch.tensor(lines_px, device=image_CHW.device)
     near_CLS = [F.adaptive_avg_pool2d(image_CHW[:, lines_L + offset], (len(lines_px), stretches)) for offset in (-2, -1, 0, 1)]
     before_CLS, step_CLS, after_CLS = (b - a for a, b in zip(near_CLS, near_CLS[1:], strict=False))
-    return ((step_CLS - (before_CLS + after_CLS) / 2).abs().mean(dim=0) + UNSEEN).log()
+    return ((step_CLS - (before_CLS + after_CLS) / 2).abs().mean(dim=0) + INVISIBLE_JUMP).log()

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import torch
 
-# Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III-B
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+"""Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", section III-B."""
 C1, C2 = 0.01**2, 0.03**2
+"""There, too: against division by nearly nothing."""
 STRIP_ROWS = 128
 
 
@@ -27,15 +28,19 @@ def psnr_db(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float:
 
 
 def ssim(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float | None:
-    """Mean structural similarity of two fp32 (3, H, W) pictures in [0, 1], over channels and the positions where the whole
-    window fits; None where it fits nowhere."""
+    """Mean structural similarity of two fp32 (3, H, W) pictures in [0, 1].
+
+    Over channels and the positions where the whole window fits; None where it fits nowhere.
+    """
     sums = [(strip_HW.sum().item(), strip_HW.numel()) for strip_HW in ssim_strips(image_CHW, reference_CHW)]
     return sum(total for total, _ in sums) / sum(count for _, count in sums) if sums else None
 
 
 def ssim_strips(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The map of the mean SSIM over channels, (H - 10, W - 10), in strips of rows from the top; none for pictures smaller than
-    the window."""
+    """The map of the mean SSIM over channels, (H - 10, W - 10), in strips of rows from the top.
+
+    None for pictures smaller than the window.
+    """
     height, width = image_CHW.shape[1:]
     if min(height, width) < SSIM_WINDOW_PX:
         return
@@ -61,8 +66,11 @@ def _ssim_map(image_CHW: torch.Tensor, reference_CHW: torch.Tensor, taps: list[f
 
 
 def _weighted(moments: torch.Tensor, taps: list[float], dim: int) -> torch.Tensor:
-    """Weighted sums of as many neighbours as there are taps, where all are there. One pass for each tap: a convolution of
-    single channels takes ten times as long on a CPU (measured: 1.5 s against 0.15 s for SSIM of 1024 x 1024 px)."""
+    """Weighted sums of as many neighbours as there are taps, where all are there.
+
+    One pass for each tap: a convolution of single channels takes ten times as long on a CPU (measured: 1.5 s against 0.15 s for
+    SSIM of 1024 x 1024 px).
+    """
     size = moments.shape[dim] - len(taps) + 1
     total = moments.narrow(dim, 0, size) * taps[0]
     for i, tap in enumerate(taps[1:], start=1):

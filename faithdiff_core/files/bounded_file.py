@@ -9,7 +9,8 @@ import os
 class BoundedFile(io.BufferedReader):
     """A file that makes no room for more than it has: Python takes the memory that a `read` names before it looks.
 
-    Raises OSError as `open` does."""
+    Raises OSError as `open` does.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(io.FileIO(path))

@@ -30,10 +30,9 @@ ENCODER_PREFIX = "faithdiff.lq_encoder."
 ALIGNMENT_PREFIX = "faithdiff.alignment."
 RELEASED_ENCODER_PREFIX = "denoise_encoder."
 
-# What a full SDXL checkpoint carries beside the UNet; of no use here, and no sign of damage.
 OTHER_MODEL_PREFIXES = ("first_stage_model.", "conditioner.", "cond_stage_model.", "text_encoders.", "vae.", "denoiser.")
+"""What a full SDXL checkpoint carries beside the UNet; of no use here, and no sign of damage."""
 
-# (released, ours) names of the alignment module's layers; # stands for a block's number. The fused projection is handled apart.
 _LAYER_NAMES = (
     ("condition_embedding.", "condition_embedding."),
     ("spatial_ch_projs.", "proj_out."),
@@ -43,6 +42,8 @@ _LAYER_NAMES = (
     ("information_transformer_layes.#.mlp.c_fc.", "blocks.#.mlp_up."),
     ("information_transformer_layes.#.mlp.c_proj.", "blocks.#.mlp_down."),
 )
+"""(released, ours) names of the alignment module's layers; # stands for a block's number. The fused projection is handled
+apart."""
 _FUSED_QKV = re.compile(r"information_transformer_layes\.(\d+)\.attn\.in_proj_(weight|bias)")
 _RELEASED_ALIGNMENT_PREFIXES = ("condition_embedding.", "spatial_ch_projs.", "information_transformer_layes.")
 _OUR_PREFIXES = (ENCODER_PREFIX, ALIGNMENT_PREFIX, RELEASED_ENCODER_PREFIX, *_RELEASED_ALIGNMENT_PREFIXES)
@@ -168,9 +169,9 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
             state[f"{m[1]}.value_out.weight"] = (w_o @ w_v).float()
             state[f"{m[1]}.value_out.bias"] = (w_o @ b_v + b_o).float()
         except (KeyError, RuntimeError) as e:
-            lacking = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
+            missing = e.args[0] if isinstance(e, KeyError) else f"{m[1]} of the right shape"
             raise ValueError(
-                f"expected the weights of an alignment module, got a file without its {lacking}; get the file again"
+                f"expected the weights of an alignment module, got a file without its {missing}; get the file again"
             ) from None
     return state
 

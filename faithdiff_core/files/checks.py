@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-MOST_LETTERS = 80
+MAX_SHOWN_CHARACTERS = 80
 """Of a name or value in a message. Files may name a tensor by a megabyte, or by several lines."""
 
 
@@ -21,16 +21,16 @@ def _first(texts: Sequence[str], *, of: int) -> str:
 
 def shown(value: object) -> str:
     """A tensor's name, or a value of JSON, as a message shows it."""
-    if isinstance(value, str) and value.isprintable() and len(value) <= MOST_LETTERS:
+    if isinstance(value, str) and value.isprintable() and len(value) <= MAX_SHOWN_CHARACTERS:
         return value
     if isinstance(value, str | int | float | bool | None):
-        return repr(value)[:MOST_LETTERS]
+        return repr(value)[:MAX_SHOWN_CHARACTERS]
     return f"a {type(value).__name__}"  # its text may be endless
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, as part of a message: one line, not at any length; its kind where it says nothing."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][: 2 * MOST_LETTERS]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][: 2 * MAX_SHOWN_CHARACTERS]
     return line if line.isprintable() else repr(line)
 
 
@@ -40,8 +40,11 @@ def check_state(
     """Compares names and shapes with what a network needs.
 
     Args:
+        expected: what the network has, on any device.
+        state: what the file has.
+        what: the network's name in a message.
         names_only: only demand that nothing is missing, for quantised weights, whose shapes and further tensors are their
-        format's.
+            format's.
 
     Raises:
         ValueError: one message that counts and names what is missing, unexpected or of another shape.

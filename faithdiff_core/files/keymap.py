@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# (LDM, diffusers) without the trailing .weight / .bias
 _SINGLE = (
     ("input_blocks.0.0", "conv_in"),
     ("time_embed.0", "time_embedding.linear_1"),
@@ -19,6 +18,7 @@ _SINGLE = (
     ("out.0", "conv_norm_out"),
     ("out.2", "conv_out"),
 )
+"""(LDM, diffusers) without the trailing .weight / .bias."""
 _RESNET = (
     ("in_layers.0", "norm1"),
     ("in_layers.2", "conv1"),
@@ -27,12 +27,15 @@ _RESNET = (
     ("out_layers.3", "conv2"),
     ("skip_connection", "conv_shortcut"),
 )
-Block = tuple[str, str, str]  # (prefix in the source names, prefix in the target names, "resnet" | "same")
+"""The same of the layers inside a residual block."""
+Block = tuple[str, str, str]
+"""(prefix in the source names, prefix in the target names, "resnet" | "same")."""
 _RESNET_TO_LDM = {d: ldm for ldm, d in _RESNET}
 _RESNET_TO_DIFFUSERS = dict(_RESNET)
 
 
 def is_diffusers_unet(keys: Iterable[str]) -> bool:
+    """Whether a UNet with these parameters has diffusers' names."""
     return any(key.startswith(("down_blocks.", "up_blocks.", "mid_block.")) for key in keys)
 
 

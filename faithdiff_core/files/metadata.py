@@ -15,7 +15,8 @@ from .checks import shown
 FORMAT = "1"
 ALIGN_ATTENTION = ("pointwise", "spatial")
 CROP_UNITS = ("latent", "pixel")
-RELEASED_TARGET_SIZE_PX = 1024  # official test.py:36 (latent_tiled_size), :130
+RELEASED_TARGET_SIZE_PX = 1024
+"""Official test.py:36 (latent_tiled_size), :130."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,10 @@ def parse_metadata(header: Mapping[str, str] | None) -> FaithDiffMetadata:
         ValueError: a format newer than this code, or an entry that is not one of its values.
     """
     header = header or {}
-    told = header.get("faithdiff.format", FORMAT)
-    if told != FORMAT:
+    version = header.get("faithdiff.format", FORMAT)
+    if version != FORMAT:
         raise ValueError(
-            f"expected faithdiff.format {FORMAT}, got {told!r:.40}; this file needs a newer ComfyUI-FaithDiff, update the pack"
+            f"expected faithdiff.format {FORMAT}, got {version!r:.40}; this file needs a newer ComfyUI-FaithDiff, update the pack"
         )
     size = header.get("faithdiff.target_size_px", str(RELEASED_TARGET_SIZE_PX))
     if not size.isascii() or not size.isdigit() or len(size) > 6 or int(size) < 1:

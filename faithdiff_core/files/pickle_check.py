@@ -19,9 +19,10 @@ import torch
 
 from .bounded_file import BoundedFile
 
-MOST_TIMES_FILE = 2
+MAX_TIMES_FILE = 2
 """Tensors may share storage (tied weights), but all together be no more than so many times the file."""
-MOST_SIDES = 64  # torch's own limit
+MAX_DIMENSIONS = 64
+"""torch's own limit."""
 _OPCODES = b"}]N\x88\x89)(tu\x85\x86\x87seaJKMGXU\x8a\x80.hjqrcRbQ\x81"
 """Those of torch/_weights_only_unpickler.py but for sets. None allocates more than it reads."""
 _STORAGE_BYTES = {
@@ -29,9 +30,12 @@ _STORAGE_BYTES = {
     **{"ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexFloatStorage": 8},
     **{"ComplexDoubleStorage": 16, "UntypedStorage": 1},
 }
-_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # torch/serialization.py, of files before torch 1.6
-_ARCHIVE_MARK = b"PK\x03\x04"  # torch/serialization.py, _is_zipfile
-_HEADERS = 3  # pickles before the weights in those: magic number, protocol, sizes of types
+_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+"""torch/serialization.py, of files before torch 1.6."""
+_ARCHIVE_MARK = b"PK\x03\x04"
+"""torch/serialization.py, _is_zipfile."""
+_HEADERS = 3
+"""Pickles before the weights in those: magic number, protocol, sizes of types."""
 
 
 class PickleError(ValueError):
@@ -111,8 +115,8 @@ class _Table:
     """For an OrderedDict, whose content is of no interest beyond its names."""
 
 
-# Python's own, not C's: its memo is a table, C's a list as long as the largest index.
 _Base: Any = pickle._Unpickler  # pyright: ignore[reportPrivateUsage]
+"""Python's own, not C's: its memo is a table, C's a list as long as the largest index."""
 
 
 class _Walker(_Base):
@@ -134,14 +138,15 @@ class _Walker(_Base):
 
     def check_total(self, file_bytes: int) -> None:
         stored = sum(each.numel * each.item_bytes for each in self._storages.values())
-        if stored > file_bytes or self._held_bytes > MOST_TIMES_FILE * file_bytes:
+        if stored > file_bytes or self._held_bytes > MAX_TIMES_FILE * file_bytes:
             raise PickleError(f"tensors of {max(stored, self._held_bytes)} bytes in a file of {file_bytes}")
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return _StandIn(_ordered)
         if module == "torch._utils":
-            known = {"_rebuild_tensor_v2": self._tensor, "_rebuild_tensor_v3": self._tensor, "_rebuild_parameter": _parameter}
+            known: dict[str, Callable[..., Any]] = {"_rebuild_parameter": lambda data, *_: data}
+            known |= dict.fromkeys(("_rebuild_tensor_v2", "_rebuild_tensor_v3"), self._tensor)
             if name in known:
                 return _StandIn(known[name])
         if module in ("torch", "torch.storage"):
@@ -155,12 +160,8 @@ class _Walker(_Base):
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, item_bytes, key, location, numel, *view = pid
-        if (
-            kind != "storage"
-            or not isinstance(key, str)
-            or not isinstance(location, str)
-            or any(each is not None for each in view)
-        ):
+        named = isinstance(key, str) and isinstance(location, str)
+        if kind != "storage" or not named or any(each is not None for each in view):
             raise PickleError("a storage of another kind")
         if not (_is_count(numel) and type(item_bytes) is int and item_bytes in _STORAGE_BYTES.values()):
             raise PickleError("a storage of no size")
@@ -203,9 +204,6 @@ class _Walker(_Base):
             raise PickleError("a call of a value", wants_code=True)
         self.append(function.make(*arguments))
 
-    def load_newobj(self) -> None:
-        self.load_reduce()
-
     def load_build(self) -> None:
         state = self.stack.pop()  # state_dict's _metadata
         if not isinstance(self.stack[-1], _Table) or not isinstance(state, dict):
@@ -220,7 +218,7 @@ class _Walker(_Base):
         ("u", load_setitems),
         ("R", load_reduce),
         ("b", load_build),
-        ("\x81", load_newobj),
+        ("\x81", load_reduce),
     ):
         dispatch[ord(_code)] = _method
 
@@ -229,10 +227,6 @@ def _ordered(*arguments: Any) -> _Table:
     if arguments:
         raise PickleError("an ordered table with content of its own")
     return _Table()
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
 
 
 def _size(sides: Any) -> tuple[int, ...]:
@@ -253,4 +247,4 @@ def _is_counts(value: Any) -> bool:
     if not isinstance(value, tuple | list):
         return False
     sides = cast("tuple[object, ...] | list[object]", value)
-    return len(sides) <= MOST_SIDES and all(map(_is_count, sides))
+    return len(sides) <= MAX_DIMENSIONS and all(map(_is_count, sides))

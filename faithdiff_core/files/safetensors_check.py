@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from safetensors import safe_open
 
-MOST_TENSORS = 20_000
+MAX_TENSORS = 20_000
 """In a file. A full SDXL checkpoint has 2641; names are cheap, and every reader looks at each of them."""
 
 
@@ -15,10 +15,10 @@ def check_safetensors(path: str | os.PathLike[str]) -> None:
     """Reads the header only, by the format's own strict reader: no overlaps, no gaps, no metadata but text, sizes as stored.
 
     Raises:
-        ValueError: more than MOST_TENSORS tensors.
+        ValueError: more than MAX_TENSORS tensors.
         SafetensorError, OSError: not such a file, or not to be read.
     """
     with cast("Any", safe_open(path, framework="pt")) as file:  # its types stop at the name
         count = len(file.keys())
-    if count > MOST_TENSORS:
-        raise ValueError(f"{count} tensors, {MOST_TENSORS} at most")
+    if count > MAX_TENSORS:
+        raise ValueError(f"{count} tensors, {MAX_TENSORS} at most")

@@ -16,8 +16,13 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> None:
-    """Writes a .safetensors file through a temporary neighbour; on any failure nothing is left behind, and what a killed process
-    left goes with the next write of the same file. Raises OSError, on a full disk for example."""
+    """Writes a .safetensors file through a temporary neighbour.
+
+    On any failure nothing is left behind, and what a killed process left goes with the next write of the same file.
+
+    Raises:
+        OSError: on a full disk, for example.
+    """
     path = Path(path)
     # A folder, because the format's writer makes a temporary file of its own, which a killed process would leave beside `path`.
     folder = path.with_name(f".{path.name}.partial")
@@ -44,8 +49,10 @@ def write_safetensors(path: str | Path, state: Mapping[str, torch.Tensor], heade
 
 
 def _sort_metadata(file: BinaryIO) -> None:
-    """Put the header's entries in order: the format's writer has them in another one each time, and equal weights should make
-    equal files."""
+    """Puts the header's entries in order.
+
+    The format's writer has them in another one each time, and equal weights should make equal files.
+    """
     length_bytes = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(length_bytes))
     if "__metadata__" in header:

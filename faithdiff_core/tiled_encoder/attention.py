@@ -1,7 +1,7 @@
 """The LQ encoder's middle attention over features that stay where they are stored.
 
-Up to WHOLE_POSITIONS every position sees every other, as in the whole image. Beyond, each sees those of a window of 2048 px, and
-overlapping windows are blended, because the cost grows with the square of the image.
+Up to MAX_FULL_POSITIONS every position sees every other, as in the whole image. Beyond, each sees those of a window of 2048 px,
+and overlapping windows are blended, because the cost grows with the square of the image.
 
 Shapes: C channels, N positions, H and W cells of 8 px.
 """
@@ -13,21 +13,23 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attention import SCORE_BYTES, attend_in_chunks, queries_at_once
+from ..attention import MAX_SCORE_BYTES, attend_in_chunks, queries_at_once
 from ..lq_encoder import SpatialAttention
 from .norm import Coefficients
 
-# 4096 x 4096 px. At SDXL's widths the attention over that many positions costs twice what the convolutions cost, and its keys and
-# values take 1 GiB in fp32; at 8192 px it would be eight times the convolutions and 4 GiB.
-WHOLE_POSITIONS = 512 * 512
-# 2048 x 2048 px: 16 times the area that the encoder sees in training (512 px crops), at 0.8 times the convolutions' cost.
+MAX_FULL_POSITIONS = 512 * 512
+"""4096 x 4096 px. At SDXL's widths the attention over that many positions costs twice what the convolutions cost, and its keys
+and values take 1 GiB in fp32; at 8192 px it would be eight times the convolutions and 4 GiB."""
 WINDOW_CELLS = 256
-OVERLAP_CELLS = 64  # a quarter: each position is computed 1.6 to 1.8 times, and the blend takes 512 px
+"""2048 x 2048 px: 16 times the area that the encoder sees in training (512 px crops), at 0.8 times the convolutions' cost."""
+OVERLAP_CELLS = 64
+"""A quarter: each position is computed 1.6 to 1.8 times, and the blend takes 512 px."""
 
 
 @dataclass(frozen=True)
 class MiddleAttention:
-    """
+    """The middle's attention, ready to be added to features.
+
     Attributes:
         module: its layers.
         norm: its group norm with the whole image's statistics.
@@ -43,12 +45,12 @@ class MiddleAttention:
 
     def add_to(self, x_1CHW: torch.Tensor) -> None:
         """Adds the attention's output to the features, in place."""
-        if whole_is_affordable(*x_1CHW.shape[-2:]):
-            self._add_whole(x_1CHW)
+        if full_attention_fits(*x_1CHW.shape[-2:]):
+            self._add_full(x_1CHW)
         else:
             self._add_windows(x_1CHW)
 
-    def _add_whole(self, x_1CHW: torch.Tensor) -> None:
+    def _add_full(self, x_1CHW: torch.Tensor) -> None:
         x_1CN = x_1CHW.view(*x_1CHW.shape[:2], -1)
         _, channels, positions = x_1CN.shape
         k_1NC, v_1NC = (torch.empty((1, positions, channels), device=self.device, dtype=self.dtype) for _ in range(2))
@@ -92,13 +94,14 @@ class MiddleAttention:
         return self.norm.normalise(x_1CN1).to(self.dtype).squeeze(-1).transpose(1, 2)
 
 
-def whole_is_affordable(height_lat: int, width_lat: int) -> bool:
-    return height_lat * width_lat <= WHOLE_POSITIONS
+def full_attention_fits(height_lat: int, width_lat: int) -> bool:
+    """Whether every position of features of this size sees every other."""
+    return height_lat * width_lat <= MAX_FULL_POSITIONS
 
 
 def pairs(height_lat: int, width_lat: int) -> int:
     """Pairs of query and key that are computed for features of this size."""
-    if whole_is_affordable(height_lat, width_lat):
+    if full_attention_fits(height_lat, width_lat):
         return (height_lat * width_lat) ** 2
     windows = len(window_starts(height_lat)) * len(window_starts(width_lat))
     return windows * (min(WINDOW_CELLS, height_lat) * min(WINDOW_CELLS, width_lat)) ** 2
@@ -106,8 +109,8 @@ def pairs(height_lat: int, width_lat: int) -> int:
 
 def attention_bytes(height_lat: int, width_lat: int, channels: int, itemsize: int) -> int:
     """What the attention holds on the device at its peak: keys, values, and of some part of the queries scores and output."""
-    seen = height_lat * width_lat if whole_is_affordable(height_lat, width_lat) else WINDOW_CELLS**2
-    return 4 * seen * channels * itemsize + SCORE_BYTES
+    seen = height_lat * width_lat if full_attention_fits(height_lat, width_lat) else WINDOW_CELLS**2
+    return 4 * seen * channels * itemsize + MAX_SCORE_BYTES
 
 
 def window_starts(side_lat: int) -> list[int]:

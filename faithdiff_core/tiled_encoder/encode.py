@@ -3,7 +3,7 @@
 Convolutions see a margin around each tile. Group norms need statistics of the whole image, and each norm's depend on the one
 before, so the layers up to a norm run over all tiles once to gather them, and again for what follows. Between, activations are
 kept as far as they may take memory; the rest is computed again from the image. Memory is that of one tile, of what may be kept,
-and of the features, which are changed in place. The middle's attention is in `tiled_encoder_attention`.
+and of the features, which are changed in place. The middle's attention is in `attention.py`.
 
 Shapes: C channels, H and W pixels or positions of the level at hand.
 """
@@ -23,8 +23,10 @@ from .attention import MiddleAttention, pairs
 from .norm import Coefficients, Moments, coefficients
 from .steps import Down, Join, Norm, Patch, Region, Step, encoder_steps, resnet_steps
 
-MARGIN_PX = 65  # of a tile, both sides together: the steps reach 29 px to the left and above, 36 to the right and below
-MIN_TILE_PX = 64  # a tile of the last level must be larger than what its neighbours see of it, 2 cells
+MARGIN_PX = 65
+"""Of a tile, both sides together: the steps reach 29 px to the left and above, 36 to the right and below."""
+MIN_TILE_PX = 64
+"""A tile of the last level must be larger than what its neighbours see of it, 2 cells."""
 
 Read = Callable[[Region], torch.Tensor]
 
@@ -61,7 +63,7 @@ def to_network_range(rgb_BCHW: torch.Tensor) -> torch.Tensor:
 def encode_tiled(encoder: LQEncoder, rgb_1CHW: torch.Tensor, tiling: EncoderTiling) -> torch.Tensor:
     """Features (1, block_out_channels[-1], H/8, W/8) on `keep_device` of an image (1, 3, H, W) in [0, 1], sides multiples of 8.
 
-    They are those of `LQEncoder.forward` but for rounding, and beyond `tiled_encoder_attention.WHOLE_POSITIONS` but for the
+    They are those of `LQEncoder.forward` but for rounding, and beyond `attention.MAX_FULL_POSITIONS` but for the
     attention's windows.
 
     Raises:

@@ -51,7 +51,8 @@ class Coefficients:
 
 
 def coefficients(norm: nn.GroupNorm, moments: Moments, device: torch.device) -> Coefficients:
-    """
+    """A group norm with these statistics, on a device.
+
     Raises:
         FloatingPointError: statistics that are not finite, which nothing after them can mend.
     """

@@ -195,6 +195,7 @@ class Down:
 
 
 def resnet_steps(block: ResnetBlock, level: int) -> list[Step]:
+    """The steps of a residual block."""
     return [
         Fork(level),
         Norm(block.norm1, level),

@@ -98,7 +98,7 @@ def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
     if run is not None:
         model = executor.class_obj
         if cells_B3HW is None:  # a prompt that a node encodes during sampling, as Perp-Neg does
-            cells_B3HW = _whole_image_cells(run.state.features, x)
+            cells_B3HW = _full_image_cells(run.state.features, x)
             kwargs["y"] = SizeConditioning.untiled(run.state.features).replace_in(kwargs["y"], model)
         module = model.current_patcher.get_additional_models_with_key(KEY)[0].model
         rows = _boxes(cells_B3HW, x)
@@ -112,15 +112,21 @@ def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, t
 
 
 def _only_x_enters(control: dict[str, list] | None, transformer_options: dict[str, Any]) -> bool:
-    """Whether the UNet's first features are made of nothing but the latent. A T2I-Adapter may add to them before us (the host
-    takes the last of the list first), and other nodes' wrappers around the network may change its input."""
+    """Whether the UNet's first features are made of nothing but the latent.
+
+    A T2I-Adapter may add to them before us (the host takes the last of the list first), and other nodes' wrappers around the
+    network may change its input.
+    """
     added = (control or {}).get("input") or [None]
     return added[-1] is None and not get_all_wrappers(WrappersMP.DIFFUSION_MODEL, transformer_options)
 
 
 def _repeats(x_BCHW: torch.Tensor, rows: list[tuple[int, Box]], prompts: int) -> int:
-    """`prompts`, where each prompt's rows are the same parts of the same latent, else 1. The host stacks the batch once per
-    prompt; the comparison (4 channels, 0.01 % of the UNet's work) is for nodes that change it on the way."""
+    """`prompts`, where each prompt's rows are the same parts of the same latent, else 1.
+
+    The host stacks the batch once per prompt; the comparison (4 channels, 0.01 % of the UNet's work) is for nodes that change it
+    on the way.
+    """
     if len(rows) % prompts:
         return 1
     first = len(rows) // prompts
@@ -161,7 +167,7 @@ def cut_apart(x_BCHW: torch.Tensor, cells_B3HW: torch.Tensor) -> str:
     )
 
 
-def _whole_image_cells(features: FaithDiffFeatures, x_BCHW: torch.Tensor) -> torch.Tensor:
+def _full_image_cells(features: FaithDiffFeatures, x_BCHW: torch.Tensor) -> torch.Tensor:
     """The map for a call that brought none: the rows are whole images, in order."""
     cells_B3HW = _cells(features)
     return cells_B3HW.repeat(-(-x_BCHW.shape[0] // cells_B3HW.shape[0]), 1, 1, 1)[: x_BCHW.shape[0]]

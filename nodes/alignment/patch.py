@@ -23,9 +23,10 @@ from ..seam.bundle import FaithDiffFeatures
 
 KEY = "faithdiff"
 
-# Nearly all tiles of a 4096 x 4096 px image in fp16 (49 of 128 x 128 cells, 320 channels); at most a part of what is free.
-MOST_EMBEDDINGS_BYTES = 512 * 2**20
+MAX_EMBEDDINGS_BYTES = 512 * 2**20
+"""Nearly all tiles of a 4096 x 4096 px image in fp16 (49 of 128 x 128 cells, 320 channels)."""
 EMBEDDINGS_OF_FREE_FRAC = 1 / 8
+"""And no more than this part of what is free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,11 @@ class AlignmentState:
 
 
 class Embeddings:
-    """Embeddings of parts of the features, kept until the budget is used up. First come, first kept: tiles come round in the
-    same order at every step, so that dropping the oldest would drop each just before it is wanted."""
+    """Embeddings of parts of the features, kept until the budget is used up.
+
+    First come, first kept: tiles come round in the same order at every step, so that dropping the oldest would drop each just
+    before it is wanted.
+    """
 
     def __init__(self, features_BCHW: torch.Tensor):
         self._features_BCHW = features_BCHW
@@ -65,7 +69,7 @@ class Embeddings:
         left = self._budget_bytes.get(like.device)
         if left is None:
             free_bytes: int = mm.get_free_memory(like.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
-            left = min(MOST_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes)
+            left = min(MAX_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes)
         if embedded_BCHW.nbytes <= left:
             self._kept[key] = embedded_BCHW
             left -= embedded_BCHW.nbytes

@@ -18,21 +18,28 @@ from ..seam.bundle import FaithDiffFeatures
 
 @dataclass(frozen=True, kw_only=True)
 class SizeConditioning:
+    """The six numbers, in pixels; the crop in the unit that the weights were trained with."""
+
     original_px: Size
     crop_top_left: tuple[int, int]
     target_px: Size
 
     @classmethod
     def untiled(cls, features: FaithDiffFeatures) -> SizeConditioning:
-        """For an image in one piece. The original size is that of the padded image, as in the release (official
-        test.py:126-130)."""
+        """For an image in one piece.
+
+        The original size is that of the padded image, as in the release (official test.py:126-130).
+        """
         target = features.model.metadata.target_size_px
         return cls(original_px=padded_size_px(features.size_px), crop_top_left=(0, 0), target_px=Size(target, target))
 
     @classmethod
     def for_tile(cls, features: FaithDiffFeatures, origin_lat: list[int], tile_px: int) -> SizeConditioning:
-        """For one tile of an image. The release gives the crop in latent cells and the tile as target (official
-        pipeline_FaithDiff_tlc.py:1337-1343, test.py:130); files of ours may have learnt pixels, and say so."""
+        """For one tile of an image.
+
+        The release gives the crop in latent cells and the tile as target (official pipeline_FaithDiff_tlc.py:1337-1343,
+        test.py:130); files of ours may have learnt pixels, and say so.
+        """
         unit = 1 if features.model.metadata.crop_units == "latent" else LATENT_CELL_PX
         top, left = (start * unit for start in origin_lat)
         return cls(original_px=padded_size_px(features.size_px), crop_top_left=(top, left), target_px=Size(tile_px, tile_px))

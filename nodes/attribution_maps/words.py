@@ -1,6 +1,6 @@
 """The words of a prompt: their tokens in SDXL's two text encoders, and which conditions hold the prompt.
 
-SDXL joins its encoders' contexts along the channels, so that a token is at the same place in both; a long prompt is cut into
+SDXL joins its encoders' contexts along the channels, so that a token has the same index in both; a long prompt is cut into
 pieces of 77 tokens, one after another.
 """
 
@@ -14,9 +14,9 @@ import torch
 from ...faithdiff_core.attribution import find_tokens, words_of_tokens
 from ..seam.clip import encode
 
-# Two encodings of the same text differ by rounding only (in half precision by a few 1e-3); those of two texts by about 1.
 CONTEXT_TOLERANCE = 1e-2
-MOST_SHOWN_CHARACTERS = 300
+"""Two encodings of the same text differ by rounding only (in half precision by a few 1e-3); those of two texts by about 1."""
+MAX_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,11 @@ class PromptWords:
         )
 
     def for_tokens(self, tokens: int) -> torch.Tensor:
-        """`words_TW` for a call with contexts of so many tokens: the host repeats a context to the length of a longer one beside
-        it (H comfy/conds.py, CONDCrossAttn.concat), and a word is then all its copies."""
+        """`words_TW` for a call with contexts of so many tokens.
+
+        The host repeats a context to the length of a longer one beside it (H comfy/conds.py, CONDCrossAttn.concat), and a word is
+        then all its copies.
+        """
         return self.words_TW.repeat(max(1, tokens // self.words_TW.shape[0]), 1)
 
 
@@ -63,8 +66,8 @@ def prompt_words(clip: comfy.sd.CLIP | None, prompt: str, words: str) -> PromptW
         raise ValueError(f"expected words of the prompt, separated by commas, got none; {_has(prompt)}")
     contexts = tuple(entry[0].cpu().float() for entry in encode(clip, prompt))
     assert clip is not None, "encode has refused it"
-    places = [_places(clip, prompt, word) for word in wanted]
-    return PromptWords(words=wanted, words_TW=words_of_tokens(places, contexts[0].shape[1]), contexts_1TC=contexts)
+    indices = [_token_indices(clip, prompt, word) for word in wanted]
+    return PromptWords(words=wanted, words_TW=words_of_tokens(indices, contexts[0].shape[1]), contexts_1TC=contexts)
 
 
 def require_prompt(positive: list, words: PromptWords) -> None:
@@ -76,8 +79,8 @@ def require_prompt(positive: list, words: PromptWords) -> None:
         )
 
 
-def _places(clip: comfy.sd.CLIP, prompt: str, word: str) -> list[int]:
-    """Places of a word's tokens in the prompt's context, the same for both encoders.
+def _token_indices(clip: comfy.sd.CLIP, prompt: str, word: str) -> list[int]:
+    """Indices of a word's tokens in the prompt's context, the same for both encoders.
 
     Raises:
         ValueError: the word is not in the prompt, or the encoders disagree.
@@ -97,8 +100,10 @@ def _places(clip: comfy.sd.CLIP, prompt: str, word: str) -> list[int]:
 
 
 def _tokens(clip: comfy.sd.CLIP, text: str, encoder: str) -> tuple[list[int], list[object]]:
-    """Places in the context and ids of a text's tokens, without start, end and padding, which belong to word 0. An embedding's
-    tokens are vectors; each becomes an object that equals no other."""
+    """Indices in the context and ids of a text's tokens, without start, end and padding, which belong to word 0.
+
+    An embedding's tokens are vectors; each becomes an object that equals no other.
+    """
     pieces = clip.tokenize(text, return_word_ids=True)[encoder]
     in_a_row = [(token, word_id) for piece in pieces for token, _weight, word_id in piece]
     of_words = [(i, token if isinstance(token, int) else object()) for i, (token, word_id) in enumerate(in_a_row) if word_id]
@@ -107,5 +112,5 @@ def _tokens(clip: comfy.sd.CLIP, text: str, encoder: str) -> tuple[list[int], li
 
 def _has(prompt: str) -> str:
     text = " ".join(prompt.split())
-    shown = text if len(text) <= MOST_SHOWN_CHARACTERS else f"{text[:MOST_SHOWN_CHARACTERS]}..."
+    shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
     return f"the prompt's words are: {shown}"

@@ -9,12 +9,13 @@ import comfy.model_patcher
 import torch
 
 from ...faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
-from ..alignment.patch import EMBEDDINGS_OF_FREE_FRAC, MOST_EMBEDDINGS_BYTES, AlignmentState
+from ..alignment.patch import EMBEDDINGS_OF_FREE_FRAC, MAX_EMBEDDINGS_BYTES, AlignmentState
 from ..alignment.patch import KEY as ALIGNMENT_KEY
 from ..seam.unet_loader import model_channels
-from ..tiles.run import LATENT_CHANNELS, LEAST_TILE_PX, call_bytes
+from ..tiles.run import LATENT_CHANNELS, MIN_TILE_SIZE_PX, call_bytes
 
-TILE_STEP_PX = 64  # of the input tile_size
+TILE_STEP_PX = 64
+"""Of the input tile_size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class MemoryPlan:
         embeddings_bytes: of the features' embeddings that are kept during a run, at most.
         latents_bytes: noise, latents and predictions of the whole image.
         device_bytes: what the device has in all.
-        row_bytes: the host's estimate for the least call, one tile for one prompt.
-        fitting_tile_px: the largest tile whose least call fits on the device; 0 where none does.
+        row_bytes: the host's estimate for the smallest call, one tile for one prompt.
+        fitting_tile_px: the largest tile whose smallest call fits on the device; 0 where none does.
     """
 
     weights_bytes: int
@@ -53,7 +54,7 @@ def memory_plan(
     device_bytes: int = mm.get_total_memory(model.load_device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
     weights = weights_bytes(model)
     # Weights that do not fit beside a call stay in main memory; on a CPU there is no other place for them.
-    room_bytes = device_bytes - (weights if mm.is_device_cpu(model.load_device) else 0)
+    available_bytes = device_bytes - (weights if mm.is_device_cpu(model.load_device) else 0)
     one_latent_bytes = latent[0] * LATENT_CHANNELS * latent[-2] * latent[-1] * torch.float32.itemsize
     return MemoryPlan(
         weights_bytes=weights,
@@ -65,17 +66,20 @@ def memory_plan(
         latents_bytes=one_latent_bytes * (4 + prompts) + one_latent_bytes // LATENT_CHANNELS,
         device_bytes=device_bytes,
         row_bytes=call_bytes(model.model, 1, tile),
-        fitting_tile_px=_fitting_tile_px(model, Size(tile.height, tile.width), room_bytes),
+        fitting_tile_px=_fitting_tile_px(model, Size(tile.height, tile.width), available_bytes),
     )
 
 
 def weights_bytes(model: comfy.model_patcher.ModelPatcher) -> int:
+    """Of the UNet and of what runs with it."""
     return sum(patcher.model_size() for patcher in (model, *model.get_nested_additional_models()))
 
 
 def free_bytes_in_run(model: comfy.model_patcher.ModelPatcher) -> float:
-    """What will about be free on the device for calls, once the weights are there. What other models hold counts as taken: the
-    host unloads no more of them than it must."""
+    """What will about be free on the device for calls, once the weights are there.
+
+    What other models hold counts as taken: the host unloads no more of them than it must.
+    """
     free_bytes = model.get_free_memory(model.load_device)
     if model.is_dynamic():
         return free_bytes  # weights give way to calls, and the host counts their memory as free
@@ -85,17 +89,17 @@ def free_bytes_in_run(model: comfy.model_patcher.ModelPatcher) -> float:
 
 def _embeddings_bytes(model: comfy.model_patcher.ModelPatcher, units: int, tile: Box) -> float:
     itemsize = model.model.get_dtype_inference().itemsize
-    budget_bytes = min(MOST_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes_in_run(model))
+    budget_bytes = min(MAX_EMBEDDINGS_BYTES, EMBEDDINGS_OF_FREE_FRAC * free_bytes_in_run(model))
     return min(budget_bytes, units * model_channels(model) * tile.height * tile.width * itemsize)
 
 
-def _fitting_tile_px(model: comfy.model_patcher.ModelPatcher, tile: Size, room_bytes: float) -> int:
+def _fitting_tile_px(model: comfy.model_patcher.ModelPatcher, tile: Size, available_bytes: float) -> int:
     """The side of the tile itself where it fits, else of the largest square one that does."""
-    if call_bytes(model.model, 1, Box(0, 0, *tile)) <= room_bytes:
+    if call_bytes(model.model, 1, Box(0, 0, *tile)) <= available_bytes:
         return max(tile) * LATENT_CELL_PX
-    most_px = max(tile) * LATENT_CELL_PX // TILE_STEP_PX * TILE_STEP_PX
-    for side_px in range(most_px, LEAST_TILE_PX - 1, -TILE_STEP_PX):
+    max_px = max(tile) * LATENT_CELL_PX // TILE_STEP_PX * TILE_STEP_PX
+    for side_px in range(max_px, MIN_TILE_SIZE_PX - 1, -TILE_STEP_PX):
         side_lat = side_px // LATENT_CELL_PX
-        if call_bytes(model.model, 1, Box(0, 0, min(side_lat, tile.height), min(side_lat, tile.width))) <= room_bytes:
+        if call_bytes(model.model, 1, Box(0, 0, min(side_lat, tile.height), min(side_lat, tile.width))) <= available_bytes:
             return side_px
     return 0

@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         image_px: size of an image; images: how many.
         rows, columns: tiles of an image down and across.
-        tile_px: size of a tile; is_whole: whether tile_size 0 was asked for.
+        tile_px: size of a tile; is_untiled: whether tile_size 0 was asked for.
         overlap_down_frac, overlap_across_frac: what neighbours share on average; None where there is one tile.
         units_in_call: tiles in the largest UNet call.
         calls_in_step: UNet calls of one step.
@@ -38,7 +38,7 @@ class Plan:
     rows: int
     columns: int
     tile_px: Size
-    is_whole: bool
+    is_untiled: bool
     overlap_down_frac: float | None
     overlap_across_frac: float | None
     units_in_call: int
@@ -78,7 +78,7 @@ def plan(
     rows, columns = len({box.top for box in boxes}), len({box.left for box in boxes})
     tile = boxes[0]
     units, prompts = len(boxes) * images, _prompts(model, cfg)
-    calls_in_step = -(-units // _most_in_call(model, settings, prompts, tile))
+    calls_in_step = -(-units // _max_units_in_call(model, settings, prompts, tile))
     units_in_call = -(-units // calls_in_step)
     memory = memory_plan(model, samples.shape, tile, units=units, units_in_call=units_in_call, prompts=prompts)
     tile_size = Size(tile.height, tile.width)
@@ -88,7 +88,7 @@ def plan(
         rows=rows,
         columns=columns,
         tile_px=Size(*(side * LATENT_CELL_PX for side in tile_size)),
-        is_whole=not settings.tile_lat,
+        is_untiled=not settings.tile_lat,
         overlap_down_frac=_overlap_frac(rows, tile.height, size.height),
         overlap_across_frac=_overlap_frac(columns, tile.width, size.width),
         units_in_call=units_in_call,
@@ -100,7 +100,7 @@ def plan(
     )
 
 
-def _most_in_call(model: comfy.model_patcher.ModelPatcher, settings: TileSettings, prompts: int, tile: Box) -> int:
+def _max_units_in_call(model: comfy.model_patcher.ModelPatcher, settings: TileSettings, prompts: int, tile: Box) -> int:
     return settings.tile_batch or units_that_fit(model.model, prompts, tile, model.load_device, free_bytes_in_run(model))
 
 

@@ -7,7 +7,8 @@ from .memory import MemoryPlan
 from .plan import Plan
 from .time import TimeEstimate
 
-WHOLE_AT_MOST_MP = 1.5  # a half more than SDXL was trained at; somewhat larger images still come out whole
+MAX_UNTILED_MP = 1.5
+"""A half more than SDXL was trained at; somewhat larger images still come out whole."""
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -20,7 +21,7 @@ def plan_lines(plan: Plan) -> list[str]:
             f"warning: even one tile at a time takes about {_size(memory.row_bytes)}, and the device has "
             f"{_size(memory.device_bytes)}; {advice}"
         )
-    if plan.is_whole and _megapixels(plan.image_px) > WHOLE_AT_MOST_MP:
+    if plan.is_untiled and _megapixels(plan.image_px) > MAX_UNTILED_MP:
         lines.append("warning: SDXL was trained at 1024 px and repeats itself in much larger images; set tile_size to 1024")
     return lines
 

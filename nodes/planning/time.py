@@ -14,9 +14,9 @@ import comfy.model_patcher
 from ...faithdiff_core.geometry import LATENT_CELL_PX, Size
 from ..tiles.clock import CallShape, row_seconds
 
-# A UNet call of c latent cells takes c * (1 + c / this): the quadratic part is self-attention. Fitted to the multiply-adds of
-# SDXL's UNet at 64 x 64, 128 x 128 and 256 x 256 cells (Vega's: 155,000), where it is 11 % of the work at 128 x 128.
 CELLS_OF_EQUAL_ATTENTION = 130_000
+"""A UNet call of c latent cells takes c * (1 + c / this): the quadratic part is self-attention. Fitted to the multiply-adds of
+SDXL's UNet at 64 x 64, 128 x 128 and 256 x 256 cells (Vega's: 155,000), where it is 11 % of the work at 128 x 128."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from ...faithdiff_core.fidelity.consistency import color_drift, consistency
 from ...faithdiff_core.fidelity.seams import find_seams
 from ...faithdiff_core.fidelity.ssim import psnr_db, ssim
 from ...faithdiff_core.geometry import Box, Size, padded_size_px
-from .text import Figures
+from .text import Measurements
 
 
 def without_padding(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -27,34 +27,36 @@ def measured(
     truth: torch.Tensor | None,
     compared_px: Size,
     boxes: list[Box],
-) -> Figures:
-    """What there is to say of image `i` in tiles `boxes` (latent cells).
+) -> Measurements:
+    """What there is to say of one image.
 
     Args:
+        i: which of the batch.
         image: the results, (B, H, W, 3 or 4) as the host has them.
-        reference: the degraded pictures, and
-        truth: the undegraded ones; one, or one for each image.
+        reference: the degraded pictures; one, or one for each image.
+        truth: the undegraded ones, likewise.
         compared_px: size at which image and reference are compared.
+        boxes: the tiles that it was sampled in, in latent cells.
     """
-    image_CHW, unsound = picture(image, i)
-    reference_CHW, reference_unsound = picture(reference, i)
+    image_CHW, non_finite = picture(image, i)
+    reference_CHW, reference_non_finite = picture(reference, i)
     found = consistency(image_CHW, reference_CHW, compared_px)
     drift = color_drift(image_CHW, reference_CHW)
     mm.throw_exception_if_processing_interrupted()
     seams = find_seams(image_CHW, boxes) if len(boxes) > 1 else None
-    counts = {"the image": unsound, "the reference": reference_unsound}
+    counts = {"the image": non_finite, "the reference": reference_non_finite}
     against_truth = None
     if truth is not None:
         truth_CHW, counts["the truth"] = picture(truth, i)
         against_truth = psnr_db(image_CHW, truth_CHW), ssim(image_CHW, truth_CHW)
-    return Figures(
+    return Measurements(
         image_px=Size(*image_CHW.shape[1:]),
         consistency=found,
         drift=drift,
         seams=seams,
         tiles=len(boxes),
         truth=against_truth,
-        unsound={name: count for name, count in counts.items() if count},
+        non_finite={name: count for name, count in counts.items() if count},
     )
 
 
@@ -64,5 +66,5 @@ def picture(images_BHWC: torch.Tensor, i: int) -> tuple[torch.Tensor, int]:
     low, high = (bound.item() for bound in image_CHW.aminmax())
     if low >= 0 and high <= 1:  # and no NaN: most pictures need no copy
         return image_CHW, 0
-    unsound = int((~image_CHW.isfinite()).any(dim=0).sum())
-    return image_CHW.nan_to_num(0.0, 0.0, 0.0).clamp_(0, 1), unsound
+    non_finite = int((~image_CHW.isfinite()).any(dim=0).sum())
+    return image_CHW.nan_to_num(0.0, 0.0, 0.0).clamp_(0, 1), non_finite

@@ -97,10 +97,12 @@ def build_model(parts: FaithDiffParts, path: str) -> FaithDiffModel:
 
 
 def load_encoder(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The host calls this to have the encoder once more, for another device or without dynamic memory."""
     return _build_encoder(split_state_dict(*read_weights(path)), disable_dynamic=disable_dynamic)
 
 
 def load_alignment(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The same for the alignment module."""
     return _build_alignment(split_state_dict(*read_weights(path)), disable_dynamic=disable_dynamic)
 
 

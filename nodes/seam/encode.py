@@ -14,21 +14,26 @@ from ...faithdiff_core.tiled_encoder.attention import attention_bytes
 from ...faithdiff_core.tiled_encoder.encode import MARGIN_PX, MIN_TILE_PX, EncoderTiling, encode_tiled, to_network_range
 from . import host
 
-# Bytes per pixel and byte of type at the encoder's peak. On a device: measured by the host for the same network (H comfy/sd.py,
-# memory_used_encode). On a CPU 772 were measured at 512 and 768 px; a third more, because a process that takes too much there is
-# not told but ended.
 DEVICE_BYTES_PER_PX = 1767
+"""Bytes per pixel and byte of type at the encoder's peak: measured by the host for the same network (H comfy/sd.py,
+memory_used_encode)."""
 CPU_BYTES_PER_PX = 1000
-RELEASED_ENCODER_WIDTH = 128  # the width these figures are for
+"""The same on a CPU: 772 were measured at 512 and 768 px; a third more, because a process that takes too much there is ended
+without a warning."""
+RELEASED_ENCODER_WIDTH = 128
+"""The width that these numbers are for."""
 
-WHOLE = 0
-TILES_PX = (1024, 512, 256)  # with its margins a tile of 1024 px is 1.13 times its own pixels, one of 256 px 1.57 times
+UNTILED = 0
+"""Among the sizes of tiles: the image in one piece."""
+TILES_PX = (1024, 512, 256)
+"""With its margins a tile of 1024 px is 1.13 times its own pixels, one of 256 px 1.57 times."""
 
-# Activations kept between two passes over the tiles: a fixed number, so that a large image needs no more than a small one.
-# With it the convolutions of SDXL's encoder do 1.4 (fp16) or 1.7 times (fp32) the work of the whole image at 2048 px, 2.0 or 3.5
-# times at 4096 px and 6 times at 8192 px.
 KEEP_BYTES = 2 * 2**30
-KEEP_FRAC = 0.25  # and no more than this part of what is free
+"""Activations kept between two passes over the tiles: a fixed number, so that a large image needs no more than a small one. With
+it the convolutions of SDXL's encoder do 1.4 (fp16) or 1.7 times (fp32) the work of the whole image at 2048 px, 2.0 or 3.5 times
+at 4096 px and 6 times at 8192 px."""
+KEEP_FRAC = 0.25
+"""And no more than this part of what is free."""
 
 
 class ImageEncoder:
@@ -46,11 +51,11 @@ class ImageEncoder:
         self.device = patcher.load_device
         # The release runs the encoder in fp16 (official load_additional_layers).
         self.dtype = mm.vae_dtype(self.device, [torch.float16, torch.bfloat16])
-        self.ways = ways_to_encode(size_px, tile_size)
+        self.tiles_px = tile_sizes_to_try(size_px, tile_size)
         self.has_warned = False
         if tile_size == 0:
-            while len(self.ways) > 1 and not self._fits():
-                del self.ways[0]
+            while len(self.tiles_px) > 1 and not self._fits():
+                del self.tiles_px[0]
         self._load()
 
     def encode(self, rgb_1CHW: torch.Tensor, progress: Callable[[float], None]) -> torch.Tensor:
@@ -69,12 +74,12 @@ class ImageEncoder:
             except Exception as e:
                 if not host.is_oom(e):
                     raise
-                if len(self.ways) == 1:  # raised on as it is: the host knows it by its type, and frees what it holds
+                if len(self.tiles_px) == 1:  # raised on as it is: the host knows it by its type, and frees what it holds
                     logging.error(
                         "FaithDiff: out of memory while encoding a %s px image %s; use a smaller target size or start ComfyUI "
                         "with --cpu-vae",
                         self.size_px,
-                        "whole" if self.ways[0] == WHOLE else f"in tiles of {self.ways[0]} px",
+                        "whole" if self.tiles_px[0] == UNTILED else f"in tiles of {self.tiles_px[0]} px",
                     )
                     raise
             # Out of the except block, which holds on to the tensors of the call that failed.
@@ -82,13 +87,13 @@ class ImageEncoder:
             self._step_down()
 
     def _step_down(self) -> None:
-        del self.ways[0]
+        del self.tiles_px[0]
         if not self.has_warned:
             logging.warning(
                 "FaithDiff: out of memory while encoding a %s px image; going on with tiles of at most %d px, which gives the "
                 "same features and takes longer",
                 self.size_px,
-                self.ways[0],
+                self.tiles_px[0],
             )
         self.has_warned = True
 
@@ -105,8 +110,8 @@ class ImageEncoder:
 
     def _encode_as(self, dtype: torch.dtype, rgb_1CHW: torch.Tensor, progress: Callable[[float], None]) -> torch.Tensor | None:
         """Features, or None where they are not finite."""
-        tile_px = self.ways[0]
-        if tile_px == WHOLE:
+        tile_px = self.tiles_px[0]
+        if tile_px == UNTILED:
             progress(0.0)
             lq_1CHW = to_network_range(rgb_1CHW).to(self.device).to(dtype)
             features_1CHW = self.patcher.model(lq_1CHW).to(mm.intermediate_device())
@@ -128,7 +133,7 @@ class ImageEncoder:
         return features_1CHW if all(torch.isfinite(extreme) for extreme in torch.aminmax(features_1CHW)) else None
 
     def _fits(self) -> bool:
-        """Whether the device holds the first way, once the host has made room for it."""
+        """Whether the device holds the first of `tiles_px`, once the host has made room for it."""
         total_bytes: int = mm.get_total_memory(self.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
         if self._needed_bytes() > total_bytes:
             return False  # no use in emptying the device
@@ -139,9 +144,9 @@ class ImageEncoder:
         mm.load_models_gpu([self.patcher], memory_required=self._needed_bytes())
 
     def _needed_bytes(self) -> int:
-        """Of the first way, at its peak."""
-        tile_px = self.ways[0]
-        height, width = self.size_px if tile_px == WHOLE else (min(side, tile_px + MARGIN_PX) for side in self.size_px)
+        """Of the first of `tiles_px`, at its peak."""
+        tile_px = self.tiles_px[0]
+        height, width = self.size_px if tile_px == UNTILED else (min(side, tile_px + MARGIN_PX) for side in self.size_px)
         bytes_per_px = CPU_BYTES_PER_PX if mm.is_device_cpu(self.device) else DEVICE_BYTES_PER_PX
         widths = self.patcher.model.sizes.block_out_channels
         width_frac = widths[0] / RELEASED_ENCODER_WIDTH
@@ -149,14 +154,14 @@ class ImageEncoder:
         return max(tile_bytes, attention_bytes(*latent_size(self.size_px), widths[-1], self.dtype.itemsize))
 
 
-def ways_to_encode(size_px: Size, tile_size: int) -> list[int]:
-    """WHOLE or pixels per tile, in the order in which to try them.
+def tile_sizes_to_try(size_px: Size, tile_size: int) -> list[int]:
+    """UNTILED or pixels per tile, in the order in which to try them.
 
     Args:
         size_px: of the image.
         tile_size: the first to try, rounded up to a multiple of 8; 0 for the whole image.
     """
     first_px = max(MIN_TILE_PX, -(-tile_size // 8) * 8)
-    whole = tile_size == 0 or max(size_px) <= first_px
-    tiles = [tile_px for tile_px in TILES_PX if tile_px < (max(size_px) if whole else first_px)]
-    return [WHOLE if whole else first_px, *tiles]
+    untiled = tile_size == 0 or max(size_px) <= first_px
+    tiles = [tile_px for tile_px in TILES_PX if tile_px < (max(size_px) if untiled else first_px)]
+    return [UNTILED if untiled else first_px, *tiles]

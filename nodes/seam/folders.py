@@ -1,5 +1,7 @@
-"""Where weight files are looked for: `models/faithdiff`, `models/diffusion_models`, and the nano model that comes with the
-pack."""
+"""Where weight files are looked for.
+
+In `models/faithdiff` and `models/diffusion_models`, and the nano model that comes with the pack.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import folder_paths
 
 FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
-NANO_VAE_SUFFIX = "vae.safetensors"  # keeps the nano VAE out of the list of models, and the models out of its own
+NANO_VAE_SUFFIX = "vae.safetensors"
+"""Keeps the nano VAE out of the list of models, and the models out of its own."""
 RELEASED_URL = "https://huggingface.co/jychen9811/FaithDiff"
 
 
@@ -31,6 +34,7 @@ def model_names() -> list[str]:
 
 
 def nano_vae_names() -> list[str]:
+    """Names for the list of nano VAEs."""
     register()
     return [n for n in folder_paths.get_filename_list(FOLDER) if n.endswith(NANO_VAE_SUFFIX)]
 

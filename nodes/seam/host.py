@@ -14,8 +14,8 @@ import torch
 
 from ...faithdiff_core.attention import Attention, matmul_attention, torch_attention
 
-# Layers that hold their weights as the file has them and cast them to the activations' type at each use.
 OPERATIONS = comfy.ops.manual_cast
+"""Layers that hold their weights as the file has them and cast them to the activations' type at each use."""
 
 
 def patcher_class(*, disable_dynamic: bool = False) -> type[comfy.model_patcher.ModelPatcher]:

@@ -1,8 +1,7 @@
 """What a node is given, looked at before it works.
 
 The host checks numbers and choices against their bounds, but takes any JSON where a link belongs, NaN for a number, and whatever
-other packs' nodes give. An input's name says its type, the same in all nodes (tests/host/test_inputs.py holds the table to their
-schemas).
+other packs' nodes give. What an input has to be is read off the node's own schema.
 """
 
 from __future__ import annotations
@@ -10,70 +9,60 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from comfy_api.latest import io
 
 from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
 
-TYPES = {
-    "model": "MODEL", "base_model": "MODEL", "faithdiff": "FAITHDIFF_MODEL", "features": "FAITHDIFF_FEATURES",
-    "image": "IMAGE", "reference": "IMAGE", "truth": "IMAGE", "mask": "MASK", "latent": "LATENT", "latent_image": "LATENT",
-    "positive": "CONDITIONING", "negative": "CONDITIONING", "clip": "CLIP", "vae": "VAE", "upscale_model": "UPSCALE_MODEL",
-    "caption": "STRING", "captions": "STRING", "shared": "STRING", "prompt": "STRING", "words": "STRING",
-}  # fmt: skip
-# What each has to have; other packs' classes need not be the host's.
 ATTRIBUTES = {
     "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
     "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
 }  # fmt: skip
-# What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision.
+"""What a value of each type has to have; other packs' classes need not be the host's."""
 FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"
-MAY_LACK = ("CLIP", "VAE")  # a checkpoint gives None where it has none; who needs them says what to do then
+"""What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision."""
+MAY_BE_NONE = ("CLIP", "VAE")
+"""A checkpoint gives None where it has none; the node that needs them says what to do then."""
 
 
 def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """For a node's `execute`: raises ValueError, with one message, where an input is not what its name says."""
-    return _checking(execute, lambda value: [value])
+    """For a node's `execute`: raises ValueError, with one message, where an input is not what the node's schema says.
 
-
-def checked_lists(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a node that takes every input as a list."""
-    return _checking(execute, lambda value: value)
-
-
-def _checking(execute: Callable[..., Any], values_of: Callable[[Any], Iterable[Any]]) -> Callable[..., Any]:
+    A node that takes every input as a list has each value of each list looked at.
+    """
     signature = inspect.signature(execute)
 
     @functools.wraps(execute)
-    def with_checks(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind_partial(*args, **kwargs).arguments
-        for name, parameter in signature.parameters.items():
-            if parameter.default is parameter.empty and name not in given:  # the host hands on no choice that it does not know
-                raise ValueError(f"expected one of the choices of {name}, got none that there is; choose one")
-        for name, values in given.items():
-            optional = signature.parameters[name].default is None
-            for value in values_of(values) if name != "cls" else ():
-                if value is not None or not optional:
-                    _check(name, value)
-        return execute(*args, **kwargs)
+    def with_checks(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        schema = cls.define_schema()
+        given = signature.bind_partial(cls, *args).arguments | kwargs
+        for part in schema.inputs:
+            if not part.optional and part.id not in given:  # the host hands on no choice that it does not know
+                raise ValueError(f"expected one of the choices of {part.id}, got none that there is; choose one")
+            for value in given.get(part.id, []) if schema.is_input_list else [given.get(part.id)]:
+                if value is not None or not part.optional:
+                    _check(part, value)
+        return execute(cls, *args, **kwargs)
 
     return with_checks
 
 
-def _check(name: str, value: Any) -> None:
-    kind = TYPES.get(name)
-    if kind is None:
-        if isinstance(value, dict):  # of a choice, and the number that belongs to it
-            for part, number in value.items():
-                _check(part, number)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"expected a finite number as {name}, got {value}; give one")
-    elif kind in CHECKS:
-        CHECKS[kind](name, value)
-    elif not (value is None and kind in MAY_LACK) and not all(hasattr(value, a) for a in ATTRIBUTES[kind]):
-        raise ValueError(f"expected a {kind} as {name}, got {_described(value)}; connect a node that gives one")
+def _check(part: Any, value: Any) -> None:
+    """Raises ValueError where a value is not of the type of an input of the schema."""
+    kind = part.io_type
+    if kind in CHECKS:
+        CHECKS[kind](part.id, value)
+    elif kind in ATTRIBUTES:
+        if not (value is None and kind in MAY_BE_NONE) and not all(hasattr(value, name) for name in ATTRIBUTES[kind]):
+            raise ValueError(f"expected a {kind} as {part.id}, got {_described(value)}; connect a node that gives one")
+    elif isinstance(part, io.DynamicCombo.Input) and isinstance(value, dict):  # a choice, and the inputs that depend on it
+        for dependent in (each for option in part.options for each in option.inputs if each.id in value):
+            _check(dependent, value[dependent.id])
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"expected a finite number as {part.id}, got {value}; give one")
 
 
 def _check_image(name: str, value: Any) -> None:

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 
 from ...faithdiff_core.geometry import Size
 
-LOBES = 3  # as in Pillow, with which the release enlarges (official test.py:124)
-STRIP_ROWS = 256  # rows of the result at a time: what is needed on the way is then small beside the result itself
+LOBES = 3
+"""As in Pillow, with which the release enlarges (official test.py:124)."""
+STRIP_ROWS = 256
+"""Rows of the result at a time: what is needed on the way is then small beside the result itself."""
 
 
 def lanczos(image_HWC: torch.Tensor, size: Size) -> torch.Tensor:

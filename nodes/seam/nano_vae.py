@@ -11,7 +11,8 @@ import torch
 
 from ...faithdiff_core.files.checks import check_finite, check_state
 
-HOST_NORM_GROUPS = 32  # of its VAE class, until `_set_norm_groups`
+HOST_NORM_GROUPS = 32
+"""Of its VAE class, until `_set_norm_groups`."""
 
 
 def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> comfy.sd.VAE:
@@ -47,15 +48,17 @@ def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> com
 
 
 def _set_norm_groups(module: torch.nn.Module, groups: int) -> None:
-    """The host's VAE class has 32 groups whatever the width; at 32 channels that would be instance norm, which loses
-    brightness."""
+    """Sets the groups of all norms.
+
+    The host's VAE class has 32 whatever the width; at 32 channels that would be instance norm, which loses brightness.
+    """
     for norm in module.modules():
         if isinstance(norm, torch.nn.GroupNorm):
             norm.num_groups = groups
 
 
 def _host_config(config: dict) -> dict:
-    """diffusers' words for an AutoencoderKL to the host's."""
+    """Diffusers' words for an AutoencoderKL to the host's."""
     widths = config["block_out_channels"]
     ddconfig = {
         "double_z": True,

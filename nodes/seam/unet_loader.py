@@ -26,12 +26,13 @@ from ...faithdiff_core.architecture import unet_sizes
 from ...faithdiff_core.files.checks import check_finite, check_state
 from .host import is_oom, patcher_class
 
-SIZE_EMBEDDING_CHANNELS = 6 * 256  # SDXL: height, width, crop top, crop left, target height, target width, 256 channels each
+SIZE_EMBEDDING_CHANNELS = 6 * 256
+"""SDXL: height, width, crop top, crop left, target height, target width, 256 channels each."""
 
 
-# Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,
-# SDXL.model_type).
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+"""Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,
+SDXL.model_type)."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
         )
     _require_few_blocks(unet)
     unet_config = comfy.model_detection.detect_unet_config(unet, "")
-    _require_whole(unet_config)
+    _require_complete(unet_config)
     published = next((c for c in comfy.supported_models.models if c.matches(unet_config, unet)), comfy.supported_models.SDXL)
     if not issubclass(published, comfy.supported_models.SDXL):
         raise ValueError(
@@ -164,7 +165,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
     return model_config
 
 
-MOST_VALUES_PER_BYTE = 2
+MAX_VALUES_PER_BYTE = 2
 """Of a quantised file: 4-bit weights, the smallest that the host reads, have 2. Shapes beyond that are not believed."""
 MAIN_MEMORY_SPENT = "DefaultCPUAllocator"
 """In torch's RuntimeError where main memory ends: no kind of its own says it."""
@@ -173,7 +174,7 @@ MAIN_MEMORY_SPENT = "DefaultCPUAllocator"
 def _check_size(expected: dict[str, torch.Tensor], unet: dict[str, torch.Tensor]) -> None:
     """A quantised file's shapes are its format's own; what the host will make of them must still be of the file's size."""
     values, held_bytes = sum(t.numel() for t in expected.values()), sum(t.nbytes for t in unet.values())
-    if values > MOST_VALUES_PER_BYTE * held_bytes:
+    if values > MAX_VALUES_PER_BYTE * held_bytes:
         raise ValueError(f"expected a UNet of {values} values, got {held_bytes} bytes of it; get the file again")
 
 
@@ -183,7 +184,7 @@ def _require_few_blocks(unet: dict[str, torch.Tensor]) -> None:
         raise ValueError("expected an SDXL-family UNet, got one of hundreds of blocks; the file is damaged, get it again")
 
 
-def _require_whole(unet_config: dict[str, Any]) -> None:
+def _require_complete(unet_config: dict[str, Any]) -> None:
     """A file that lacks whole blocks still describes a net, only a lopsided one; no published one is.
 
     Raises:
@@ -201,8 +202,11 @@ def _require_whole(unet_config: dict[str, Any]) -> None:
 
 
 def _default_dtype(stored: torch.dtype | None, parameters: int, supported: list[torch.dtype]) -> torch.dtype:
-    """The host's choice, except that half-precision weights stay as they are where the host would hold them in fp32 and
-    casting them at use computes in fp32 just the same. A flag such as --fp32-unet decides on devices that compute in half."""
+    """The host's choice, except where half-precision weights can stay as they are.
+
+    They can where the host would hold them in fp32 and casting them at use computes in fp32 just the same. A flag such as
+    --fp32-unet decides on devices that compute in half.
+    """
     dtype = mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     if stored in (torch.float16, torch.bfloat16) and mm.unet_manual_cast(stored, mm.get_torch_device(), supported) == dtype:
         logging.debug("FaithDiff: UNet weights stay %s, computing in %s", stored, dtype)

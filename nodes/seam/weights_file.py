@@ -11,8 +11,10 @@ from ...faithdiff_core.files.checks import first_line
 from ...faithdiff_core.files.pickle_check import PickleError, check_pickle
 from ...faithdiff_core.files.safetensors_check import check_safetensors
 
-PICKLE_MARK = b"\x80"  # first byte of every pickle since protocol 2
-ARCHIVE_MARK = b"PK\x03\x04"  # of the zip that torch.save writes around it
+PICKLE_MARK = b"\x80"
+"""First byte of every pickle since protocol 2."""
+ARCHIVE_MARK = b"PK\x03\x04"
+"""Of the zip that torch.save writes around it."""
 
 
 def read_weights(path: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -28,11 +28,12 @@ class CallShape(NamedTuple):
     rows: int
 
 
-# Of this process. The number of entries is that of the networks and tile sizes that somebody has tried.
 _row_seconds: dict[NetworkKey, dict[CallShape, float]] = {}
+"""Of this process. The number of entries is that of the networks and tile sizes that somebody has tried."""
 
 
 def network_key(model: comfy.model_patcher.ModelPatcher) -> NetworkKey:
+    """Of a MODEL's network on its device."""
     base = model.model
     config = str(sorted(base.model_config.unet_config.items(), key=lambda item: item[0]))
     return NetworkKey(type(base).__name__, config, base.get_dtype(), base.get_dtype_inference(), str(model.load_device))
@@ -48,7 +49,7 @@ class CallClock:
     def __init__(self) -> None:
         self._last_s = time.perf_counter()
         self._size: Size | None = None
-        self._rows, self._seconds, self._most_rows = 0, 0.0, 0
+        self._rows, self._seconds, self._max_rows = 0, 0.0, 0
         self._first_row_seconds = 0.0
 
     def call_ended(self, units: int, tile: Box, prompts: int) -> None:
@@ -58,19 +59,19 @@ class CallClock:
         size = Size(tile.height, tile.width)
         if size != self._size:  # the first call, or the first after running out of memory: warming up, failed attempts
             self._size = size
-            self._rows, self._seconds, self._most_rows = 0, 0.0, rows
+            self._rows, self._seconds, self._max_rows = 0, 0.0, rows
             self._first_row_seconds = took_s / rows
         else:
             self._rows += rows
             self._seconds += took_s
-            self._most_rows = max(self._most_rows, rows)
+            self._max_rows = max(self._max_rows, rows)
 
     def keep(self, model: comfy.model_patcher.ModelPatcher) -> None:
         """Remembers the run, finished or not. Its first call counts only where nothing better is known."""
         if self._size is None:
             return
         known = _row_seconds.setdefault(network_key(model), {})
-        shape = CallShape(self._size, self._most_rows)
+        shape = CallShape(self._size, self._max_rows)
         if self._rows:
             known.pop(shape, None)  # so that the latest is the last
             known[shape] = self._seconds / self._rows

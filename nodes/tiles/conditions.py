@@ -155,8 +155,8 @@ class TileConditions:
                 sizes = [SizeConditioning.for_tile(self.run.state.features, origin, self.tile_px) for origin in origins]
                 y_NC = replace_sizes(y_NC, sizes, self.model)
             else:
-                told = cond.get("crop_h", 0), cond.get("crop_w", 0)
-                crops = [tuple(t + o * LATENT_CELL_PX for t, o in zip(told, u.box[:2], strict=True)) for u in units]
+                base_px = cond.get("crop_h", 0), cond.get("crop_w", 0)
+                crops = [tuple(t + o * LATENT_CELL_PX for t, o in zip(base_px, u.box[:2], strict=True)) for u in units]
                 y_NC = replace_crops(y_NC, crops, self.model)
             conds["y"] = _with(conds["y"], y_NC)
         return conds

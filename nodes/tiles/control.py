@@ -11,9 +11,9 @@ import torch
 
 from ...faithdiff_core.geometry import Box, Size
 
-# The classes that the host makes for SDXL. Their objects hold the hint as `cond_hint_original` and what is made of it in
-# `cond_hint` and, in adapters, `control_input`.
 HOST_CLASSES = (comfy.controlnet.ControlNet, comfy.controlnet.ControlLora, comfy.controlnet.T2IAdapter)
+"""The classes that the host makes for SDXL. Their objects hold the hint as `cond_hint_original` and what is made of it in
+`cond_hint` and, in adapters, `control_input`."""
 
 ScaledHints = dict[tuple, tuple[torch.Tensor, torch.Tensor]]
 

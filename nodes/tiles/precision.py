@@ -21,14 +21,15 @@ Predict = Callable[[list[TileUnit]], list[torch.Tensor]]
 
 
 def finite_predictions(
-    predict: Predict, units: list[TileUnit], models: list[comfy.model_base.SDXL], *, apart: bool
+    predict: Predict, units: list[TileUnit], models: list[comfy.model_base.SDXL], *, splittable: bool
 ) -> tuple[list[torch.Tensor], int]:
     """The predictions (N, 4, h, w) for each prompt, and how many of the units were computed again.
 
     Args:
         predict: calls the network for some units.
+        units: the tiles of the call.
         models: every copy of the network that `predict` may use.
-        apart: whether `predict` can be asked for some of the units only.
+        splittable: whether `predict` can be asked for some of the units only.
 
     Raises:
         ValueError: not finite in fp32 either.
@@ -40,7 +41,7 @@ def finite_predictions(
     if not bad:
         return outs, 0
     with computing_in_fp32(models):
-        if apart:
+        if splittable:
             for i in bad:
                 for out, again in zip(outs, predict([units[i]]), strict=True):
                     out[i : i + 1] = again

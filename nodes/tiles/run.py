@@ -16,15 +16,17 @@ from ...faithdiff_core.geometry import LATENT_CELL_PX, Box, Size
 from ...faithdiff_core.tiling import tile_boxes
 from .clock import CallClock
 
-# Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at.
-SMALLEST_FALLBACK_PX = 512
-LEAST_TILE_PX = 64
-# More at once fills no device any better and takes memory from the weights. A CPU gains from small tiles only (a fifth of the
-# time from four of 256 px in the nano net): together they may be as large as one of 1024 px.
-MOST_TILES_IN_A_CALL = 8
-MOST_CELLS_IN_A_CALL_ON_CPU = 128 * 128
+MIN_FALLBACK_PX = 512
+"""Out of memory halves the tiles down to this: smaller than any size that SDXL or FaithDiff was trained at."""
+MIN_TILE_SIZE_PX = 64
+MAX_TILES_IN_CALL = 8
+"""More at once fills no device any better and takes memory from the weights."""
+MAX_CELLS_IN_CALL_ON_CPU = 128 * 128
+"""A CPU gains from small tiles only (a fifth of the time from four of 256 px in the nano net): together they may be as large as
+one of 1024 px."""
 LATENT_CHANNELS = 4
-MEMORY_MARGIN = 1.5  # the host's own, for the same question (H comfy/samplers.py, _calc_cond_batch)
+MEMORY_MARGIN = 1.5
+"""The host's own, for the same question (H comfy/samplers.py, _calc_cond_batch)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +48,10 @@ class TileSettings:
 
     def __post_init__(self) -> None:
         size = self.tile_size_px
-        if size and (size < LEAST_TILE_PX or size % LATENT_CELL_PX):
-            nearest = max(LEAST_TILE_PX, round(size / LATENT_CELL_PX) * LATENT_CELL_PX)
+        if size and (size < MIN_TILE_SIZE_PX or size % LATENT_CELL_PX):
+            nearest = max(MIN_TILE_SIZE_PX, round(size / LATENT_CELL_PX) * LATENT_CELL_PX)
             raise ValueError(
-                f"expected tile_size 0 or a multiple of {LATENT_CELL_PX} px from {LEAST_TILE_PX}, got {size}; use {nearest}"
+                f"expected tile_size 0 or a multiple of {LATENT_CELL_PX} px from {MIN_TILE_SIZE_PX}, got {size}; use {nearest}"
             )
         if not 0.0 <= self.tile_overlap_frac <= 0.95:
             raise ValueError(f"expected tile_overlap in [0, 0.95], got {self.tile_overlap_frac}; the release uses 0.5")
@@ -66,7 +68,7 @@ class TileSettings:
 
 
 class TileUnit(NamedTuple):
-    """The least that a UNet call can be made of: one tile of one image of the batch."""
+    """The smallest part of a UNet call: one tile of one image of the batch."""
 
     image: int
     box: Box
@@ -86,7 +88,7 @@ class TilesRun:
         self.scaled_hints: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
         self.progress = TileProgress(steps)
         self.clock = CallClock()
-        self._most_units: int | None = None
+        self._max_units: int | None = None
         self._recomputed_units = 0
 
     def units(self, x_BCHW: torch.Tensor) -> list[TileUnit]:
@@ -96,17 +98,17 @@ class TilesRun:
     def units_per_call(self, model: comfy.model_base.SDXL, conds: list[list | None], x_BCHW: torch.Tensor, box: Box) -> int:
         """As many as asked for, else as many as fit by the host's own estimate."""
         prompts, free_bytes = sum(c is not None for c in conds), model.current_patcher.get_free_memory(x_BCHW.device)
-        most = self.settings.tile_batch or units_that_fit(model, prompts, box, x_BCHW.device, free_bytes)
-        return min(most, self._most_units or most)
+        max_units = self.settings.tile_batch or units_that_fit(model, prompts, box, x_BCHW.device, free_bytes)
+        return min(max_units, self._max_units or max_units)
 
     def step_down(self, units_in_call: int, size: Size) -> bool:
         """After running out of memory: half as many tiles in a call, then tiles of half the side. False when neither is left."""
         if units_in_call > 1:
-            self._most_units = units_in_call // 2
-            logging.info("FaithDiff: out of memory with %d tiles in a call, going on with %d", units_in_call, self._most_units)
+            self._max_units = units_in_call // 2
+            logging.info("FaithDiff: out of memory with %d tiles in a call, going on with %d", units_in_call, self._max_units)
             return True
         tile_lat = min(self.tile_lat or max(size), max(size))
-        smaller_lat = max(SMALLEST_FALLBACK_PX // LATENT_CELL_PX, -(-tile_lat // 2))
+        smaller_lat = max(MIN_FALLBACK_PX // LATENT_CELL_PX, -(-tile_lat // 2))
         if smaller_lat >= tile_lat:
             return False
         self.tile_lat = smaller_lat
@@ -119,8 +121,8 @@ class TilesRun:
     def warn(self) -> None:
         """Says once, when the run is over, what went otherwise than asked for."""
         changes = []
-        if self._most_units is not None:
-            changes.append(f"at most {self._most_units} tiles in a call")
+        if self._max_units is not None:
+            changes.append(f"at most {self._max_units} tiles in a call")
         if self.tile_lat != self.settings.tile_lat:
             asked = f"{self.settings.tile_size_px} px" if self.settings.tile_lat else "the whole image"
             (now_px,) = _px(self.tile_lat)
@@ -157,7 +159,7 @@ class TileProgress:
             self._bar.update_absolute(self._step * self._units + self._done, self._steps * self._units)
 
     def wrap(self, callback: Callable[..., Any] | None) -> Callable[..., Any]:
-        """The sampler's callback, told of tiles as steps where it is the host's own, which draws its bar by them."""
+        """The sampler's callback, given tiles as steps where it is the host's own, which draws its bar by them."""
         counts_tiles = getattr(callback, "__module__", None) == "latent_preview"
 
         def after_step(step: int, x0: torch.Tensor, x: torch.Tensor, total_steps: int) -> Any:
@@ -174,10 +176,10 @@ class TileProgress:
 def units_that_fit(model: comfy.model_base.SDXL, prompts: int, box: Box, device: torch.device, free_bytes: float) -> int:
     """Tiles of this size in a call, each for every prompt, at least 1."""
     if mm.is_device_cpu(device):
-        fitting = MOST_CELLS_IN_A_CALL_ON_CPU // (box.height * box.width)
+        fitting = MAX_CELLS_IN_CALL_ON_CPU // (box.height * box.width)
     else:
         fitting = int(free_bytes // (call_bytes(model, prompts, box) * MEMORY_MARGIN))
-    return max(1, min(MOST_TILES_IN_A_CALL, fitting))
+    return max(1, min(MAX_TILES_IN_CALL, fitting))
 
 
 def call_bytes(model: comfy.model_base.SDXL, rows: int, box: Box) -> float:

@@ -121,37 +121,39 @@ class _Step:
         """
         self.run.progress.begin(len(units))
         tile = units[0].box
-        is_whole = tile == Box(0, 0, *self.size)  # the only tile of each image
-        if is_whole and per_call == len(units):  # nothing to cut: the very call that the host would make
-            return self._finite(units, self._call_whole, apart=False)
+        is_untiled = tile == Box(0, 0, *self.size)  # the only tile of each image
+        if is_untiled and per_call == len(units):  # nothing to cut: the very call that the host would make
+            return self._finite(units, self._call_untiled, splittable=False)
         conditions = TileConditions.at_step(
             self.conds, self.x_BCHW, self.timestep_B, self.model, self.alignment,
-            tile_px=0 if is_whole else self.run.tile_lat * LATENT_CELL_PX,
+            tile_px=0 if is_untiled else self.run.tile_lat * LATENT_CELL_PX,
             scaled_hints=self.run.scaled_hints,
         )  # fmt: skip
         weights_HW = gaussian_weights(tile.height, tile.width, self.x_BCHW.device)
-        if is_whole:
+        if is_untiled:
             weights_HW = torch.ones_like(weights_HW)
         outs = [torch.zeros_like(self.x_BCHW) for _ in self.conds]
         total_B1HW = self.x_BCHW.new_zeros((self.x_BCHW.shape[0], 1, *self.size))
         for batch in _batches(units, conditions, per_call):
-            predictions = self._finite(batch, lambda some: self._call(some, conditions), apart=True)
+            predictions = self._finite(batch, lambda some: self._call(some, conditions), splittable=True)
             for row, (image, box) in enumerate(batch):
-                place = (image, slice(None), slice(box.top, box.top + box.height), slice(box.left, box.left + box.width))
+                cells = (image, slice(None), slice(box.top, box.top + box.height), slice(box.left, box.left + box.width))
                 for out, prediction in zip(outs, predictions, strict=True):
-                    out[place] += prediction[row] * weights_HW
-                total_B1HW[place] += weights_HW
+                    out[cells] += prediction[row] * weights_HW
+                total_B1HW[cells] += weights_HW
         return [out / total_B1HW for out in outs]
 
-    def _finite(self, units: list[TileUnit], call: Predict, *, apart: bool) -> list[torch.Tensor]:
+    def _finite(self, units: list[TileUnit], call: Predict, *, splittable: bool) -> list[torch.Tensor]:
         mm.throw_exception_if_processing_interrupted()
-        predictions, recomputed = finite_predictions(call, units, models_of(self.model, self.model_options), apart=apart)
+        predictions, recomputed = finite_predictions(
+            call, units, models_of(self.model, self.model_options), splittable=splittable
+        )
         self.run.recomputed(recomputed)
         self.run.clock.call_ended(len(units), units[0].box, sum(conds is not None for conds in self.conds))
         self.run.progress.add(len(units))
         return predictions
 
-    def _call_whole(self, _units: list[TileUnit]) -> list[torch.Tensor]:
+    def _call_untiled(self, _units: list[TileUnit]) -> list[torch.Tensor]:
         return self.executor(self.model, self.conds, self.x_BCHW, self.timestep_B, self.model_options)
 
     def _call(self, units: list[TileUnit], conditions: TileConditions) -> list[torch.Tensor]:

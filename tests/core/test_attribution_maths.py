@@ -38,7 +38,7 @@ def test_a_token_counts_for_its_words():
 
 @pytest.mark.parametrize("most_bytes", [0, 2 * 4 * 2 * 15 * 7, 2**26])  # one head at a time, two, all
 def test_shares_are_those_of_a_plain_softmax(monkeypatch, most_bytes):
-    monkeypatch.setattr(attribution, "MOST_SCORES_BYTES", most_bytes)
+    monkeypatch.setattr(attribution, "MAX_SCORES_BYTES", most_bytes)
     g = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 15, 24, generator=g), torch.randn(2, 7, 24, generator=g)
     words = words_of_tokens([[1], [3, 4], list(range(7))], 7)

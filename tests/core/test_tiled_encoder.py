@@ -118,7 +118,7 @@ def test_attention_in_chunks_is_the_same(monkeypatch):
     g = torch.Generator().manual_seed(1)
     q, k, v = (torch.randn((1, 50, 16), generator=g) for _ in range(3))
     at_once = attention.torch_attention(q, k, v, 1)
-    monkeypatch.setattr(attention, "SCORE_BYTES", 7 * 50 * 4)
+    monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 7 * 50 * 4)
     assert attention.queries_at_once(k) == 7
     for function in (attention.torch_attention, attention.matmul_attention):
         queries = []
@@ -134,7 +134,7 @@ def test_attention_in_chunks_is_the_same(monkeypatch):
 def test_attention_over_the_whole_image_in_chunks(encoder, monkeypatch):
     rgb = image(20, 21)
     reference = whole(encoder, rgb)
-    monkeypatch.setattr(attention, "SCORE_BYTES", 11 * 420 * 4)
+    monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 11 * 420 * 4)
     assert_close(in_tiles(encoder, rgb), reference, NETWORK)
     assert_close(whole(encoder, rgb), reference, NETWORK)
 
@@ -154,7 +154,7 @@ def test_windows_cover_a_side_and_their_weights_sum_to_one(monkeypatch, side_lat
 
 def in_windows(monkeypatch, encoder, rgb, window_lat):
     with monkeypatch.context() as m:
-        m.setattr(tiled_encoder_attention, "WHOLE_POSITIONS", 0)
+        m.setattr(tiled_encoder_attention, "MAX_FULL_POSITIONS", 0)
         m.setattr(tiled_encoder_attention, "WINDOW_CELLS", window_lat)
         m.setattr(tiled_encoder_attention, "OVERLAP_CELLS", window_lat // 4)
         return in_tiles(encoder, rgb, 256, 2**30)

@@ -144,7 +144,7 @@ def test_composes_with_other_packs_patches(clip, aligned):
 def test_a_node_that_regroups_the_attention_is_told_of(clip, aligned):
     model = aligned[0].clone()
     model.set_model_attn2_patch(lambda n, context, value, _: (n.repeat(2, 1, 1), context.repeat(2, 1, 1), value.repeat(2, 1, 1)))
-    with pytest.raises(ValueError, match="expected cross-attention of 2 rows of 48 places, got 4 rows.*bypass it"):
+    with pytest.raises(ValueError, match="expected cross-attention of 2 rows of 48 positions, got 4 rows.*bypass it"):
         run(model, aligned[1], encode(clip, PROMPT), encode(clip, ""), prompt_words(clip, PROMPT, "dog"))
 
 

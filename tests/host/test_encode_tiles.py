@@ -13,7 +13,7 @@ from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
 from comfyui_faithdiff.nodes.seam import encode as encode_tiled
 from comfyui_faithdiff.nodes.seam import host
-from comfyui_faithdiff.nodes.seam.encode import WHOLE, ImageEncoder, ways_to_encode
+from comfyui_faithdiff.nodes.seam.encode import UNTILED, ImageEncoder, tile_sizes_to_try
 from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
 from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from support import tiny
@@ -117,19 +117,19 @@ def test_other_errors_are_raised_on(loaded, monkeypatch):
 
 
 def test_order_of_ways():
-    assert ways_to_encode(Size(2000, 3000), 0) == [WHOLE, 1024, 512, 256]
-    assert ways_to_encode(Size(600, 400), 0) == [WHOLE, 512, 256]
-    assert ways_to_encode(Size(64, 256), 0) == [WHOLE]
-    assert ways_to_encode(Size(2000, 3000), 700) == [704, 512, 256]
-    assert ways_to_encode(Size(2000, 3000), 1) == [64]
-    assert ways_to_encode(Size(600, 400), 600) == [WHOLE, 512, 256]
+    assert tile_sizes_to_try(Size(2000, 3000), 0) == [UNTILED, 1024, 512, 256]
+    assert tile_sizes_to_try(Size(600, 400), 0) == [UNTILED, 512, 256]
+    assert tile_sizes_to_try(Size(64, 256), 0) == [UNTILED]
+    assert tile_sizes_to_try(Size(2000, 3000), 700) == [704, 512, 256]
+    assert tile_sizes_to_try(Size(2000, 3000), 1) == [64]
+    assert tile_sizes_to_try(Size(600, 400), 600) == [UNTILED, 512, 256]
 
 
 def test_what_cannot_fit_is_not_tried(loaded):
     encoder = loaded.faithdiff.encoder
-    assert ImageEncoder(encoder, Size(2**20, 2**20), 0).ways == [1024, 512, 256]
-    assert ImageEncoder(encoder, Size(64, 64), 0).ways[0] == WHOLE
-    assert ImageEncoder(encoder, Size(2**20, 2**20), 2**18).ways[0] == 2**18  # what was asked for is tried
+    assert ImageEncoder(encoder, Size(2**20, 2**20), 0).tiles_px == [1024, 512, 256]
+    assert ImageEncoder(encoder, Size(64, 64), 0).tiles_px[0] == UNTILED
+    assert ImageEncoder(encoder, Size(2**20, 2**20), 2**18).tiles_px[0] == 2**18  # what was asked for is tried
 
 
 @pytest.mark.parametrize("tile_size", [0, 64])

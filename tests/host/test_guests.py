@@ -121,7 +121,7 @@ def test_a_wandering_tiler_does_not_fill_the_memory(loaded, monkeypatch):
     from comfyui_faithdiff.nodes.alignment import patch as alignment_patch
 
     tile_bytes = 64 * 8 * 8 * 4
-    monkeypatch.setattr(alignment_patch, "MOST_EMBEDDINGS_BYTES", 10 * tile_bytes)
+    monkeypatch.setattr(alignment_patch, "MAX_EMBEDDINGS_BYTES", 10 * tile_bytes)
     embeddings = alignment_patch.Embeddings(torch.randn(1, 64, 12, 16))
     module, like = loaded.faithdiff.alignment.model, torch.zeros(1, 64, 8, 8)
     for i in range(40):

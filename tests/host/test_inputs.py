@@ -1,42 +1,77 @@
-"""Every input that a link brings is looked at by its name; what is not of its type gets one message."""
+"""Every input that a link brings is looked at, by the type that the node's schema gives it; what is of no such type gets one
+message."""
 
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 import torch
+from comfy_api.latest import io
 from comfyui_faithdiff.nodes import FaithDiffExtension
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
-from comfyui_faithdiff.nodes.seam.inputs import ATTRIBUTES, CHECKS, TYPES, check_prompt, checked, checked_lists
+from comfyui_faithdiff.nodes.seam.inputs import check_prompt, checked
 from comfyui_faithdiff.nodes.upscale import FaithDiffUpscale
 from support import tiny
 
-NODES = asyncio.run(FaithDiffExtension().get_node_list())
+NODES = [(node, part.id) for node in asyncio.run(FaithDiffExtension().get_node_list()) for part in node.define_schema().inputs]
 WIDGETS = ("INT", "FLOAT", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
+WITH_ALL = SimpleNamespace(
+    model=0, clone=0, encoder=0, alignment=0, features_BCHW=0, size_px=0, tokenize=0, encode=0, decode=0, scale=0
+)
+BY_TYPE = {"IMAGE": tiny.image(8, 8), "MASK": torch.ones(4, 4), "LATENT": {"samples": torch.zeros(1, 4, 1, 1)}, "STRING": "a",
+           "CONDITIONING": tiny.conditioning(1)}  # fmt: skip
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
-def test_every_link_of_every_node_is_looked_at(node):
-    assert hasattr(node.execute, "__wrapped__"), "execute is not checked"
-    for part in node.define_schema().inputs:
-        if part.io_type not in WIDGETS:
-            assert TYPES[part.id] == part.io_type
-            assert part.io_type in CHECKS or part.io_type in ATTRIBUTES
-        else:
-            assert part.id not in TYPES
+@pytest.mark.parametrize(("node", "name"), NODES, ids=lambda part: getattr(part, "__name__", part))
+def test_every_link_of_every_node_is_looked_at(node, name):
+    """With all other inputs sound, an object that is of no type at all is refused by its input's name, before any work."""
+    schema = node.define_schema()
+    given = {part.id: BY_TYPE.get(part.io_type, WITH_ALL) for part in schema.inputs}
+    (tested,) = (part for part in schema.inputs if part.id == name)
+    if tested.io_type in WIDGETS:
+        given[name] = {"target": "scale factor", "factor": float("nan")} if name == "target" else float("nan")
+    else:
+        given[name] = object()
+    if schema.is_input_list:
+        given = {key: [value] for key, value in given.items()}
+    with pytest.raises(ValueError, match=rf"^expected .* as (factor|{name}), got "):
+        node.execute(**given)
 
 
-@checked
-def one(
-    cls, image=None, mask=None, latent=None, positive=None, model=None, clip=None, caption=None, strength=None, target=None
-):  # the names say the types
-    return "done"
+class One(io.ComfyNode):
+    """Has an input of every type."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [
+            io.Image.Input("image", optional=True), io.Mask.Input("mask", optional=True), io.Clip.Input("clip"),
+            io.Latent.Input("latent", optional=True), io.Conditioning.Input("positive", optional=True),
+            io.Model.Input("model", optional=True), io.String.Input("caption", optional=True),
+            io.Float.Input("strength", optional=True),
+            io.DynamicCombo.Input("target", options=[io.DynamicCombo.Option("x", [io.Float.Input("factor")])]),
+        ]  # fmt: skip
+        return io.Schema(node_id="One", inputs=inputs)
+
+    @classmethod
+    @checked
+    def execute(cls, clip, **_others):
+        return "done"
 
 
-@checked_lists
-def lists(cls, captions, clip):
-    return "done"
+class Lists(io.ComfyNode):
+    """Takes every input as a list."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.String.Input("captions"), io.Clip.Input("clip")]
+        return io.Schema(node_id="Lists", is_input_list=True, inputs=inputs)
+
+    @classmethod
+    @checked
+    def execute(cls, captions, clip):
+        return "done"
 
 
 SOUND = {"image": tiny.image(8, 8), "mask": torch.ones(4, 4), "latent": {"samples": torch.zeros(1, 4, 1, 1)}, "clip": None,
@@ -55,23 +90,23 @@ UNSOUND = [
 
 
 def test_what_is_sound_passes():
-    assert one(None, **SOUND) == "done" and lists(None, ["a", "b"], [None]) == "done"
+    assert One.execute(**SOUND) == "done" and Lists.execute(["a", "b"], [None]) == "done"
 
 
 @pytest.mark.parametrize(("name", "value", "wanted"), UNSOUND)
 def test_what_is_not_gets_one_message(name, value, wanted):
     with pytest.raises(ValueError, match=rf"^expected {wanted}\b.* as (factor|{name}), got .*; [^\n]+$"):
-        one(None, **{name: value})
+        One.execute(**{"clip": None, "target": {"target": "x", "factor": 2.0}, name: value})
 
 
 def test_lists_are_looked_at_one_by_one():
     with pytest.raises(ValueError, match="expected text as captions, got int"):
-        lists(None, ["a", 5], [None])
+        Lists.execute(["a", 5], [None])
 
 
 def test_a_choice_that_there_is_not():
     with pytest.raises(ValueError, match="expected one of the choices of captions, got none that there is; choose one"):
-        lists(None, clip=[None])
+        Lists.execute(clip=[None])
 
 
 BAD_PROMPTS = [

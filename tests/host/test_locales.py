@@ -8,9 +8,10 @@ import json
 
 import pytest
 from comfyui_faithdiff.nodes import comfy_entrypoint
-from write_locales import FILE_NAME, LOCALES, definitions, different_keys, text_of
+from write_locales import FILE_NAME, LOCALES, MADE_FROM, definitions, different_keys, made_from, stale, text_of
 
 FILES = sorted(LOCALES.glob(f"*/{FILE_NAME}"))
+TRANSLATIONS = [path for path in FILES if path.parent.name != "en"]
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,27 @@ def test_english_is_what_the_schemas_say(english):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_every_language_has_the_same_keys(english, path):
     assert different_keys(english, json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", TRANSLATIONS, ids=lambda path: path.parent.name)
+def test_no_translation_is_older_than_its_english(english, path):
+    noted = json.loads(path.with_name(MADE_FROM).read_text(encoding="utf-8"))
+    old = stale(english, noted)
+    assert not old, f"{path}: the English of {', '.join(old)} has changed; translate anew, then run `make locales`"
+    now = made_from(english, json.loads(path.read_text(encoding="utf-8")), noted)
+    assert noted == now, f"{path}: {noted.items() ^ now.items()}; run `make locales`, which notes what texts were made from"
+
+
+def test_a_changed_english_text_is_named_until_its_translation_changes():
+    english, german = {"A": {"name": "size", "tooltip": "Its size."}}, {"A": {"name": "Seite", "tooltip": "Die Seite."}}
+    noted = made_from(english, german, {})
+    assert list(noted) == ["A.name", "A.tooltip"] and stale(english, noted) == []
+    english["A"]["tooltip"] = "Its size in pixels."
+    noted = made_from(english, german, noted)
+    assert stale(english, noted) == ["A.tooltip"]
+    assert stale(english, made_from(english, german, {"A.name": noted["A.name"]})) == []  # its line taken out: it still fits
+    german["A"]["tooltip"] = "Die Seite in Pixeln."
+    assert stale(english, made_from(english, german, noted)) == []
 
 
 def test_dependent_inputs_have_the_front_ends_keys(english):

@@ -145,7 +145,7 @@ def test_limits(upscale_model, monkeypatch):
         FaithDiffUpscale.execute(torch.zeros(0, 10, 20, 3), to("scale factor", 2.0))
     with pytest.raises(ValueError, match="got 'diagonal'"):
         target_size(Size(1, 1), {"target": "diagonal"})
-    monkeypatch.setattr(upscale, "MOST_SIDE_PX", 32)
+    monkeypatch.setattr(upscale, "MAX_SIDE_PX", 32)
     with pytest.raises(ValueError, match="at most 32 px a side, got 40x20 from the upscale model"):
         FaithDiffUpscale.execute(torch.zeros(1, 10, 20, 3), to("scale factor", 1.5), upscale_model)
 

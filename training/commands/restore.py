@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from faithdiff_core.color_fix import METHODS
+
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
 
@@ -62,7 +64,7 @@ def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--scale", type=int, help="default: 2")
     group.add_argument("--steps", type=int, help="default: 20")
     group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
-    group.add_argument("--colour", choices=("adain", "wavelet", "none"), help="default: adain")
+    group.add_argument("--colour", choices=tuple(METHODS), help="default: adain")
 
 
 def restore(arguments: argparse.Namespace) -> int:

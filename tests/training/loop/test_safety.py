@@ -15,6 +15,7 @@ import pytest
 import torch
 from toy_task import ToyTask, equal, toy_config
 
+from training.common import interrupts
 from training.common.interrupts import ECHO_S, Interrupts
 from training.loop import checkpoints, loop
 from training.loop.run import SaveError
