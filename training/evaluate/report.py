@@ -7,24 +7,24 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from training.evaluate.bootstrap import Interval, mean_interval, paired_interval
 from training.evaluate.scores import Scores
+from training.reports.bootstrap import CONFIDENCE, RESAMPLES, Interval, mean_interval, paired_interval
 
-RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 0
+SEED = 0
 Values = Mapping[str, "float | None"]
 
 
 def summary(values: Values) -> dict[str, Any]:
     """Mean, standard deviation, interval and number of the finite values; `not_finite` counts the others."""
     finite = [value for value in values.values() if value is not None]
-    return {**_interval(mean_interval(finite, **_bootstrap()) if finite else None), "not_finite": len(values) - len(finite)}
+    return {**_interval(mean_interval(finite, seed=SEED) if finite else None), "not_finite": len(values) - len(finite)}
 
 
 def difference(values: Values, others: Values) -> dict[str, Any]:
     """The same of `values` less `others`, over the keys where both are finite."""
     pairs = [(value, others[key]) for key, value in values.items()]
     finite = [(a, b) for a, b in pairs if a is not None and b is not None]
-    interval = paired_interval([a for a, _ in finite], [b for _, b in finite], **_bootstrap()) if finite else None
+    interval = paired_interval([a for a, _ in finite], [b for _, b in finite], seed=SEED) if finite else None
     return {**_interval(interval), "not_finite": len(pairs) - len(finite)}
 
 
@@ -68,10 +68,6 @@ def worst_keys(scores: Scores, row: str, name: str, count: int) -> list[str]:
     sign = -1.0 if scores.metrics[name].higher_is_better is False else 1.0
     finite = [(sign * value, key) for key, value in scores.values[row][name].items() if value is not None]
     return [key for _, key in sorted(finite)[:count]]
-
-
-def _bootstrap() -> dict[str, Any]:
-    return {"seed": SEED, "resamples": RESAMPLES, "confidence": CONFIDENCE}
 
 
 def _interval(interval: Interval | None) -> dict[str, Any]:

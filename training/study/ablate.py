@@ -18,6 +18,7 @@ from training.config.overrides import override
 from training.config.schema import TrainConfig
 from training.config.sources import Sources
 from training.data import manifest
+from training.reports.tables import markdown_table
 from training.stages.stage import run_stage
 from training.tasks.validation import Validation
 from training.weights.initial import initial_model, load_vae
@@ -106,14 +107,14 @@ def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     """A table: mean and standard deviation over the seeds, and the mean paired difference of the loss to the joint row's."""
     known = rows()
     reference = results.get(JOINT_ROW)
-    lines = ["| row | what | " + " | ".join(FIGURES) + " | loss less joint's |", "|---|---|" + "---|" * (len(FIGURES) + 1)]
+    lines: list[list[str]] = []
     for name, runs in results.items():
         cells = [over_seeds([run[figure] for run in runs]) for figure in FIGURES]
         difference = ""
         if reference and name != JOINT_ROW and len(reference) == len(runs):
             difference = over_seeds([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
-        lines.append(f"| {name} | {known[name].says} | " + " | ".join(cells) + f" | {difference} |")
-    return "\n".join(lines)
+        lines.append([name, known[name].says, *cells, difference])
+    return markdown_table(["row", "what", *FIGURES, "loss less joint's"], lines)
 
 
 def over_seeds(values: list[float], *, sign: bool = False) -> str:

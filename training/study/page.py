@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.config.ablations import rows as ablation_rows
-from training.evaluate.bootstrap import mean_interval, paired_interval
 from training.evaluate.paper import ABLATION_LPIPS
+from training.reports.bootstrap import mean_interval, paired_interval
+from training.reports.tables import markdown_table
 from training.study.ablate import FIGURES, JOINT_ROW, over_seeds
 from training.study.methods import CEILING, FLOOR, LQ, SAMPLINGS
 from training.study.tables import (  # fmt: skip
@@ -16,7 +17,6 @@ from training.study.tables import (  # fmt: skip
     claim,
     difference_text,
     interval_text,
-    markdown,
     metric_table,
     recall_table,
     shipped_table,
@@ -118,7 +118,7 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
     for name in (LQ, FLOOR, CEILING):
         plain = [interval_text(mean_interval(list(table[name].values()))) for table in [*tables.values(), *read.values()]]
         lines.append([name, "", "", *plain])
-    parts.append(markdown(headings, lines))
+    parts.append(markdown_table(headings, lines, align="lr"))
     parts.append(_against_paper(results, names, seeds, tables[plan["levels"][-1]]))
     parts.append("![Some photos at Level III, seed 0, every row](pictures/study-rows.jpg)")
     parts.append("![Training loss of every row](pictures/study-curves.png)")
@@ -159,7 +159,7 @@ def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int
         + ", ".join(sorted(names, key=lambda name: statistics.mean(losses[name])))
         + ".",
     ]
-    return markdown(headings, lines) + "\n\n" + " ".join(said)
+    return markdown_table(headings, lines, align="lr") + "\n\n" + " ".join(said)
 
 
 def _list(names: list[str]) -> str:

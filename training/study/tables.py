@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.evaluate.bootstrap import Interval, mean_interval, paired_interval, within_interval
+from training.reports.bootstrap import Interval, mean_interval, paired_interval, within_interval
+from training.reports.tables import markdown_table
 from training.study.methods import CEILING, FLOOR, FLOOR_WAVELET, SAMPLINGS
 from training.study.scores import REFERENCE, recalls, unit_means
 
@@ -35,12 +36,6 @@ def recall_table(scores: Mapping[str, Any], engine: str) -> Table:
     return {row: recalls(counts) for row, counts in scores["text"][engine].items()}
 
 
-def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text."""
-    rule = "|---|" + "--:|" * (len(headings) - 1)
-    return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
-
-
 def shipped_table(scores: Mapping[str, Any], metrics: Sequence[str], engines: Sequence[str]) -> str:
     """Rows by columns: each metric's mean and interval, and its paired difference to the floor."""
     columns: list[tuple[str, Table]] = [(name, metric_table(scores, name)) for name in metrics]
@@ -57,7 +52,7 @@ def shipped_table(scores: Mapping[str, Any], metrics: Sequence[str], engines: Se
             cells.append(interval_text(mean_interval(list(table[row].values()))))
             cells.append("" if row == FLOOR else difference_text(paired(table, row, FLOOR)))
         lines.append(cells)
-    return markdown(headings, lines)
+    return markdown_table(headings, lines, align="lr")
 
 
 def paired(table: Table, row: str, other: str) -> Interval:
