@@ -12,10 +12,11 @@ from training.common.files import write_json, write_text
 from training.evaluate.markdown import as_markdown
 from training.evaluate.paper import TEXT, paper_section
 from training.evaluate.report import figures, pictures, worst_keys
-from training.evaluate.rows import LQ_ROW, REFERENCE_ROW, Joined, check_sizes, enlarge, join
+from training.evaluate.rows import LQ_ROW, Joined, check_sizes, enlarge, join
 from training.evaluate.scores import Scores, score_rows
 from training.evaluate.strips import write_strips
 from training.metrics.catalogue import metrics_named
+from training.reading.scores import REFERENCE_ROW
 
 Rows = dict[str, dict[str, Path]]
 

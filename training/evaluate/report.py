@@ -85,7 +85,8 @@ def _counted(sizes_px: Mapping[str, tuple[int, int]]) -> dict[str, int]:
 
 def _described(scores: Scores, name: str) -> dict[str, Any]:
     described = asdict(scores.metrics[name])
-    del described["name"]
+    for field in ("name", "is_default"):
+        del described[field]
     return {**described, "computed_with": _computed_with(scores, name)}
 
 

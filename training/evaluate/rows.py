@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from training.common.images import picture_paths, read_image, to_unit, unit_to_u8
+from training.reading.scores import REFERENCE_ROW
 
-LQ_ROW, REFERENCE_ROW = "lq", "reference"
+LQ_ROW = "lq"
 NAMED = 5
 """So many keys are named in an error."""
 EXIF_ORIENTATION, EXIF_TURNED = 0x0112, (5, 6, 7, 8)
@@ -33,20 +34,24 @@ class Joined:
     unmatched: dict[str, list[str]]
 
 
-def named_rows(items: list[str]) -> dict[str, Path]:
+def named_folders(option: str, items: list[str], *, taken: Collection[str] = ()) -> dict[str, Path]:
     """`NAME=DIR` or a plain DIR, whose row is `restored`, or the folder's own name where there are several.
 
-    Raises ValueError for two rows of one name, or a name that the report needs for itself."""
+    Args:
+        option: of the command line, for the message.
+        taken: names that the report needs for itself.
+
+    Raises:
+        ValueError: two rows of one name; a name that is taken, empty, or would break a table.
+    """
     rows: dict[str, Path] = {}
     for item in items:
         name, equals, folder = item.partition("=")
         if not equals or Path(item).is_dir() or "/" in name or "\\" in name:
             name, folder = (Path(item).resolve().name if len(items) > 1 else "restored"), item
-        if name in rows or name in (LQ_ROW, REFERENCE_ROW) or not name.strip() or set(name) & set("|\n"):
-            raise ValueError(
-                f"expected a name of its own for every --restored (and none of {LQ_ROW}, {REFERENCE_ROW}), got {name!r}, "
-                "write --restored NAME=DIR"
-            )
+        if name in rows or name in taken or not name.strip() or set(name) & set("|\n"):
+            none_of = f" (and none of {', '.join(taken)})" if taken else ""
+            raise ValueError(f"expected a name of its own for every {option}{none_of}, got {name!r}, write {option} NAME=DIR")
         rows[name] = Path(folder)
     return rows
 

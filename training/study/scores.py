@@ -8,10 +8,10 @@ from typing import Any
 
 from training.evaluate.scores import score_rows
 from training.reading.fidelity import score_text
+from training.reading.scores import REFERENCE_ROW
 from training.study.sets import StudySet
 
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
-REFERENCE = "reference"
 Rows = Mapping[str, Mapping[str, Path]]
 Values = dict[str, dict[str, dict[str, float | None]]]
 """row -> metric -> key -> value."""
@@ -26,7 +26,7 @@ def scores(pictures: StudySet, rows: Rows, engines: Sequence[str]) -> dict[str, 
         "missing": dict(found.not_computed),
     }
     if pictures.annotations is not None:
-        text = score_text({**rows, REFERENCE: pictures.hq}, pictures.annotations, engines)
+        text = score_text({**rows, REFERENCE_ROW: pictures.hq}, pictures.annotations, engines)
         result |= {"text": text.values, "engines": text.engines}
         result["missing"] |= text.not_computed
     return result

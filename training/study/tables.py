@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.reading.scores import REFERENCE_ROW
 from training.reports.bootstrap import Interval, mean_interval, paired_interval, within_interval
 from training.reports.tables import markdown_table
 from training.study.methods import CEILING, FLOOR, FLOOR_WAVELET, SAMPLINGS
-from training.study.scores import REFERENCE, recalls, unit_means
+from training.study.scores import recalls, unit_means
 
 Table = dict[str, dict[str, float]]
 """row -> photo or picture -> value."""
@@ -20,7 +21,7 @@ SAYS = {
     FLOOR_WAVELET: "the same, colours by wavelet",
     **{row: f"FaithDiff nano, {each.steps} steps, colours by {each.colour}" for row, each in SAMPLINGS.items()},
     CEILING: "the truth through the VAE",
-    REFERENCE: "the truth itself",
+    REFERENCE_ROW: "the truth itself",
 }
 
 
