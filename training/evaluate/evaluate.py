@@ -11,7 +11,7 @@ from typing import Any
 from training.common.files import write_json, write_text
 from training.evaluate.markdown import as_markdown
 from training.evaluate.paper import TEXT, paper_section
-from training.evaluate.report import figures, pictures, worst_keys
+from training.evaluate.report import pictures, summaries, worst_keys
 from training.evaluate.rows import LQ_ROW, Joined, check_sizes, enlarge, join
 from training.evaluate.scores import Scores, score_rows
 from training.evaluate.strips import write_strips
@@ -107,7 +107,7 @@ def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> d
         "border_px": options.border_px,
         "unmatched": joined.unmatched,
     }
-    return {**report, **figures(scores, against), "text": text}
+    return {**report, **summaries(scores, against), "text": text}
 
 
 def _text(options: Evaluation, rows: Mapping[str, Mapping[str, Path]]) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""From scores to the report's figures: means with intervals, paired differences, the worst pictures."""
+"""From scores to the report's numbers: means with intervals, paired differences, the worst pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def difference(values: Values, others: Values) -> dict[str, Any]:
     return {**_interval(interval), "not_finite": len(pairs) - len(finite)}
 
 
-def figures(scores: Scores, against: str | None) -> dict[str, Any]:
+def summaries(scores: Scores, against: str | None) -> dict[str, Any]:
     """The JSON report's part that comes from the scores. `against`: the row that the others are compared with."""
     rows = {row: {name: summary(values) for name, values in metrics.items()} for row, metrics in scores.values.items()}
     report: dict[str, Any] = {

@@ -77,8 +77,8 @@ def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_mi
     common = set.intersection(*(set(pictures) for pictures in folders.values()))
     unmatched = {name: sorted(set(pictures) - common) for name, pictures in folders.items() if set(pictures) - common}
     if unmatched and not allow_missing:
-        told = "; ".join(f"{name} alone has {_some(keys)}" for name, keys in unmatched.items())
-        raise ValueError(f"expected the same keys in all folders, got others ({told}), complete them or add --allow-missing")
+        listed = "; ".join(f"{name} alone has {_some(keys)}" for name, keys in unmatched.items())
+        raise ValueError(f"expected the same keys in all folders, got others ({listed}), complete them or add --allow-missing")
     if not common:
         raise ValueError(f"expected keys that all of {', '.join(folders)} have, got none, check the folders")
     kept = {name: {key: pictures[key] for key in sorted(common)} for name, pictures in folders.items()}
@@ -101,8 +101,8 @@ def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0)
             if got != sizes[key]:
                 wrong.append(f"{name}: {key!r} {got[0]} x {got[1]} for {sizes[key][0]} x {sizes[key][1]}")
     if wrong:
-        told = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
-        raise ValueError(f"expected pictures of their reference's size, got {told}, restore at the scale of the references")
+        listed = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        raise ValueError(f"expected pictures of their reference's size, got {listed}, restore at the scale of the references")
     return sizes
 
 

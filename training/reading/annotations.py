@@ -20,7 +20,7 @@ NAME = "annotations.json"
 UNREADABLE = "###"
 """The text of a word that nobody can read, in the ICDAR robust-reading challenges: what is found there is not judged."""
 
-MOST_PX = 2**24
+MAX_COORDINATE_PX = 2**24
 """Of a coordinate: beyond that float32 does not tell neighbouring pixels apart, and no picture reaches."""
 
 Box = tuple[float, float, float, float]
@@ -104,5 +104,5 @@ def _bounding_box(value: Any, name: str) -> Box:
 
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= MOST_PX for item in value
+        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= MAX_COORDINATE_PX for item in value
     )

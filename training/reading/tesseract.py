@@ -19,7 +19,7 @@ PAGE_MODE = 11
 ENLARGE = 2
 """All pictures are enlarged alike before they are read: tesseract expects capitals of about 30 px; a 24 px font's have 17."""
 DPI = 300
-"""Told to the program, which otherwise guesses it from each picture."""
+"""Passed to the program, which otherwise guesses it from each picture."""
 TIMEOUT_S = 300.0
 """One picture takes 0.1 to 3 s; more means that the program hangs."""
 _COLUMNS = 12

@@ -24,7 +24,7 @@ from training.tasks.validation import Validation
 from training.weights.initial import initial_model, load_vae
 
 JOINT_ROW = "joint"
-FIGURES = ("loss", "psnr_db", "ssim")
+VALIDATION_METRICS = ("loss", "psnr_db", "ssim")
 
 
 def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
@@ -37,8 +37,8 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, trained in train_rows(sources, out / f"seed-{seed}", chosen, seed, settings):
-            figures = measure(trained.config, replace(sources, init=trained.run_dir), trained.run_dir.parent / f"{name}.png")
-            results[name].append(figures)
+            metrics = measure(trained.config, replace(sources, init=trained.run_dir), trained.run_dir.parent / f"{name}.png")
+            results[name].append(metrics)
             write_json(out / "report.json", {"seeds": seeds, "settings": settings, "rows": results})
     table = as_markdown(results)
     write_text(out / "report.md", table + "\n")
@@ -93,7 +93,7 @@ def train_rows(
 
 @torch.no_grad()
 def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
-    """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
+    """Validation metrics of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
     fixed."""
     device = device_of(config.device)
     records = [record for record in manifest.read(sources.data) if record.split == "val"]
@@ -109,12 +109,12 @@ def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     reference = results.get(JOINT_ROW)
     lines: list[list[str]] = []
     for name, runs in results.items():
-        cells = [over_seeds([run[figure] for run in runs]) for figure in FIGURES]
+        cells = [over_seeds([run[metric] for run in runs]) for metric in VALIDATION_METRICS]
         difference = ""
         if reference and name != JOINT_ROW and len(reference) == len(runs):
             difference = over_seeds([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
         lines.append([name, known[name].says, *cells, difference])
-    return markdown_table(["row", "what", *FIGURES, "loss less joint's"], lines)
+    return markdown_table(["row", "what", *VALIDATION_METRICS, "loss less joint's"], lines)
 
 
 def over_seeds(values: list[float], *, sign: bool = False) -> str:

@@ -10,7 +10,7 @@ from training.config.ablations import rows as ablation_rows
 from training.evaluate.paper import ABLATION_LPIPS
 from training.reports.bootstrap import mean_interval, paired_interval
 from training.reports.tables import markdown_table
-from training.study.ablate import FIGURES, JOINT_ROW, over_seeds
+from training.study.ablate import JOINT_ROW, over_seeds
 from training.study.methods import CEILING, FLOOR, LQ, SAMPLINGS
 from training.study.tables import (  # fmt: skip
     Table,
@@ -111,7 +111,7 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
     read = {key: recall_table(text[key[0]], key[1]) for key in engines}
     lines = []
     for name in names:
-        cells = [name, says[name].says, over_seeds([each[FIGURES[0]] for each in results["validation"][name]])]
+        cells = [name, says[name].says, over_seeds([each["loss"] for each in results["validation"][name]])]
         for table in [*tables.values(), *read.values()]:
             cells.append(over_seeds([statistics.mean(table[f"{name}-{seed}"].values()) for seed in seeds]))
         lines.append(cells)
@@ -129,7 +129,7 @@ def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int
     """Each row less joint: the paper's LPIPS and ours; and in words what agrees."""
     if JOINT_ROW not in names:
         return ""
-    losses = {name: [figures["loss"] for figures in results["validation"][name]] for name in names}
+    losses = {name: [each["loss"] for each in results["validation"][name]] for name in names}
     units = list(table[f"{JOINT_ROW}-{seeds[0]}"])
     means = {name: [statistics.mean(table[f"{name}-{seed}"][unit] for seed in seeds) for unit in units] for name in names}
     lines, agree, differ, open_ = [], [], [], []
