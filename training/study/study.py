@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from training.common.files import write_json, write_text
 from training.common.images import picture_paths
@@ -31,7 +30,7 @@ from training.study.methods import (  # fmt: skip
     write_level,
 )
 from training.study.page import report, shown_keys
-from training.study.scores import scores
+from training.study.scores import Levels, StudyResults, scores
 from training.study.sets import LEVELS, StudySet, held_out_photos, photo_set, text_set
 
 SHOWN_PX = 128
@@ -79,7 +78,9 @@ def run_study(
 ) -> Path:
     """Make what is missing below `out`, then `page` (Markdown) and its pictures beside it; returns `page`.
 
-    Raises ValueError for an unknown row, sources without a prior, or pictures that are missing or too small."""
+    Raises:
+        ValueError: an unknown row, sources without a prior, or pictures that are missing or too small.
+    """
     chosen = chosen_rows(rows)
     check_sources(inputs.sources)
     override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set fails before an hour of work
@@ -87,10 +88,10 @@ def run_study(
     methods, missing = baseline_methods(inputs.vae, inputs.model)
     study = _Study(inputs=inputs, out=out, page=page, plan=plan, photos=photos, methods=methods)
     shipped = _shipped_part(study)
-    ablation = _ablation_part(study, chosen, seeds, settings)
-    results = {
+    scored, validation = _ablation_part(study, chosen, seeds, settings)
+    results: StudyResults = {
         "plan": json.loads(json.dumps(asdict(plan))), "seeds": seeds, "settings": settings, "software": _software(),
-        "missing": missing, "shipped": shipped, **ablation,
+        "missing": missing, "shipped": shipped, "rows": scored, "validation": validation,
     }  # fmt: skip
     write_json(out / "study.json", results)
     write_text(page, report(results))
@@ -107,11 +108,11 @@ class _Study:
     methods: Mapping[str, Method]
 
 
-def _shipped_part(study: _Study) -> dict[str, Any]:
+def _shipped_part(study: _Study) -> dict[str, Levels]:
     """Scores of the shipped model and what it is compared with, by set and level; and the sheets of pictures."""
     plan, inputs = study.plan, study.inputs
     methods = {**study.methods, **shipped_methods(inputs.model, inputs.vae, samplings=SAMPLINGS, seed=plan.seed)}
-    results: dict[str, Any] = {}
+    results: dict[str, Levels] = {}
     for each in _shipped_sets(study.out / "sets", study.photos, plan):
         results[each.name], made = {}, {}
         for level in plan.levels:
@@ -126,8 +127,10 @@ def _shipped_part(study: _Study) -> dict[str, Any]:
     return results
 
 
-def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], settings: list[str]) -> dict[str, Any]:
-    """Train all rows with all seeds, and score them on sets of their own; `validation` metrics, `rows` by set and level."""
+def _ablation_part(
+    study: _Study, chosen: Mapping[str, Row], seeds: list[int], settings: list[str]
+) -> tuple[dict[str, Levels], dict[str, list[dict[str, float]]]]:
+    """Train all rows with all seeds, and score them on sets of their own: StudyResults' `rows` and `validation`."""
     sources, runs_dir = study.inputs.sources, study.out / "runs"
     trained: dict[str, list[Trained]] = {name: [] for name in chosen}
     for seed in seeds:
@@ -139,7 +142,7 @@ def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], s
         for seed, run in zip(seeds, runs, strict=True):
             method = methods[f"{name}-{seed}"] = trained_method(name, run, sources, study.plan.row_sampling)
             validation[name].append(_measured(run, method, sources, runs_dir / f"seed-{seed}" / f"{name}.json"))
-    results: dict[str, Any] = {}
+    results: dict[str, Levels] = {}
     for each in _row_sets(study.out / "sets", study.photos, study.plan):
         results[each.name] = {}
         for level in each.lq:
@@ -151,7 +154,7 @@ def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], s
             sheet = study.page.parent / "pictures" / "study-rows.jpg"
             write_strips(sheet, [*columns, "truth"], lines, side_px=SHOWN_PX)
     write_curves(study.page.parent / "pictures" / "study-curves.png", _run_folders(trained))
-    return {"rows": results, "validation": validation}
+    return results, validation
 
 
 def _run_folders(trained: Mapping[str, list[Trained]]) -> dict[str, list[list[Path]]]:
