@@ -50,8 +50,11 @@ class Evaluation:
 def evaluate(options: Evaluation) -> dict[str, Any]:
     """Compare the folders and write the report; returns it as in the JSON file.
 
-    The same pictures and options give the same bytes. Raises ValueError for unknown names, keys that do not match, and other
-    sizes, before anything is computed or written."""
+    The same pictures and options give the same bytes.
+
+    Raises:
+        ValueError: before anything is computed or written: unknown names, keys that do not match, other sizes.
+    """
     _check(options)
     joined = join(options.restored, options.reference, options.lq, allow_missing=options.allow_missing)
     sizes_px = check_sizes(joined.rows, joined.reference, options.border_px)

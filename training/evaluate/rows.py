@@ -57,7 +57,11 @@ def named_folders(option: str, items: list[str], *, taken: Collection[str] = ())
 
 
 def by_key(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by key. Raises ValueError for none, or two of one key."""
+    """The pictures below a folder by key.
+
+    Raises:
+        ValueError: no picture, or two of one key.
+    """
     listed = picture_paths([folder])
     if not listed:
         raise ValueError(f"expected pictures in {folder}, got none, check the folder")
@@ -70,7 +74,11 @@ def by_key(folder: Path) -> dict[str, Path]:
 
 
 def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_missing: bool) -> Joined:
-    """Folders by key. Raises ValueError for keys that not every folder has, unless `allow_missing`; then for no common key."""
+    """Folders by key.
+
+    Raises:
+        ValueError: keys that not every folder has, unless `allow_missing`; no common key.
+    """
     folders = {**{name: by_key(folder) for name, folder in rows.items()}, REFERENCE_ROW: by_key(reference)}
     if lq is not None:
         folders[LQ_ROW] = by_key(lq)
@@ -87,8 +95,11 @@ def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_mi
 
 
 def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0) -> dict[str, tuple[int, int]]:
-    """(width, height) px of every reference, from the files' heads. Raises ValueError if a row's picture has another size, or
-    nothing is left of one without its border."""
+    """(width, height) px of every reference, from the files' heads.
+
+    Raises:
+        ValueError: a row's picture has another size; nothing is left of a picture without its border.
+    """
     sizes = {key: size_px(path) for key, path in reference.items()}
     smallest = min(sizes, key=lambda key: min(sizes[key]))
     if border_px < 0 or min(sizes[smallest]) <= 2 * border_px:
@@ -107,7 +118,11 @@ def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0)
 
 
 def size_px(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture turned upright, without decoding it. Raises ValueError if the file is no picture."""
+    """(width, height) of a picture turned upright, without decoding it.
+
+    Raises:
+        ValueError: the file is no picture.
+    """
     try:
         with Image.open(path) as opened:
             width, height = opened.size

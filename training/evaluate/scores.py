@@ -53,9 +53,17 @@ def score_rows(
 ) -> Scores:
     """Score rows of pictures (key to path, the keys and sizes of `reference`) in the named metrics (metrics/catalogue.py).
 
-    `border_px` is cut off at every side first. `weights`: folder of weight files. `pyiqa`: Python of an environment with pyiqa.
-    `progress`: a bar on the terminal. A row called `reference` gets the metrics that need no reference only. One picture of every
-    row is in memory at a time. Raises ValueError for unknown metrics, rows with other keys or sizes, and unreadable pictures."""
+    A row called `reference` gets the metrics that need no reference only. One picture of every row is in memory at a time.
+
+    Args:
+        border_px: cut off at every side first.
+        weights: folder of weight files.
+        pyiqa: Python of an environment with pyiqa.
+        progress: show a bar on the terminal.
+
+    Raises:
+        ValueError: unknown metrics, rows with other keys or sizes, unreadable pictures.
+    """
     asked = metrics_named(metrics)
     _check(rows, reference, weights, pyiqa)
     sizes_px = check_sizes(rows, reference, border_px)

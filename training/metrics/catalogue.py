@@ -104,7 +104,11 @@ DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if metric.is_de
 
 
 def metrics_named(names: Sequence[str]) -> dict[str, Metric]:
-    """The metrics of these names, in their order, each once. Raises ValueError naming the nearest one for an unknown name."""
+    """The metrics of these names, in their order, each once.
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest one); no name.
+    """
     found: dict[str, Metric] = {}
     for name in names:
         full = ALIASES.get(name, name)

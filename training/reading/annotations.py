@@ -44,7 +44,11 @@ class AnnotatedPicture:
 
 
 def read_annotations(path: Path) -> dict[str, AnnotatedPicture]:
-    """The pictures of the file by key. Raises ValueError for a missing or broken file, and for a word without text or box."""
+    """The pictures of the file by key.
+
+    Raises:
+        ValueError: a missing or broken file; a word without text or box.
+    """
     try:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:

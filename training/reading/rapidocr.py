@@ -19,7 +19,11 @@ downloads whatever it is not given a path for."""
 
 
 class RapidOcr:
-    """Raises EngineMissing without the package or its files; never downloads."""
+    """Opening it loads both networks.
+
+    Raises:
+        EngineMissing: the package or its files are not there; nothing is downloaded.
+    """
 
     name = "rapidocr"
 

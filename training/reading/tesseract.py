@@ -26,7 +26,11 @@ _COLUMNS = 12
 
 
 class Tesseract:
-    """Opening it asks the program for its version. Raises EngineMissing without the program or its English data."""
+    """Opening it asks the program for its version.
+
+    Raises:
+        EngineMissing: the program or its English data are not there.
+    """
 
     name = "tesseract"
 
@@ -54,7 +58,11 @@ class Tesseract:
         }
 
     def read(self, image_CHW_u8: torch.Tensor) -> list[Word]:
-        """The words of a picture, uint8 (3, H, W). Raises ValueError if the program fails."""
+        """The words of a picture, uint8 (3, H, W).
+
+        Raises:
+            ValueError: the program fails.
+        """
         picture = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB")
         picture = picture.resize((picture.width * ENLARGE, picture.height * ENLARGE), Image.Resampling.BICUBIC)
         data = io.BytesIO()

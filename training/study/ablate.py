@@ -31,7 +31,9 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
     """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the
     table.
 
-    Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
+    Raises:
+        ValueError: an unknown row; sources without a prior (`--init`) or a validation split.
+    """
     chosen = chosen_rows(rows)
     check_sources(sources)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
@@ -46,7 +48,11 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
 
 
 def check_sources(sources: Sources) -> None:
-    """Raises ValueError for sources without a prior (`--init`) or a validation split."""
+    """Refuse what no row can be trained from.
+
+    Raises:
+        ValueError: sources without a prior (`--init`) or a validation split.
+    """
     if sources.init is None:
         raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
     if not any(record.split == "val" for record in manifest.read(sources.data)):
@@ -54,7 +60,11 @@ def check_sources(sources: Sources) -> None:
 
 
 def chosen_rows(names: list[str]) -> dict[str, Row]:
-    """The rows of these names. Raises ValueError for an unknown one."""
+    """The rows of these names.
+
+    Raises:
+        ValueError: an unknown row.
+    """
     known = rows()
     unknown = [name for name in names if name not in known]
     if unknown:

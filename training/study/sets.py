@@ -43,7 +43,11 @@ class StudySet:
 
 
 def held_out_photos() -> list[tuple[str, Path]]:
-    """(key, path) of scikit-image's samples. Raises ValueError where that package, or one of its files, is missing."""
+    """(key, path) of scikit-image's samples.
+
+    Raises:
+        ValueError: that package, or one of its files, is missing.
+    """
     try:
         import skimage
     except ImportError as error:
@@ -60,7 +64,11 @@ def photo_set(
 ) -> StudySet:
     """`crops` square crops of each photo, side by side about its middle, as many as do not overlap.
 
-    What was in the folder goes. Raises ValueError for a photo whose shorter side is below `side_px`."""
+    What was in the folder goes.
+
+    Raises:
+        ValueError: a photo whose shorter side is below `side_px`.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for key, path in photos:
         for number, crop_CHW in enumerate(_crops(key, to_unit(read_image(path)), side_px, crops)):
