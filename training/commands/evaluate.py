@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from training.metrics.catalogue import DEFAULT_METRICS, METRICS, PYIQA_PREFIX
+from training.reading.engines import ENGINES
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -18,7 +19,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--lq", type=Path, metavar="DIR", help="LQ pictures: the row `lq`, enlarged by bicubic interpolation")
     verb.add_argument(
         "--metrics", default=",".join(DEFAULT_METRICS), metavar="NAME,...",
-        help=f"of {', '.join(METRICS)}, or {PYIQA_PREFIX}NAME for any of pyiqa's (default: the first five)",
+        help=f"of {', '.join(METRICS)}, or {PYIQA_PREFIX}NAME for any of pyiqa's (default: {', '.join(DEFAULT_METRICS)})",
     )  # fmt: skip
     verb.add_argument("--border", type=int, default=0, metavar="PX", help="leave out so much at every side")
     verb.add_argument("--weights", type=Path, metavar="DIR", help="folder of weight files; nothing is downloaded")
@@ -28,7 +29,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--worst", type=int, default=5, metavar="N", help="show the N worst pictures of the first row")
     verb.add_argument("--worst-by", metavar="METRIC", help="default: the first metric")
     verb.add_argument("--text", type=Path, metavar="ANNOTATIONS", help="words and their boxes (.json): read them in every row")
-    verb.add_argument("--ocr", default="tesseract,rapidocr", metavar="ENGINE,...", help="what reads them")
+    verb.add_argument("--ocr", default=",".join(ENGINES), metavar="ENGINE,...", help="what reads them")
     verb.add_argument(
         "--paper", action=argparse.BooleanOptionalAction, default=None,
         help="all, or none, of the paper's own tables in the page (default: those with the metrics that were computed)",
@@ -41,11 +42,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """`evaluate`: scores of folders against their references."""
     from training.evaluate.evaluate import Evaluation
     from training.evaluate.evaluate import evaluate as score
-    from training.evaluate.rows import named_rows
+    from training.evaluate.rows import LQ_ROW, named_folders
+    from training.reading.scores import REFERENCE_ROW
 
+    restored = named_folders("--restored", arguments.restored, taken=(LQ_ROW, REFERENCE_ROW))
     report = score(
         Evaluation(
-            restored=named_rows(arguments.restored), reference=arguments.reference, lq=arguments.lq, out=arguments.out,
+            restored=restored, reference=arguments.reference, lq=arguments.lq, out=arguments.out,
             metrics=_names(arguments.metrics), border_px=arguments.border, weights=arguments.weights, pyiqa=arguments.pyiqa,
             against=arguments.against, allow_missing=arguments.allow_missing, worst=arguments.worst,
             worst_by=arguments.worst_by, text=arguments.text, ocr=_names(arguments.ocr), paper=arguments.paper,

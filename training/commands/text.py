@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.reading.engines import ENGINES
+from training.reading.match import MatchRule
+
 
 def add(verbs: argparse._SubParsersAction) -> None:
     """Add the commands and their options."""
@@ -27,9 +30,11 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="pictures in the annotated size; repeat it. Name the undegraded ones `reference`, the degraded ones `lq`",
     )
     verb.add_argument("--text", type=Path, required=True, metavar="FILE", help="annotations.json of the pictures")
-    verb.add_argument("--ocr", default="tesseract,rapidocr", metavar="ENGINES", help="default: tesseract,rapidocr")
-    verb.add_argument("--min-iou", type=float, default=0.5, help="least overlap of a found box with the true one")
-    verb.add_argument("--min-similarity", type=float, default=1.0, help="least 1 - normalised edit distance of the texts")
+    verb.add_argument("--ocr", default=",".join(ENGINES), metavar="ENGINES", help=f"default: {','.join(ENGINES)}")
+    verb.add_argument("--min-iou", type=float, default=MatchRule.min_iou, help="least overlap of a found box with the true one")
+    verb.add_argument(
+        "--min-similarity", type=float, default=MatchRule.min_similarity, help="least 1 - normalised edit distance of the texts"
+    )
     verb.add_argument("--seed", type=int, default=0, help="of the bootstrap intervals")
     verb.add_argument("--out", type=Path, required=True, help="the report to write (.json; a .md goes beside it)")
     verb.set_defaults(run=read_text)
@@ -50,14 +55,14 @@ def text_set(arguments: argparse.Namespace) -> None:
 def read_text(arguments: argparse.Namespace) -> None:
     """`read-text`: score folders against annotations."""
     from training.common.files import write_json, write_text
+    from training.evaluate.rows import by_key, named_folders
     from training.reading.fidelity import score_text
-    from training.reading.match import MatchRule
     from training.reading.scores import REFERENCE_ROW
 
     out: Path = arguments.out
     if out.suffix != ".json":
         raise ValueError(f"expected a .json to write the report to, got {out}, correct --out")
-    rows = _rows(arguments.row)
+    rows = {name: by_key(folder) for name, folder in named_folders("--row", arguments.row).items()}
     if REFERENCE_ROW not in rows:
         print(
             f"warning: no row is named {REFERENCE_ROW!r}; without the undegraded pictures nobody can tell an error of the "
@@ -70,15 +75,3 @@ def read_text(arguments: argparse.Namespace) -> None:
     write_text(out.with_suffix(".md"), scores.markdown())
     print(scores.markdown())
     print(f"{out}: {len(scores.keys)} pictures, {len(rows)} rows")
-
-
-def _rows(items: list[str]) -> dict[str, dict[str, Path]]:
-    from training.common.images import picture_paths
-
-    rows: dict[str, dict[str, Path]] = {}
-    for item in items:
-        name, separator, folder = item.partition("=")
-        if not (name and separator and folder) or name in rows:
-            raise ValueError(f"expected --row NAME=DIR with names that differ, got {item!r}, correct it")
-        rows[name] = dict(picture_paths([Path(folder)]))
-    return rows

@@ -1,1 +1,1 @@
-"""Scores of folders of pictures, their intervals and reports; may import metrics, reading and common."""
+"""Scores of folders of pictures, their intervals and reports; may import metrics, reading, reports and common."""

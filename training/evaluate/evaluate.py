@@ -11,11 +11,12 @@ from typing import Any
 from training.common.files import write_json, write_text
 from training.evaluate.markdown import as_markdown
 from training.evaluate.paper import TEXT, paper_section
-from training.evaluate.report import figures, pictures, worst_keys
-from training.evaluate.rows import LQ_ROW, REFERENCE_ROW, Joined, check_sizes, enlarge, join
+from training.evaluate.report import pictures, summaries, worst_keys
+from training.evaluate.rows import LQ_ROW, Joined, check_sizes, enlarge, join
 from training.evaluate.scores import Scores, score_rows
 from training.evaluate.strips import write_strips
 from training.metrics.catalogue import metrics_named
+from training.reading.scores import REFERENCE_ROW
 
 Rows = dict[str, dict[str, Path]]
 
@@ -49,8 +50,11 @@ class Evaluation:
 def evaluate(options: Evaluation) -> dict[str, Any]:
     """Compare the folders and write the report; returns it as in the JSON file.
 
-    The same pictures and options give the same bytes. Raises ValueError for unknown names, keys that do not match, and other
-    sizes, before anything is computed or written."""
+    The same pictures and options give the same bytes.
+
+    Raises:
+        ValueError: before anything is computed or written: unknown names, keys that do not match, other sizes.
+    """
     _check(options)
     joined = join(options.restored, options.reference, options.lq, allow_missing=options.allow_missing)
     sizes_px = check_sizes(joined.rows, joined.reference, options.border_px)
@@ -106,7 +110,7 @@ def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> d
         "border_px": options.border_px,
         "unmatched": joined.unmatched,
     }
-    return {**report, **figures(scores, against), "text": text}
+    return {**report, **summaries(scores, against), "text": text}
 
 
 def _text(options: Evaluation, rows: Mapping[str, Mapping[str, Path]]) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.metrics.catalogue import HIGHER, LOWER
+from training.reports.tables import markdown_table
 
 ARROWS = {True: f" {HIGHER}", False: f" {LOWER}", None: ""}
 INFINITE = "\u221e"
@@ -53,10 +54,8 @@ def _table(report: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], *, 
     names = [name for name in report["metrics"] if any(name in cells for cells in rows.values())]
     digits = {name: _digits(report, name) for name in names}
     head = [f"{name}{ARROWS[report['metrics'][name]['higher_is_better']]}" for name in names]
-    lines = [f"| row | {' | '.join(head)} |", "|---|" + "---|" * len(names)]
-    for row, cells in rows.items():
-        lines.append(f"| {row} | {' | '.join(_cell(cells.get(name), digits[name], sign) for name in names)} |")
-    return "\n".join(lines)
+    lines = [[row, *(_cell(cells.get(name), digits[name], sign) for name in names)] for row, cells in rows.items()]
+    return markdown_table(["row", *head], lines)
 
 
 def _digits(report: Mapping[str, Any], name: str) -> int:
@@ -96,11 +95,17 @@ def _worst(report: Mapping[str, Any]) -> str:
 def _conventions(report: Mapping[str, Any]) -> str:
     if not report["metrics"]:
         return ""
-    lines = ["## Conventions", "", "| metric | range | computed by | convention |", "|---|---|---|---|"]
-    for name, metric in report["metrics"].items():
-        by = metric["computed_with"] or metric["computed_by"]
-        lines.append(f"| {name}{ARROWS[metric['higher_is_better']]} | {metric['values']} | {by} | {metric['convention']} |")
+    lines = [
+        [
+            f"{name}{ARROWS[metric['higher_is_better']]}",
+            metric["values"],
+            metric["computed_with"] or metric["computed_by"],
+            metric["convention"],
+        ]
+        for name, metric in report["metrics"].items()
+    ]
+    table = markdown_table(["metric", "range", "computed by", "convention"], lines)
     bootstrap = report["bootstrap"]
     how = f"Intervals: {bootstrap['kind']}, {bootstrap['resamples']} resamples, seed {bootstrap['seed']}."
     what = "They say how far the mean depends on the choice of pictures, and nothing of training runs."
-    return "\n".join([*lines, "", f"{how} {what}"])
+    return f"## Conventions\n\n{table}\n\n{how} {what}"

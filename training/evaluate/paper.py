@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from training.metrics.catalogue import HIGHER, LOWER
+from training.reports.tables import markdown_table
 
 TITLE = "The paper's own figures, for orientation: other images, a generator that is not public, not comparable"
 TEXT = "text"
@@ -26,9 +27,8 @@ class PaperTable:
 
     def markdown(self) -> str:
         """A heading, the table, the remark."""
-        lines = [f"**{self.name}**", "", f"| {' | '.join(self.columns)} |", "|" + "---|" * len(self.columns)]
-        lines += [f"| {' | '.join(row)} |" for row in self.rows]
-        return "\n".join([*lines, *(["", self.remark] if self.remark else [])])
+        parts = [f"**{self.name}**", markdown_table(self.columns, self.rows), self.remark]
+        return "\n\n".join(part for part in parts if part)
 
 
 _NO_REFERENCE = frozenset({"musiq", "clipiqa+", "clipiqa+_vitL14_512"})

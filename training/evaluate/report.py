@@ -1,4 +1,4 @@
-"""From scores to the report's figures: means with intervals, paired differences, the worst pictures."""
+"""From scores to the report's numbers: means with intervals, paired differences, the worst pictures."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from training.evaluate.bootstrap import Interval, mean_interval, paired_interval
 from training.evaluate.scores import Scores
+from training.reports.bootstrap import CONFIDENCE, RESAMPLES, Interval, mean_interval, paired_interval
 
-RESAMPLES, CONFIDENCE, SEED = 10_000, 0.95, 0
+SEED = 0
 Values = Mapping[str, "float | None"]
 
 
 def summary(values: Values) -> dict[str, Any]:
     """Mean, standard deviation, interval and number of the finite values; `not_finite` counts the others."""
     finite = [value for value in values.values() if value is not None]
-    return {**_interval(mean_interval(finite, **_bootstrap()) if finite else None), "not_finite": len(values) - len(finite)}
+    return {**_interval(mean_interval(finite, seed=SEED) if finite else None), "not_finite": len(values) - len(finite)}
 
 
 def difference(values: Values, others: Values) -> dict[str, Any]:
     """The same of `values` less `others`, over the keys where both are finite."""
     pairs = [(value, others[key]) for key, value in values.items()]
     finite = [(a, b) for a, b in pairs if a is not None and b is not None]
-    interval = paired_interval([a for a, _ in finite], [b for _, b in finite], **_bootstrap()) if finite else None
+    interval = paired_interval([a for a, _ in finite], [b for _, b in finite], seed=SEED) if finite else None
     return {**_interval(interval), "not_finite": len(pairs) - len(finite)}
 
 
-def figures(scores: Scores, against: str | None) -> dict[str, Any]:
+def summaries(scores: Scores, against: str | None) -> dict[str, Any]:
     """The JSON report's part that comes from the scores. `against`: the row that the others are compared with."""
     rows = {row: {name: summary(values) for name, values in metrics.items()} for row, metrics in scores.values.items()}
     report: dict[str, Any] = {
@@ -70,10 +70,6 @@ def worst_keys(scores: Scores, row: str, name: str, count: int) -> list[str]:
     return [key for _, key in sorted(finite)[:count]]
 
 
-def _bootstrap() -> dict[str, Any]:
-    return {"seed": SEED, "resamples": RESAMPLES, "confidence": CONFIDENCE}
-
-
 def _interval(interval: Interval | None) -> dict[str, Any]:
     if interval is None:
         return {"mean": None, "low": None, "high": None, "stdev": None, "count": 0}
@@ -89,7 +85,8 @@ def _counted(sizes_px: Mapping[str, tuple[int, int]]) -> dict[str, int]:
 
 def _described(scores: Scores, name: str) -> dict[str, Any]:
     described = asdict(scores.metrics[name])
-    del described["name"]
+    for field in ("name", "is_default"):
+        del described[field]
     return {**described, "computed_with": _computed_with(scores, name)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from training.common.images import picture_paths, read_image, to_unit, unit_to_u8
+from training.reading.scores import REFERENCE_ROW
 
-LQ_ROW, REFERENCE_ROW = "lq", "reference"
+LQ_ROW = "lq"
 NAMED = 5
 """So many keys are named in an error."""
 EXIF_ORIENTATION, EXIF_TURNED = 0x0112, (5, 6, 7, 8)
@@ -33,26 +34,34 @@ class Joined:
     unmatched: dict[str, list[str]]
 
 
-def named_rows(items: list[str]) -> dict[str, Path]:
+def named_folders(option: str, items: list[str], *, taken: Collection[str] = ()) -> dict[str, Path]:
     """`NAME=DIR` or a plain DIR, whose row is `restored`, or the folder's own name where there are several.
 
-    Raises ValueError for two rows of one name, or a name that the report needs for itself."""
+    Args:
+        option: of the command line, for the message.
+        taken: names that the report needs for itself.
+
+    Raises:
+        ValueError: two rows of one name; a name that is taken, empty, or would break a table.
+    """
     rows: dict[str, Path] = {}
     for item in items:
         name, equals, folder = item.partition("=")
         if not equals or Path(item).is_dir() or "/" in name or "\\" in name:
             name, folder = (Path(item).resolve().name if len(items) > 1 else "restored"), item
-        if name in rows or name in (LQ_ROW, REFERENCE_ROW) or not name.strip() or set(name) & set("|\n"):
-            raise ValueError(
-                f"expected a name of its own for every --restored (and none of {LQ_ROW}, {REFERENCE_ROW}), got {name!r}, "
-                "write --restored NAME=DIR"
-            )
+        if name in rows or name in taken or not name.strip() or set(name) & set("|\n"):
+            none_of = f" (and none of {', '.join(taken)})" if taken else ""
+            raise ValueError(f"expected a name of its own for every {option}{none_of}, got {name!r}, write {option} NAME=DIR")
         rows[name] = Path(folder)
     return rows
 
 
 def by_key(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by key. Raises ValueError for none, or two of one key."""
+    """The pictures below a folder by key.
+
+    Raises:
+        ValueError: no picture, or two of one key.
+    """
     listed = picture_paths([folder])
     if not listed:
         raise ValueError(f"expected pictures in {folder}, got none, check the folder")
@@ -65,15 +74,19 @@ def by_key(folder: Path) -> dict[str, Path]:
 
 
 def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_missing: bool) -> Joined:
-    """Folders by key. Raises ValueError for keys that not every folder has, unless `allow_missing`; then for no common key."""
+    """Folders by key.
+
+    Raises:
+        ValueError: keys that not every folder has, unless `allow_missing`; no common key.
+    """
     folders = {**{name: by_key(folder) for name, folder in rows.items()}, REFERENCE_ROW: by_key(reference)}
     if lq is not None:
         folders[LQ_ROW] = by_key(lq)
     common = set.intersection(*(set(pictures) for pictures in folders.values()))
     unmatched = {name: sorted(set(pictures) - common) for name, pictures in folders.items() if set(pictures) - common}
     if unmatched and not allow_missing:
-        told = "; ".join(f"{name} alone has {_some(keys)}" for name, keys in unmatched.items())
-        raise ValueError(f"expected the same keys in all folders, got others ({told}), complete them or add --allow-missing")
+        listed = "; ".join(f"{name} alone has {_some(keys)}" for name, keys in unmatched.items())
+        raise ValueError(f"expected the same keys in all folders, got others ({listed}), complete them or add --allow-missing")
     if not common:
         raise ValueError(f"expected keys that all of {', '.join(folders)} have, got none, check the folders")
     kept = {name: {key: pictures[key] for key in sorted(common)} for name, pictures in folders.items()}
@@ -82,8 +95,11 @@ def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_mi
 
 
 def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0) -> dict[str, tuple[int, int]]:
-    """(width, height) px of every reference, from the files' heads. Raises ValueError if a row's picture has another size, or
-    nothing is left of one without its border."""
+    """(width, height) px of every reference, from the files' heads.
+
+    Raises:
+        ValueError: a row's picture has another size; nothing is left of a picture without its border.
+    """
     sizes = {key: size_px(path) for key, path in reference.items()}
     smallest = min(sizes, key=lambda key: min(sizes[key]))
     if border_px < 0 or min(sizes[smallest]) <= 2 * border_px:
@@ -96,13 +112,17 @@ def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0)
             if got != sizes[key]:
                 wrong.append(f"{name}: {key!r} {got[0]} x {got[1]} for {sizes[key][0]} x {sizes[key][1]}")
     if wrong:
-        told = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
-        raise ValueError(f"expected pictures of their reference's size, got {told}, restore at the scale of the references")
+        listed = "; ".join(wrong[:NAMED]) + (f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else "")
+        raise ValueError(f"expected pictures of their reference's size, got {listed}, restore at the scale of the references")
     return sizes
 
 
 def size_px(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture turned upright, without decoding it. Raises ValueError if the file is no picture."""
+    """(width, height) of a picture turned upright, without decoding it.
+
+    Raises:
+        ValueError: the file is no picture.
+    """
     try:
         with Image.open(path) as opened:
             width, height = opened.size

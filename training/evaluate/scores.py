@@ -10,10 +10,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faithdiff_core.files.checks import first_line
-from training.evaluate.rows import REFERENCE_ROW, Paths, check_sizes, read_cropped
+from training.evaluate.rows import Paths, check_sizes, read_cropped
 from training.metrics.catalogue import OURS, OWN, PYIQA, Metric, metrics_named
 from training.metrics.networks import NotComputedError, PairScore, network_metric
 from training.metrics.pyiqa_runner import PyiqaResult, program_of, pyiqa_metrics
+from training.reading.scores import REFERENCE_ROW
 
 RowValues = dict[str, dict[str, "float | None"]]
 """Metric to key to value; None = not finite (the PSNR of equal pictures)."""
@@ -52,9 +53,17 @@ def score_rows(
 ) -> Scores:
     """Score rows of pictures (key to path, the keys and sizes of `reference`) in the named metrics (metrics/catalogue.py).
 
-    `border_px` is cut off at every side first. `weights`: folder of weight files. `pyiqa`: Python of an environment with pyiqa.
-    `progress`: a bar on the terminal. A row called `reference` gets the metrics that need no reference only. One picture of every
-    row is in memory at a time. Raises ValueError for unknown metrics, rows with other keys or sizes, and unreadable pictures."""
+    A row called `reference` gets the metrics that need no reference only. One picture of every row is in memory at a time.
+
+    Args:
+        border_px: cut off at every side first.
+        weights: folder of weight files.
+        pyiqa: Python of an environment with pyiqa.
+        progress: show a bar on the terminal.
+
+    Raises:
+        ValueError: unknown metrics, rows with other keys or sizes, unreadable pictures.
+    """
     asked = metrics_named(metrics)
     _check(rows, reference, weights, pyiqa)
     sizes_px = check_sizes(rows, reference, border_px)

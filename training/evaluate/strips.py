@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from training.common.images import read_image, write_png
 from training.evaluate.rows import Paths
+from training.reports.sheets import sheet
 
 GAP_PX = 8
 """White between the parts of a strip."""
@@ -21,11 +20,8 @@ def write_strips(folder: Path, keys: Sequence[str], columns: Mapping[str, Paths]
     Strips that an earlier report left in `folder` are removed."""
     written: dict[str, Path] = {}
     for number, key in enumerate(keys, start=1):
-        parts = [read_image(paths[key]) for paths in columns.values()]
-        gap = torch.full((3, parts[0].shape[1], GAP_PX), 255, dtype=torch.uint8)
-        strip = torch.cat([part for picture in parts for part in (gap, picture)][1:], dim=2)
         written[key] = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]', '_', key)}.png"
-        write_png(written[key], strip)
+        write_png(written[key], sheet([[read_image(paths[key]) for paths in columns.values()]], gap_px=GAP_PX))
     for path in folder.glob("[0-9][0-9]_*.png"):
         if path not in written.values():
             path.unlink()

@@ -23,7 +23,7 @@ HIGHER, LOWER = "\u2191", "\u2193"
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One convention. `values` is its range in words; `higher_is_better` None and `needs_reference` None: not known before pyiqa
-    has said so."""
+    has said so. `is_default`: computed when no metrics are named."""
 
     name: str
     higher_is_better: bool | None
@@ -31,11 +31,7 @@ class Metric:
     needs_reference: bool | None
     computed_by: str
     convention: str
-
-    @property
-    def arrow(self) -> str:
-        """Which way is better."""
-        return {True: HIGHER, False: LOWER, None: ""}[self.higher_is_better]
+    is_default: bool = False
 
     @property
     def pyiqa_name(self) -> str:
@@ -49,8 +45,11 @@ _BT601 = "Y of YCbCr by ITU-R BT.601, studio range, not rounded: BasicSR's test_
 _LPIPS = "version 0.1, pictures in [-1, 1], not resized"
 
 
-def _full(name: str, better: bool, values: str, by: str, convention: str) -> Metric:
-    return Metric(name=name, higher_is_better=better, values=values, needs_reference=True, computed_by=by, convention=convention)
+def _full(name: str, better: bool, values: str, by: str, convention: str, *, default: bool = False) -> Metric:
+    return Metric(
+        name=name, higher_is_better=better, values=values, needs_reference=True, computed_by=by, convention=convention,
+        is_default=default,
+    )  # fmt: skip
 
 
 def _alone(name: str, better: bool, values: str, convention: str) -> Metric:
@@ -62,13 +61,17 @@ def _alone(name: str, better: bool, values: str, convention: str) -> Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        _full("psnr_rgb", True, "dB", OURS, "over the three channels of RGB in [0, 1]; the official FaithDiff convention"),
-        _full("psnr_y", True, "dB", OURS, _BT601),
-        _full("ssim_rgb", True, "-1 to 1", OURS, f"mean over the three channels of RGB; {_SSIM}"),
-        _full("ssim_y", True, "-1 to 1", OURS, f"{_BT601}; {_SSIM}"),
+        _full(
+            "psnr_rgb", True, "dB", OURS, "over the three channels of RGB in [0, 1]; the official FaithDiff convention",
+            default=True,
+        ),
+        _full("psnr_y", True, "dB", OURS, _BT601, default=True),
+        _full("ssim_rgb", True, "-1 to 1", OURS, f"mean over the three channels of RGB; {_SSIM}", default=True),
+        _full("ssim_y", True, "-1 to 1", OURS, f"{_BT601}; {_SSIM}", default=True),
         _full(
             "ssim_yiq", True, "0 to 1", OURS,
             f"pyiqa's default and the official FaithDiff convention: Y of YIQ rounded to 8 bits, negative values as 0; {_SSIM}",
+            default=True,
         ),
         _full("lpips", False, "0 up", TORCHMETRICS, f"AlexNet, {_LPIPS}; the official FaithDiff convention"),
         _full("lpips_vgg", False, "0 up", TORCHMETRICS, f"VGG16, {_LPIPS}"),
@@ -96,12 +99,16 @@ OWN: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
 }  # fmt: skip
 """(picture, reference), both (3, H, W) in [0, 1], to the value."""
 
-DEFAULT_METRICS = tuple(OWN)
+DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if metric.is_default)
 """What needs neither weights nor another library."""
 
 
 def metrics_named(names: Sequence[str]) -> dict[str, Metric]:
-    """The metrics of these names, in their order, each once. Raises ValueError naming the nearest one for an unknown name."""
+    """The metrics of these names, in their order, each once.
+
+    Raises:
+        ValueError: an unknown name (the message has the nearest one); no name.
+    """
     found: dict[str, Metric] = {}
     for name in names:
         full = ALIASES.get(name, name)

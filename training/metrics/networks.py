@@ -33,7 +33,11 @@ class NotComputedError(Exception):
 def network_metric(name: str, weights: Path | None) -> tuple[PairScore, str]:
     """The function of the metric `name`, and what is known of the file it runs on, for the report.
 
-    Runs on the GPU where there is one. Raises NotComputedError where the file or a package is missing, or the file is another."""
+    Runs on the GPU where there is one.
+
+    Raises:
+        NotComputedError: the file or a package is missing, or the file is another.
+    """
     path = weight_file(name, weights)
     state = _state(path)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +62,11 @@ def network_metric(name: str, weights: Path | None) -> tuple[PairScore, str]:
 
 
 def weight_file(name: str, weights: Path | None) -> Path:
-    """Where the backbone of `name` lies. Raises NotComputedError saying which file was expected where."""
+    """Where the backbone of `name` lies.
+
+    Raises:
+        NotComputedError: the file is not there; says which one was expected where.
+    """
     wanted = WEIGHT_FILES[name]
     if weights is None:
         raise NotComputedError(f"needs {wanted}, name the folder that holds it with --weights")

@@ -43,7 +43,11 @@ def pyiqa_metrics(
 ) -> dict[str, PyiqaResult]:
     """Every metric of `names` (pyiqa's own names) over all rows; one that compares leaves `reference_row` out.
 
-    Raises ValueError as program_of. What pyiqa lacks or cannot do is a reason in the result."""
+    What pyiqa lacks or cannot do is a reason in the result.
+
+    Raises:
+        ValueError: as program_of.
+    """
     if python is None:
         return {name: PyiqaResult(values={}, reason=MISSING) for name in names}
     program = program_of(python)
@@ -62,7 +66,11 @@ def pyiqa_metrics(
 
 
 def program_of(python: Path) -> str:
-    """The interpreter as a program to start. Raises ValueError if it is none."""
+    """The interpreter as a program to start.
+
+    Raises:
+        ValueError: it is no program.
+    """
     program = shutil.which(python)
     if program is None:
         raise ValueError(f"expected --pyiqa to be the Python of an environment with pyiqa, got {python}, which is no program")

@@ -51,7 +51,11 @@ class LocalWeights:
                 _link(path, clip / path.name)
 
     def place(self, url: str, destination: str, *_: Any, **__: Any) -> None:
-        """Put the file of that name where it is looked for. Raises MissingWeightsError if there is none."""
+        """Put the file of that name where it is looked for.
+
+        Raises:
+            MissingWeightsError: there is no such file.
+        """
         name = unquote(Path(destination).name)  # some names have a + in them, which pyiqa's addresses write %2B
         if self.folder is None:
             raise MissingWeightsError(f"needs {name}, name the folder that holds it with --weights")

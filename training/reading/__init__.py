@@ -1,1 +1,1 @@
-"""What OCR engines still read of annotated words; may import common."""
+"""What OCR engines still read of annotated words; may import common and reports."""

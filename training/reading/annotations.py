@@ -20,7 +20,7 @@ NAME = "annotations.json"
 UNREADABLE = "###"
 """The text of a word that nobody can read, in the ICDAR robust-reading challenges: what is found there is not judged."""
 
-MOST_PX = 2**24
+MAX_COORDINATE_PX = 2**24
 """Of a coordinate: beyond that float32 does not tell neighbouring pixels apart, and no picture reaches."""
 
 Box = tuple[float, float, float, float]
@@ -44,7 +44,11 @@ class AnnotatedPicture:
 
 
 def read_annotations(path: Path) -> dict[str, AnnotatedPicture]:
-    """The pictures of the file by key. Raises ValueError for a missing or broken file, and for a word without text or box."""
+    """The pictures of the file by key.
+
+    Raises:
+        ValueError: a missing or broken file; a word without text or box.
+    """
     try:
         content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -104,5 +108,5 @@ def _bounding_box(value: Any, name: str) -> Box:
 
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= MOST_PX for item in value
+        isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= MAX_COORDINATE_PX for item in value
     )

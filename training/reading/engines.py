@@ -13,7 +13,12 @@ ENGINES = tuple(_CLASSES)
 
 
 def open_engine(name: str) -> OcrEngine:
-    """The engine of that name, ready to read. Raises ValueError for an unknown name, EngineMissing for one not installed."""
+    """The engine of that name, ready to read.
+
+    Raises:
+        ValueError: an unknown name.
+        EngineMissing: one that is not installed.
+    """
     if name not in _CLASSES:
         raise ValueError(f"expected OCR engines among {', '.join(ENGINES)}, got {name!r}, correct --ocr")
     return _CLASSES[name]()

@@ -27,10 +27,16 @@ def score_text(
 ) -> TextScores:
     """Let every engine read every row's pictures, and count. Shows a progress bar.
 
-    Only annotated keys are read; every row must have the same of them, all pictures of a key in the annotations' size. `seed`
-    is the bootstrap's. An engine that is not installed goes to `not_computed`.
-    Raises ValueError for an unknown engine, broken annotations, no annotated picture, keys that rows do not share, or sizes
-    that differ, before anything is read."""
+    Only annotated keys are read; every row must have the same of them, all pictures of a key in the annotations' size. An
+    engine that is not installed goes to `not_computed`.
+
+    Args:
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: an unknown engine, broken annotations, no annotated picture, keys that rows do not share, or sizes that
+            differ, before anything is read.
+    """
     if not engines or len(set(engines)) < len(engines):
         raise ValueError(f"expected OCR engines, each once, got {list(engines)}, correct --ocr")
     pictures = read_annotations(annotations)

@@ -19,7 +19,11 @@ downloads whatever it is not given a path for."""
 
 
 class RapidOcr:
-    """Raises EngineMissing without the package or its files; never downloads."""
+    """Opening it loads both networks.
+
+    Raises:
+        EngineMissing: the package or its files are not there; nothing is downloaded.
+    """
 
     name = "rapidocr"
 
@@ -91,10 +95,10 @@ def _starts(text: str) -> list[int]:
     return [i for i, char in enumerate(text) if not char.isspace() and (i == 0 or text[i - 1].isspace())]
 
 
-def _along(quad: Points, share: float) -> Points:
-    """The points at a share of a line's length, on its upper and its lower edge; `quad` goes clockwise from the upper left."""
+def _along(quad: Points, frac: float) -> Points:
+    """The points at a fraction of a line's length, on its upper and its lower edge; `quad` goes clockwise from the upper left."""
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad
-    return [(ax + (bx - ax) * share, ay + (by - ay) * share), (dx + (cx - dx) * share, dy + (cy - dy) * share)]
+    return [(ax + (bx - ax) * frac, ay + (by - ay) * frac), (dx + (cx - dx) * frac, dy + (cy - dy) * frac)]
 
 
 def _open(folder: Path, settings: dict[str, Any]) -> Any:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.reading.match import DONT_CARE_OVERLAP, Counts, MatchRule
-from training.reading.ratio import CONFIDENCE, RESAMPLES, Ratio, ratio_interval
+from training.reports.bootstrap import CONFIDENCE, RESAMPLES, Ratio, ratio_interval
+from training.reports.tables import markdown_table
 
 SCORES: Mapping[str, tuple[str, str]] = {
     "precision": ("words", "found"),
@@ -17,7 +18,10 @@ SCORES: Mapping[str, tuple[str, str]] = {
     "one_minus_ned": ("similarity", "true"),
     "character_accuracy": ("characters_right", "characters"),
 }
-"""Each score is a sum of one count over a sum of another (fields of text_boxes.Counts), over all pictures. Higher is better."""
+"""Each score is a sum of one count over a sum of another (fields of match.Counts), over all pictures. Higher is better."""
+HEADINGS = (
+    "engine", "row", "precision", "95 %", "recall", "95 %", "box recall", "1-NED", "characters", "words right / true / found",
+)  # fmt: skip
 REFERENCE_ROW = "reference"
 """The row of the undegraded pictures: what the engine reads there is the most that any row can be expected to reach."""
 
@@ -52,10 +56,7 @@ class TextScores:
 
     def markdown(self) -> str:
         """A table of all rows and engines, what was not computed, and how it was counted."""
-        lines = [
-            "| engine | row | precision | 95 % | recall | 95 % | box recall | 1-NED | characters | words right / true / found |",
-            "|---|---|--:|:-:|--:|:-:|--:|--:|--:|--:|",
-        ]
+        lines: list[list[str]] = []
         for engine in self.values:
             for row in self.rows:
                 scores = {name: self.ratio(engine, row, name) for name in SCORES}
@@ -65,11 +66,10 @@ class TextScores:
                     cells += [_number(scores[name].value), _interval(scores[name])]
                 cells += [_number(scores[name].value) for name in ("box_recall", "one_minus_ned", "character_accuracy")]
                 cells.append(f"{total['words']} / {total['true']} / {total['found']}")
-                lines.append(f"| {' | '.join(cells)} |")
-        if not self.values:
-            lines = []
-        lines += [f"\n{engine}: not computed: {why}" for engine, why in self.not_computed.items()]
-        return "\n".join([*lines, "", self._protocol(), ""])
+                lines.append(cells)
+        parts = [markdown_table(HEADINGS, lines, align="llrcrcr")] if self.values else []
+        parts += [f"\n{engine}: not computed: {why}" for engine, why in self.not_computed.items()]
+        return "\n".join([*parts, "", self._protocol(), ""])
 
     def as_json(self) -> dict[str, Any]:
         """The same and the counts of every picture, for a file."""

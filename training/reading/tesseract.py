@@ -19,14 +19,18 @@ PAGE_MODE = 11
 ENLARGE = 2
 """All pictures are enlarged alike before they are read: tesseract expects capitals of about 30 px; a 24 px font's have 17."""
 DPI = 300
-"""Told to the program, which otherwise guesses it from each picture."""
+"""Passed to the program, which otherwise guesses it from each picture."""
 TIMEOUT_S = 300.0
 """One picture takes 0.1 to 3 s; more means that the program hangs."""
 _COLUMNS = 12
 
 
 class Tesseract:
-    """Opening it asks the program for its version. Raises EngineMissing without the program or its English data."""
+    """Opening it asks the program for its version.
+
+    Raises:
+        EngineMissing: the program or its English data are not there.
+    """
 
     name = "tesseract"
 
@@ -54,7 +58,11 @@ class Tesseract:
         }
 
     def read(self, image_CHW_u8: torch.Tensor) -> list[Word]:
-        """The words of a picture, uint8 (3, H, W). Raises ValueError if the program fails."""
+        """The words of a picture, uint8 (3, H, W).
+
+        Raises:
+            ValueError: the program fails.
+        """
         picture = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB")
         picture = picture.resize((picture.width * ENLARGE, picture.height * ENLARGE), Image.Resampling.BICUBIC)
         data = io.BytesIO()

@@ -47,7 +47,11 @@ def write_set(folder: Path, *, count: int, font_px: Sequence[int], seed: int, fo
     """Write `count` PNGs of side_px x side_px and annotations.json into `folder`, and return the keys.
 
     The sizes of `font_px` (the font's em in px) take turns, one a picture. The same arguments give the same files, as long
-    as Pillow and its FreeType are the same. Raises ValueError for a size that leaves no room for words, or a bad font file."""
+    as Pillow and its FreeType are the same.
+
+    Raises:
+        ValueError: a size that leaves no room for words; a bad font file.
+    """
     if count < 1:
         raise ValueError(f"expected at least 1 picture, got {count}, raise --count")
     if not font_px or len(set(font_px)) < len(font_px):

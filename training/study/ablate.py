@@ -18,26 +18,29 @@ from training.config.overrides import override
 from training.config.schema import TrainConfig
 from training.config.sources import Sources
 from training.data import manifest
+from training.reports.tables import markdown_table
 from training.stages.stage import run_stage
 from training.tasks.validation import Validation
 from training.weights.initial import initial_model, load_vae
 
 JOINT_ROW = "joint"
-FIGURES = ("loss", "psnr_db", "ssim")
+VALIDATION_METRICS = ("loss", "psnr_db", "ssim")
 
 
 def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[int], settings: list[str]) -> str:
     """Train and measure every row with every seed; goes on where it was. Writes out/report.json and out/report.md and returns the
     table.
 
-    Raises ValueError for an unknown row, or sources without a prior (`--init`) or a validation split."""
+    Raises:
+        ValueError: an unknown row; sources without a prior (`--init`) or a validation split.
+    """
     chosen = chosen_rows(rows)
     check_sources(sources)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, trained in train_rows(sources, out / f"seed-{seed}", chosen, seed, settings):
-            figures = measure(trained.config, replace(sources, init=trained.run_dir), trained.run_dir.parent / f"{name}.png")
-            results[name].append(figures)
+            metrics = measure(trained.config, replace(sources, init=trained.run_dir), trained.run_dir.parent / f"{name}.png")
+            results[name].append(metrics)
             write_json(out / "report.json", {"seeds": seeds, "settings": settings, "rows": results})
     table = as_markdown(results)
     write_text(out / "report.md", table + "\n")
@@ -45,7 +48,11 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
 
 
 def check_sources(sources: Sources) -> None:
-    """Raises ValueError for sources without a prior (`--init`) or a validation split."""
+    """Refuse what no row can be trained from.
+
+    Raises:
+        ValueError: sources without a prior (`--init`) or a validation split.
+    """
     if sources.init is None:
         raise ValueError("expected --init with the run of a prior for all rows to start from, got none, train nano-prior first")
     if not any(record.split == "val" for record in manifest.read(sources.data)):
@@ -53,7 +60,11 @@ def check_sources(sources: Sources) -> None:
 
 
 def chosen_rows(names: list[str]) -> dict[str, Row]:
-    """The rows of these names. Raises ValueError for an unknown one."""
+    """The rows of these names.
+
+    Raises:
+        ValueError: an unknown row.
+    """
     known = rows()
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -92,7 +103,7 @@ def train_rows(
 
 @torch.no_grad()
 def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
-    """Validation figures of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
+    """Validation metrics of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
     fixed."""
     device = device_of(config.device)
     records = [record for record in manifest.read(sources.data) if record.split == "val"]
@@ -106,14 +117,14 @@ def as_markdown(results: dict[str, list[dict[str, float]]]) -> str:
     """A table: mean and standard deviation over the seeds, and the mean paired difference of the loss to the joint row's."""
     known = rows()
     reference = results.get(JOINT_ROW)
-    lines = ["| row | what | " + " | ".join(FIGURES) + " | loss less joint's |", "|---|---|" + "---|" * (len(FIGURES) + 1)]
+    lines: list[list[str]] = []
     for name, runs in results.items():
-        cells = [over_seeds([run[figure] for run in runs]) for figure in FIGURES]
+        cells = [over_seeds([run[metric] for run in runs]) for metric in VALIDATION_METRICS]
         difference = ""
         if reference and name != JOINT_ROW and len(reference) == len(runs):
             difference = over_seeds([run["loss"] - other["loss"] for run, other in zip(runs, reference, strict=True)], sign=True)
-        lines.append(f"| {name} | {known[name].says} | " + " | ".join(cells) + f" | {difference} |")
-    return "\n".join(lines)
+        lines.append([name, known[name].says, *cells, difference])
+    return markdown_table(["row", "what", *VALIDATION_METRICS, "loss less joint's"], lines)
 
 
 def over_seeds(values: list[float], *, sign: bool = False) -> str:

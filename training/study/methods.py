@@ -1,4 +1,4 @@
-"""From makers of pictures to folders of them: every row of the study at every level, made once and kept."""
+"""From methods to folders of their pictures: every row of the study at every level, made once and kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ nearer to what came in; and the release's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maker:
+class Method:
     """Something that makes a row's pictures. `identity` changes whenever its pictures may; `from_hq`: it is given the truth."""
 
     identity: Mapping[str, object]
@@ -54,16 +54,16 @@ class Maker:
     from_hq: bool = False
 
 
-def write_row(folder: Path, sources: Mapping[str, Path], maker: Maker) -> dict[str, Path]:
-    """Make the pictures that are missing and return all of them by key. A folder of another maker, or made of other pictures, is
+def write_row(folder: Path, sources: Mapping[str, Path], method: Method) -> dict[str, Path]:
+    """Make the pictures that are missing and return all of them by key. A folder of another method, or made of other pictures, is
     made anew."""
-    stamp, identity = folder / STAMP, {**maker.identity, "sources": _digest(sources)}
+    stamp, identity = folder / STAMP, {**method.identity, "sources": _digest(sources)}
     if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != identity):
         shutil.rmtree(folder)
     write_json(stamp, identity)
     made = {key: folder / f"{key}.png" for key in sources}
     for key in tqdm([key for key, path in made.items() if not path.is_file()], desc=f"{folder.parent.name} {folder.name}"):
-        write_png(made[key], unit_to_u8(maker.make(to_unit(read_image(sources[key])))))
+        write_png(made[key], unit_to_u8(method.make(to_unit(read_image(sources[key])))))
     return made
 
 
@@ -74,42 +74,44 @@ def _digest(sources: Mapping[str, Path]) -> str:
     return digest.hexdigest()
 
 
-def write_level(folder: Path, pictures: StudySet, level: str, makers: Mapping[str, Maker]) -> dict[str, dict[str, Path]]:
-    """Every maker's pictures of one set at one level, by row and key."""
+def write_level(folder: Path, pictures: StudySet, level: str, methods: Mapping[str, Method]) -> dict[str, dict[str, Path]]:
+    """Every method's pictures of one set at one level, by row and key."""
     return {
-        row: write_row(folder / level / row, pictures.hq if maker.from_hq else pictures.lq[level], maker)
-        for row, maker in makers.items()
+        row: write_row(folder / level / row, pictures.hq if method.from_hq else pictures.lq[level], method)
+        for row, method in methods.items()
     }
 
 
-def baseline_makers(vae_path: Path, model_path: Path) -> tuple[dict[str, Maker], dict[str, str]]:
+def baseline_methods(vae_path: Path, model_path: Path) -> tuple[dict[str, Method], dict[str, str]]:
     """The rows that no training made, and why one of them is missing."""
     vae = read_vae(vae_path, spec_of(read_parts(model_path)))
     vae_identity = {"vae": weights_digest(vae)}
-    makers = {LQ: Maker(identity={"row": LQ, "scale": SCALE}, make=lambda lq_CHW: bicubic(lq_CHW, SCALE))}
+    methods = {LQ: Method(identity={"row": LQ, "scale": SCALE}, make=lambda lq_CHW: bicubic(lq_CHW, SCALE))}
     missing: dict[str, str] = {}
     others: dict[str, Callable[[], Make]] = {"classical": lambda: classical(SCALE), "learned": learned}
     for row, build in others.items():
         try:
-            makers[row] = Maker(identity={"row": row, "scale": SCALE}, make=build())
+            methods[row] = Method(identity={"row": row, "scale": SCALE}, make=build())
         except NotInstalled as error:
             missing[row] = f"not computed: needs the package {error}"
-    makers[FLOOR] = Maker(identity={"row": FLOOR, "scale": SCALE} | vae_identity, make=through_vae(vae, SCALE))
-    makers[FLOOR_WAVELET] = Maker(
+    methods[FLOOR] = Method(identity={"row": FLOOR, "scale": SCALE} | vae_identity, make=through_vae(vae, SCALE))
+    methods[FLOOR_WAVELET] = Method(
         identity={"row": FLOOR_WAVELET, "scale": SCALE} | vae_identity, make=through_vae(vae, SCALE, colour="wavelet")
     )
-    makers[CEILING] = Maker(identity={"row": CEILING} | vae_identity, make=lambda hq_CHW: reconstruct(vae, hq_CHW), from_hq=True)
-    return makers, missing
+    methods[CEILING] = Method(
+        identity={"row": CEILING} | vae_identity, make=lambda hq_CHW: reconstruct(vae, hq_CHW), from_hq=True
+    )
+    return methods, missing
 
 
-def shipped_makers(model_path: Path, vae_path: Path, *, samplings: Mapping[str, Sampling], seed: int) -> dict[str, Maker]:
+def shipped_methods(model_path: Path, vae_path: Path, *, samplings: Mapping[str, Sampling], seed: int) -> dict[str, Method]:
     """Rows of an exported model, one for each way of sampling."""
     parts = read_parts(model_path)
     model, vae = load_exported(model_path), read_vae(vae_path, spec_of(parts))
     identity = {"model": weights_digest(model), "vae": weights_digest(vae), "seed": seed}
     target_px = parts.metadata.target_size_px
     return {
-        row: Maker(
+        row: Method(
             identity=identity | {"row": row} | vars(sampling),
             make=lambda lq_CHW, sampling=sampling: restore(
                 model, vae, lq_CHW, scale=SCALE, target_px=target_px, seed=seed, **vars(sampling)
@@ -119,8 +121,8 @@ def shipped_makers(model_path: Path, vae_path: Path, *, samplings: Mapping[str, 
     }
 
 
-def trained_maker(row: str, trained: Trained, sources: Sources, sampling: Sampling) -> Maker:
-    """The maker of a run of the ablation: its averaged weights."""
+def trained_method(row: str, trained: Trained, sources: Sources, sampling: Sampling) -> Method:
+    """The method of a run of the ablation: its averaged weights."""
     config = trained.config
     model, _ = initial_model(config, replace(sources, init=trained.run_dir))
     model.eval().requires_grad_(False)
@@ -130,4 +132,4 @@ def trained_maker(row: str, trained: Trained, sources: Sources, sampling: Sampli
     def make(lq_CHW: torch.Tensor) -> torch.Tensor:
         return restore(model, vae, lq_CHW, scale=SCALE, target_px=config.target_size_px, seed=0, **vars(sampling))
 
-    return Maker(identity=identity, make=make)
+    return Method(identity=identity, make=make)

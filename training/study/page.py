@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from training.config.ablations import rows as ablation_rows
-from training.evaluate.bootstrap import mean_interval, paired_interval
 from training.evaluate.paper import ABLATION_LPIPS
-from training.study.ablate import FIGURES, JOINT_ROW, over_seeds
+from training.reports.bootstrap import mean_interval, paired_interval
+from training.reports.tables import markdown_table
+from training.study.ablate import JOINT_ROW, over_seeds
 from training.study.methods import CEILING, FLOOR, LQ, SAMPLINGS
+from training.study.scores import StudyResults
 from training.study.tables import (  # fmt: skip
     Table,
     claim,
     difference_text,
     interval_text,
-    markdown,
     metric_table,
     recall_table,
     shipped_table,
@@ -37,13 +37,13 @@ def shown_keys(keys: Iterable[str]) -> list[str]:
     return [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
 
 
-def report(results: Mapping[str, Any]) -> str:
+def report(results: StudyResults) -> str:
     """The whole page."""
     parts = [_head(results), _main(results), _levels(results), _ablation(results), LIMITS]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(results: Mapping[str, Any]) -> str:
+def _head(results: StudyResults) -> str:
     plan = results["plan"]
     software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
     fonts = ", ".join(map(str, plan["font_px"]))
@@ -66,7 +66,7 @@ picture, bold where its interval is clear of 0. Metrics: [evaluation](evaluation
 There is no LPIPS, DISTS, MUSIQ or CLIPIQA+: their weights could not be had where this was run. {software}.{missing}"""
 
 
-def _main(results: Mapping[str, Any]) -> str:
+def _main(results: StudyResults) -> str:
     photos, text = (results["shipped"][name]["II"] for name in ("photos", "text"))
     lines = ["## Does the nano model restore? Level II, against the floor", ""]
     for row in SAMPLINGS:
@@ -77,7 +77,7 @@ def _main(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _levels(results: Mapping[str, Any]) -> str:
+def _levels(results: StudyResults) -> str:
     parts = ["## All levels"]
     for name, metrics, what in (
         ("photos", ("psnr_rgb", "ssim_rgb"), "Photos"),
@@ -89,7 +89,7 @@ def _levels(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _ablation(results: Mapping[str, Any]) -> str:
+def _ablation(results: StudyResults) -> str:
     names, seeds, plan = list(results["validation"]), results["seeds"], results["plan"]
     says = ablation_rows()
     run, sampling = says["joint"].runs[0], plan["row_sampling"]
@@ -111,25 +111,25 @@ with {sampling["steps"]} steps and colours by {sampling["colour"]}. Mean ± stan
     read = {key: recall_table(text[key[0]], key[1]) for key in engines}
     lines = []
     for name in names:
-        cells = [name, says[name].says, over_seeds([each[FIGURES[0]] for each in results["validation"][name]])]
+        cells = [name, says[name].says, over_seeds([each["loss"] for each in results["validation"][name]])]
         for table in [*tables.values(), *read.values()]:
             cells.append(over_seeds([statistics.mean(table[f"{name}-{seed}"].values()) for seed in seeds]))
         lines.append(cells)
     for name in (LQ, FLOOR, CEILING):
         plain = [interval_text(mean_interval(list(table[name].values()))) for table in [*tables.values(), *read.values()]]
         lines.append([name, "", "", *plain])
-    parts.append(markdown(headings, lines))
+    parts.append(markdown_table(headings, lines, align="lr"))
     parts.append(_against_paper(results, names, seeds, tables[plan["levels"][-1]]))
     parts.append("![Some photos at Level III, seed 0, every row](pictures/study-rows.jpg)")
     parts.append("![Training loss of every row](pictures/study-curves.png)")
     return "\n\n".join(parts)
 
 
-def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int], table: Table) -> str:
+def _against_paper(results: StudyResults, names: list[str], seeds: list[int], table: Table) -> str:
     """Each row less joint: the paper's LPIPS and ours; and in words what agrees."""
     if JOINT_ROW not in names:
         return ""
-    losses = {name: [figures["loss"] for figures in results["validation"][name]] for name in names}
+    losses = {name: [each["loss"] for each in results["validation"][name]] for name in names}
     units = list(table[f"{JOINT_ROW}-{seeds[0]}"])
     means = {name: [statistics.mean(table[f"{name}-{seed}"][unit] for seed in seeds) for unit in units] for name in names}
     lines, agree, differ, open_ = [], [], [], []
@@ -159,7 +159,7 @@ def _against_paper(results: Mapping[str, Any], names: list[str], seeds: list[int
         + ", ".join(sorted(names, key=lambda name: statistics.mean(losses[name])))
         + ".",
     ]
-    return markdown(headings, lines) + "\n\n" + " ".join(said)
+    return markdown_table(headings, lines, align="lr") + "\n\n" + " ".join(said)
 
 
 def _list(names: list[str]) -> str:

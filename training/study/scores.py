@@ -4,30 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from training.evaluate.scores import score_rows
 from training.reading.fidelity import score_text
+from training.reading.scores import REFERENCE_ROW
 from training.study.sets import StudySet
 
 METRICS = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
-REFERENCE = "reference"
 Rows = Mapping[str, Mapping[str, Path]]
 Values = dict[str, dict[str, dict[str, float | None]]]
 """row -> metric -> key -> value."""
 
 
-def scores(pictures: StudySet, rows: Rows, engines: Sequence[str]) -> dict[str, Any]:
-    """`values`: row, metric, key. For a set with words also `text`: engine, row, key, counts, and `engines` with their settings;
-    `missing`: what could not be computed, and why."""
+class PictureScores(TypedDict):
+    """Scores of one set at one level, as in study.json."""
+
+    values: Values
+    missing: dict[str, str]
+    """What could not be computed, and why."""
+
+
+class SetScores(PictureScores, total=False):
+    """The same with what only a set with words has."""
+
+    text: dict[str, dict[str, dict[str, dict[str, float]]]]
+    """engine -> row -> key -> count (match.Counts)."""
+    engines: dict[str, dict[str, Any]]
+    """engine -> its settings."""
+
+
+Levels = dict[str, SetScores]
+"""Level -> scores."""
+
+
+class StudyResults(TypedDict):
+    """All that study.json holds and the page is made of."""
+
+    plan: dict[str, Any]
+    """The fields of StudyPlan."""
+    seeds: list[int]
+    settings: list[str]
+    software: dict[str, str]
+    """Package -> version."""
+    missing: dict[str, str]
+    """Row -> why it could not be computed."""
+    shipped: dict[str, Levels]
+    """Set -> level -> scores of the shipped model and of what it is compared with."""
+    rows: dict[str, Levels]
+    """The same of the ablation's rows; a row's name has its seed behind it."""
+    validation: dict[str, list[dict[str, float]]]
+    """Row -> for each seed its validation metrics."""
+
+
+def scores(pictures: StudySet, rows: Rows, engines: Sequence[str]) -> SetScores:
+    """Scores of all rows of a set at one level."""
     found = score_rows(rows, pictures.hq, METRICS)
-    result: dict[str, Any] = {
+    result: SetScores = {
         "values": {row: {name: found.values[row][name] for name in METRICS} for row in rows},
         "missing": dict(found.not_computed),
     }
     if pictures.annotations is not None:
-        text = score_text({**rows, REFERENCE: pictures.hq}, pictures.annotations, engines)
-        result |= {"text": text.values, "engines": text.engines}
+        text = score_text({**rows, REFERENCE_ROW: pictures.hq}, pictures.annotations, engines)
+        result["text"], result["engines"] = text.values, text.engines
         result["missing"] |= text.not_computed
     return result
 

@@ -20,7 +20,7 @@ from training.reading.word_pictures import write_set
 LEVELS = ("I", "II", "III")
 SCALE = 4
 """The paper's and the official degradation's."""
-LARGEST_SHORT_SIDE_PX = 512
+MAX_SHORT_SIDE_PX = 512
 """Larger photos are scaled down to it: a 256 px crop of hubble_deep_field at its own size is mostly noise."""
 HELD_OUT = (
     "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png",
@@ -43,7 +43,11 @@ class StudySet:
 
 
 def held_out_photos() -> list[tuple[str, Path]]:
-    """(key, path) of scikit-image's samples. Raises ValueError where that package, or one of its files, is missing."""
+    """(key, path) of scikit-image's samples.
+
+    Raises:
+        ValueError: that package, or one of its files, is missing.
+    """
     try:
         import skimage
     except ImportError as error:
@@ -60,7 +64,11 @@ def photo_set(
 ) -> StudySet:
     """`crops` square crops of each photo, side by side about its middle, as many as do not overlap.
 
-    What was in the folder goes. Raises ValueError for a photo whose shorter side is below `side_px`."""
+    What was in the folder goes.
+
+    Raises:
+        ValueError: a photo whose shorter side is below `side_px`.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for key, path in photos:
         for number, crop_CHW in enumerate(_crops(key, to_unit(read_image(path)), side_px, crops)):
@@ -88,17 +96,17 @@ def _degraded(
 
 def _crops(key: str, photo_CHW: torch.Tensor, side_px: int, crops: int) -> Iterator[torch.Tensor]:
     short_px = min(photo_CHW.shape[1:])
-    if short_px > LARGEST_SHORT_SIDE_PX:
-        scale = LARGEST_SHORT_SIDE_PX / short_px
+    if short_px > MAX_SHORT_SIDE_PX:
+        scale = MAX_SHORT_SIDE_PX / short_px
         size = [round(length * scale) for length in photo_CHW.shape[1:]]
         photo_CHW = F.interpolate(photo_CHW[None], size=size, mode="bicubic", antialias=True)[0].clamp(0, 1)
     height, width = photo_CHW.shape[1:]
     if min(height, width) < side_px:
         raise ValueError(f"expected photos of at least {side_px} px, got {width} x {height} px for {key!r}, leave it out")
-    places = [(row, column) for row in range(height // side_px) for column in range(width // side_px)]
+    cells = [(row, column) for row in range(height // side_px) for column in range(width // side_px)]
     top_px, left_px = (height % side_px) // 2, (width % side_px) // 2
-    # Spread over the photo: with 2 of 16 places, the first and the ninth.
-    for index in range(min(crops, len(places))):
-        row, column = places[index * len(places) // min(crops, len(places))]
+    # Spread over the photo: with 2 of 16 cells, the first and the ninth.
+    for index in range(min(crops, len(cells))):
+        row, column = cells[index * len(cells) // min(crops, len(cells))]
         y, x = top_px + row * side_px, left_px + column * side_px
         yield photo_CHW[:, y : y + side_px, x : x + side_px]

@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from training.common.files import write_json, write_text
 from training.common.images import picture_paths
@@ -23,15 +22,15 @@ from training.study.methods import (  # fmt: skip
     FLOOR,
     LQ,
     SAMPLINGS,
-    Maker,
+    Method,
     Sampling,
-    baseline_makers,
-    shipped_makers,
-    trained_maker,
+    baseline_methods,
+    shipped_methods,
+    trained_method,
     write_level,
 )
 from training.study.page import report, shown_keys
-from training.study.scores import scores
+from training.study.scores import Levels, StudyResults, scores
 from training.study.sets import LEVELS, StudySet, held_out_photos, photo_set, text_set
 
 SHOWN_PX = 128
@@ -79,18 +78,20 @@ def run_study(
 ) -> Path:
     """Make what is missing below `out`, then `page` (Markdown) and its pictures beside it; returns `page`.
 
-    Raises ValueError for an unknown row, sources without a prior, or pictures that are missing or too small."""
+    Raises:
+        ValueError: an unknown row, sources without a prior, or pictures that are missing or too small.
+    """
     chosen = chosen_rows(rows)
     check_sources(inputs.sources)
-    override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set is told before an hour of work
+    override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set fails before an hour of work
     photos = held_out_photos() if inputs.photos is None else picture_paths([inputs.photos])
-    makers, missing = baseline_makers(inputs.vae, inputs.model)
-    study = _Study(inputs=inputs, out=out, page=page, plan=plan, photos=photos, makers=makers)
+    methods, missing = baseline_methods(inputs.vae, inputs.model)
+    study = _Study(inputs=inputs, out=out, page=page, plan=plan, photos=photos, methods=methods)
     shipped = _shipped_part(study)
-    ablation = _ablation_part(study, chosen, seeds, settings)
-    results = {
+    scored, validation = _ablation_part(study, chosen, seeds, settings)
+    results: StudyResults = {
         "plan": json.loads(json.dumps(asdict(plan))), "seeds": seeds, "settings": settings, "software": _software(),
-        "missing": missing, "shipped": shipped, **ablation,
+        "missing": missing, "shipped": shipped, "rows": scored, "validation": validation,
     }  # fmt: skip
     write_json(out / "study.json", results)
     write_text(page, report(results))
@@ -104,20 +105,20 @@ class _Study:
     page: Path
     plan: StudyPlan
     photos: list[tuple[str, Path]]
-    makers: Mapping[str, Maker]
+    methods: Mapping[str, Method]
 
 
-def _shipped_part(study: _Study) -> dict[str, Any]:
+def _shipped_part(study: _Study) -> dict[str, Levels]:
     """Scores of the shipped model and what it is compared with, by set and level; and the sheets of pictures."""
     plan, inputs = study.plan, study.inputs
-    makers = {**study.makers, **shipped_makers(inputs.model, inputs.vae, samplings=SAMPLINGS, seed=plan.seed)}
-    results: dict[str, Any] = {}
+    methods = {**study.methods, **shipped_methods(inputs.model, inputs.vae, samplings=SAMPLINGS, seed=plan.seed)}
+    results: dict[str, Levels] = {}
     for each in _shipped_sets(study.out / "sets", study.photos, plan):
         results[each.name], made = {}, {}
         for level in plan.levels:
-            made[level] = write_level(study.out / "pictures" / each.name, each, level, makers)
+            made[level] = write_level(study.out / "pictures" / each.name, each, level, methods)
             results[each.name][level] = scores(each, made[level], plan.engines)
-        columns = [row for row in (LQ, "classical", "learned", FLOOR, *SAMPLINGS, CEILING) if row in makers]
+        columns = [row for row in (LQ, "classical", "learned", FLOOR, *SAMPLINGS, CEILING) if row in methods]
         lines = [
             [made[level][row][key] for row in columns] + [each.hq[key]] for level in plan.levels for key in shown_keys(each.hq)
         ]
@@ -126,24 +127,26 @@ def _shipped_part(study: _Study) -> dict[str, Any]:
     return results
 
 
-def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], settings: list[str]) -> dict[str, Any]:
-    """Train all rows with all seeds, and score them on sets of their own; `validation` figures, `rows` by set and level."""
+def _ablation_part(
+    study: _Study, chosen: Mapping[str, Row], seeds: list[int], settings: list[str]
+) -> tuple[dict[str, Levels], dict[str, list[dict[str, float]]]]:
+    """Train all rows with all seeds, and score them on sets of their own: StudyResults' `rows` and `validation`."""
     sources, runs_dir = study.inputs.sources, study.out / "runs"
     trained: dict[str, list[Trained]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, run in train_rows(sources, runs_dir / f"seed-{seed}", chosen, seed, settings):
             trained[name].append(run)
-    makers = {row: study.makers[row] for row in (LQ, FLOOR, CEILING)}
+    methods = {row: study.methods[row] for row in (LQ, FLOOR, CEILING)}
     validation: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for name, runs in trained.items():
         for seed, run in zip(seeds, runs, strict=True):
-            maker = makers[f"{name}-{seed}"] = trained_maker(name, run, sources, study.plan.row_sampling)
-            validation[name].append(_measured(run, maker, sources, runs_dir / f"seed-{seed}" / f"{name}.json"))
-    results: dict[str, Any] = {}
+            method = methods[f"{name}-{seed}"] = trained_method(name, run, sources, study.plan.row_sampling)
+            validation[name].append(_measured(run, method, sources, runs_dir / f"seed-{seed}" / f"{name}.json"))
+    results: dict[str, Levels] = {}
     for each in _row_sets(study.out / "sets", study.photos, study.plan):
         results[each.name] = {}
         for level in each.lq:
-            made = write_level(study.out / "pictures" / each.name, each, level, makers)
+            made = write_level(study.out / "pictures" / each.name, each, level, methods)
             results[each.name][level] = scores(each, made, study.plan.row_engines)
         if each.annotations is None:
             columns = [LQ, FLOOR, *(f"{name}-{seeds[0]}" for name in chosen), CEILING]
@@ -151,7 +154,7 @@ def _ablation_part(study: _Study, chosen: Mapping[str, Row], seeds: list[int], s
             sheet = study.page.parent / "pictures" / "study-rows.jpg"
             write_strips(sheet, [*columns, "truth"], lines, side_px=SHOWN_PX)
     write_curves(study.page.parent / "pictures" / "study-curves.png", _run_folders(trained))
-    return {"rows": results, "validation": validation}
+    return results, validation
 
 
 def _run_folders(trained: Mapping[str, list[Trained]]) -> dict[str, list[list[Path]]]:
@@ -184,16 +187,16 @@ def _row_sets(folder: Path, photos: list[tuple[str, Path]], plan: StudyPlan) -> 
     ]  # fmt: skip
 
 
-def _measured(run: Trained, maker: Maker, sources: Sources, cache: Path) -> dict[str, float]:
-    """Validation figures of a finished run; kept beside it while the weights, settings and pictures they are of stay the same."""
+def _measured(run: Trained, method: Method, sources: Sources, cache: Path) -> dict[str, float]:
+    """Validation metrics of a finished run; kept beside it while the weights, settings and pictures they are of stay the same."""
     data = data_digest(split_of(sources.data, "val"))
-    identity = {**maker.identity, "config": json.loads(to_json(run.config)), "data": data}
+    identity = {**method.identity, "config": json.loads(to_json(run.config)), "data": data}
     kept = json.loads(cache.read_text(encoding="utf-8")) if cache.is_file() else {}
     if kept.get("made_by") == identity:
         return kept["figures"]
-    figures = measure(run.config, replace(sources, init=run.run_dir), cache.with_suffix(".png"))
-    write_json(cache, {"made_by": identity, "figures": figures})
-    return figures
+    metrics = measure(run.config, replace(sources, init=run.run_dir), cache.with_suffix(".png"))
+    write_json(cache, {"made_by": identity, "figures": metrics})
+    return metrics
 
 
 def _software() -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from training.evaluate.bootstrap import Interval, mean_interval, paired_interval, within_interval
+from training.reading.scores import REFERENCE_ROW
+from training.reports.bootstrap import Interval, mean_interval, paired_interval, within_interval
+from training.reports.tables import markdown_table
 from training.study.methods import CEILING, FLOOR, FLOOR_WAVELET, SAMPLINGS
-from training.study.scores import REFERENCE, recalls, unit_means
+from training.study.scores import SetScores, recalls, unit_means
 
 Table = dict[str, dict[str, float]]
 """row -> photo or picture -> value."""
@@ -19,29 +20,23 @@ SAYS = {
     FLOOR_WAVELET: "the same, colours by wavelet",
     **{row: f"FaithDiff nano, {each.steps} steps, colours by {each.colour}" for row, each in SAMPLINGS.items()},
     CEILING: "the truth through the VAE",
-    REFERENCE: "the truth itself",
+    REFERENCE_ROW: "the truth itself",
 }
 
 
-def metric_table(scores: Mapping[str, Any], metric: str) -> Table:
+def metric_table(scores: SetScores, metric: str) -> Table:
     """One metric of all rows, by photo, of the photos that every row has a value for."""
     table = {row: unit_means(values[metric]) for row, values in scores["values"].items()}
     shared = set.intersection(*(set(values) for values in table.values()))
     return {row: {unit: value for unit, value in values.items() if unit in shared} for row, values in table.items()}
 
 
-def recall_table(scores: Mapping[str, Any], engine: str) -> Table:
+def recall_table(scores: SetScores, engine: str) -> Table:
     """An engine's recall of all rows, by picture."""
     return {row: recalls(counts) for row, counts in scores["text"][engine].items()}
 
 
-def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text."""
-    rule = "|---|" + "--:|" * (len(headings) - 1)
-    return "\n".join(["| " + " | ".join(headings) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
-
-
-def shipped_table(scores: Mapping[str, Any], metrics: Sequence[str], engines: Sequence[str]) -> str:
+def shipped_table(scores: SetScores, metrics: Sequence[str], engines: Sequence[str]) -> str:
     """Rows by columns: each metric's mean and interval, and its paired difference to the floor."""
     columns: list[tuple[str, Table]] = [(name, metric_table(scores, name)) for name in metrics]
     columns += [(f"recall, {name}", recall_table(scores, name)) for name in engines if name in scores.get("text", {})]
@@ -57,7 +52,7 @@ def shipped_table(scores: Mapping[str, Any], metrics: Sequence[str], engines: Se
             cells.append(interval_text(mean_interval(list(table[row].values()))))
             cells.append("" if row == FLOOR else difference_text(paired(table, row, FLOOR)))
         lines.append(cells)
-    return markdown(headings, lines)
+    return markdown_table(headings, lines, align="lr")
 
 
 def paired(table: Table, row: str, other: str) -> Interval:

@@ -27,6 +27,7 @@ from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import LATENT_SCALE, decode, encode, time_ids
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
 from training.model.sampler import sample
+from training.reports.sheets import sheet
 
 LOSS_TIMESTEPS = 8
 """Evenly spread over the schedule: 62, 187, ... 937."""
@@ -104,10 +105,10 @@ class Validation:
         figures = {name: sum(row[0][name] for row in rows) / len(rows) for name in rows[0][0]}
         strips = [row[1] for row in rows if row[1] is not None]
         if strips:
-            write_png(folder / f"step-{step:08d}.png", unit_to_u8(torch.cat(strips, dim=1).cpu()))
+            write_png(folder / f"step-{step:08d}.png", sheet(strips))
         return figures
 
-    def _measure(self, model: FaithDiffComposite, picture: Picture) -> tuple[dict[str, float], torch.Tensor | None]:
+    def _measure(self, model: FaithDiffComposite, picture: Picture) -> tuple[dict[str, float], list[torch.Tensor] | None]:
         side_px = self.config.crop_px
         ids = time_ids((side_px, side_px), (0, 0), self.config.target_size_px)[None].to(self._device)
         aligned = self.config.stage != "prior"
@@ -129,7 +130,7 @@ class Validation:
         truth, lq, got = (x[0].cpu() for x in (picture.truth_BCHW, picture.lq_BCHW, restored))
         figures |= {"psnr_db": psnr_db(got, truth), "ssim": ssim(got, truth)}
         figures |= {"lq_psnr_db": psnr_db(lq, truth), "lq_ssim": ssim(lq, truth)}
-        return figures, torch.cat([lq, got, truth], dim=2)
+        return figures, [unit_to_u8(picture) for picture in (lq, got, truth)]
 
     def _loss(self, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], picture: Picture) -> float:
         generator = generator_for(self.config.seed, "validation-loss", picture.key)

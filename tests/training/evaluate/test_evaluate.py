@@ -17,7 +17,7 @@ from training_support import picture
 
 from training.cli import main
 from training.common.images import read_image, write_png
-from training.evaluate.rows import named_rows
+from training.evaluate.rows import named_folders
 from training.evaluate.scores import score_rows
 from training.metrics.own import psnr_db, ssim_yiq
 from training.metrics.pyiqa_runner import pyiqa_metrics
@@ -148,12 +148,12 @@ def test_wrong_pictures_are_one_line(folders: Path, capsys: pytest.CaptureFixtur
 
 
 def test_names_of_rows() -> None:
-    assert named_rows(["some/where"]) == {"restored": Path("some/where")}
-    assert named_rows(["x/one", "two=y/2"]) == {"one": Path("x/one"), "two": Path("y/2")}
-    assert named_rows(["runs/cfg=5"]) == {"restored": Path("runs/cfg=5")}
+    assert named_folders("--row", ["some/where"]) == {"restored": Path("some/where")}
+    assert named_folders("--row", ["x/one", "two=y/2"]) == {"one": Path("x/one"), "two": Path("y/2")}
+    assert named_folders("--row", ["runs/cfg=5"]) == {"restored": Path("runs/cfg=5")}
     for wrong in (["lq=x"], ["a=x", "a=y"], ["a|b=x"], ["=x"]):
         with pytest.raises(ValueError, match="expected a name of its own for every --restored"):
-            named_rows(wrong)
+            named_folders("--restored", wrong, taken=("lq", "reference"))
 
 
 @pytest.mark.skipif(shutil.which("tesseract") is None, reason="tesseract is not installed")

@@ -93,8 +93,8 @@ def test_positions_are_those_where_the_whole_window_fits() -> None:
     picture, reference = PAIRS[0]
     _, full = structural_similarity(reference, picture, channel_axis=2, full=True, win_size=WINDOW_PX, **SSIM)
     ours = ssim_map(tensor(picture), tensor(reference))
-    assert ours.shape == (3, 80, 100)
-    inside = full[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX].transpose(2, 0, 1)
+    assert ours.shape == (80, 100)
+    inside = full[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX].mean(axis=2)
     assert np.abs(ours.numpy() - inside).max() < 1e-4
 
 

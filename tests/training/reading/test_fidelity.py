@@ -17,7 +17,7 @@ from training.reading import fidelity
 from training.reading.annotations import TrueWord, read_annotations
 from training.reading.engines import EngineMissing, Word
 from training.reading.match import Counts, MatchRule, count_words, edit_distance, iou, normalised, similarity
-from training.reading.ratio import ratio_interval
+from training.reports.bootstrap import ratio_interval
 
 A = (0.0, 0.0, 40.0, 20.0)
 B = (60.0, 0.0, 100.0, 20.0)

@@ -20,7 +20,7 @@ from training.study import page as study_report
 from training.study import study
 from training.study.ablate import Trained
 from training.study.baselines import noise_sigma
-from training.study.methods import Maker, Sampling, write_row
+from training.study.methods import Method, Sampling, write_row
 from training.study.scores import recalls, unit_means
 from training.study.sets import HELD_OUT, SCALE, held_out_photos, photo_set
 from training.study.study import StudyInputs, StudyPlan, run_study
@@ -88,12 +88,12 @@ def test_kept_figures_are_those_of_the_same_weights_settings_and_pictures(
     monkeypatch.setattr(study, "measure", lambda *_: made.append(1) or {"loss": 1.0})
     config = from_json((first[0] / "out" / "runs" / "seed-0" / "joint-1" / "config.json").read_text(encoding="utf-8"))
     trained, sources = Trained(config=config, run_dir=tmp_path), inputs.sources
-    maker = Maker(identity={"model": "a"}, make=lambda lq_CHW: lq_CHW)
+    method = Method(identity={"model": "a"}, make=lambda lq_CHW: lq_CHW)
     others = tmp_path / "manifest.jsonl"
     manifest.write([replace(record, digest="0") for record in manifest.read(sources.data)], others)
     longer = replace(trained, config=replace(config, steps=9))
-    moved, other = replace(sources, data=others), replace(maker, identity={"model": "b"})
-    asked = [(trained, maker, sources), (trained, maker, sources), (trained, maker, moved), (longer, maker, moved)]
+    moved, other = replace(sources, data=others), replace(method, identity={"model": "b"})
+    asked = [(trained, method, sources), (trained, method, sources), (trained, method, moved), (longer, method, moved)]
     asked.append((longer, other, moved))  # each differs from the one before in one thing, but the second
     counts = []
     for each in asked:
@@ -150,10 +150,10 @@ def test_a_row_of_another_maker_or_other_pictures_is_made_anew(tmp_path: Path) -
         return lq_CHW
 
     for identity in ({"steps": 1}, {"steps": 1}, {"steps": 2}):
-        write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Maker(identity=identity, make=make))
+        write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Method(identity=identity, make=make))
     assert len(made) == 2
     write_png(tmp_path / "in.png", picture(1, 16, 16))
-    write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Maker(identity={"steps": 2}, make=make))
+    write_row(tmp_path / "row", {"a": tmp_path / "in.png"}, Method(identity={"steps": 2}, make=make))
     assert len(made) == 3, "another picture under the same key"
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from training.evaluate.bootstrap import mean_interval, paired_interval, within_interval
+from training.reports.bootstrap import mean_interval, paired_interval, within_interval
 
 
 @pytest.mark.parametrize("kind", ["normal", "exponential"])
