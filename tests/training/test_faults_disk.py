@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_support import made_up_model, tiny, write_run
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.batches.crops import ImageStore
 from training.batches.latent_cache import open_bank
@@ -77,7 +77,7 @@ def test_no_room_for_a_prompt(tmp_path: Path) -> None:
 def test_no_room_for_a_checkpoint_and_then_room_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = toy_config("steps=6")
     run_dir = tmp_path / "run"
-    loop.train(ToyTask(config), config, run_dir, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, run_dir, resume=False, stop_after=2)
     before = checkpoints.saved_in(run_dir)[0].read_bytes()
     capfd.readouterr()
     told = r"step 6 could not be saved \(.*File too large.*make room and go on with --resume"

@@ -29,10 +29,8 @@ from training.loop.trackers import usable_tracker
 from training.optim.optimisers import FusedBackward
 
 
-def train(
-    task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool, stop_after: int | None = None
-) -> dict[str, float]:
-    """Run (or go on with) a stage until config.steps, or until `stop_after` steps are done (for tests). Returns the last figures.
+def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool) -> dict[str, float]:
+    """Run (or go on with) a stage until config.steps. Returns the last figures.
 
     `extra` (plain values) is kept in the checkpoints for the export. Raises DivergedError for a loss or gradient that is not
     finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
@@ -46,10 +44,9 @@ def train(
         run = Run(task, config, run_dir, extra, engine, state)
         del state
         reports = Reports(engine, config, run_dir, run.step)
-        last_step = config.steps if stop_after is None else min(config.steps, stop_after)
         with Interrupts() as interrupts:
             try:
-                figures, stopped_by = _steps(run, reports, interrupts, last_step)
+                figures, stopped_by = _steps(run, reports, interrupts)
             finally:
                 reports.close()
             run.finish()  # where a signal has stopped it between two saves, it saves now
@@ -58,36 +55,35 @@ def train(
     return figures
 
 
-def _steps(run: Run, reports: Reports, interrupts: Interrupts, last_step: int) -> tuple[dict[str, float], int]:
+def _steps(run: Run, reports: Reports, interrupts: Interrupts) -> tuple[dict[str, float], int]:
     """The last row of figures, and the signal that ended it (0 = none)."""
     config, first_step = run.config, run.step
     figures = _former_row(run, reports)
     stopped_by = 0
-    while run.step < last_step and not stopped_by:
+    while not run.is_finished and not stopped_by:
         lr = run.set_lr()
         norm, stopped_by = _step(run, reports, interrupts, first=run.step == first_step)
         reports.advance()
-        ending = run.step == last_step
-        validates = _validates(run, ending=ending) and not stopped_by
+        validates = _validates(run) and not stopped_by
         row: dict[str, float] = {}
-        if run.step % config.log_every == 0 or validates or ending or stopped_by:
+        if run.step % config.log_every == 0 or validates or run.is_finished or stopped_by:
             row = reports.row(run.step, lr=lr, norm=norm)
-        if run.step % config.save_every == 0 or ending:
+        if run.step % config.save_every == 0 or run.is_finished:
             run.save(row)
         if row:
             figures = _report(run, reports, row, validates=validates)
     return figures, stopped_by
 
 
-def _validates(run: Run, *, ending: bool) -> bool:
-    return bool(run.config.validate_every) and (run.step % run.config.validate_every == 0 or ending)
+def _validates(run: Run) -> bool:
+    return bool(run.config.validate_every) and (run.step % run.config.validate_every == 0 or run.is_finished)
 
 
 def _former_row(run: Run, reports: Reports) -> dict[str, float]:
     """Report the step that the run goes on from, if it was killed after that checkpoint and before its row; returns the row."""
     if not run.engine.mean([float(bool(run.row) and reports.row_missing)])[0]:
         return {}
-    return _report(run, reports, run.row, validates=_validates(run, ending=run.step == run.config.steps))
+    return _report(run, reports, run.row, validates=_validates(run))
 
 
 def _report(run: Run, reports: Reports, row: dict[str, float], *, validates: bool) -> dict[str, float]:

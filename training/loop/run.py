@@ -84,6 +84,11 @@ class Run:
         checkpoints.tidy(self.run_dir, self.step)
         write_text(self.run_dir / "config.json", to_json(self.config) + "\n")
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.config.steps
+
     def set_lr(self) -> float:
         """Set the step's learning rate in every group; returns that of share 1."""
         config = self.config

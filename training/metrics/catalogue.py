@@ -33,11 +33,6 @@ class Metric:
     convention: str
 
     @property
-    def arrow(self) -> str:
-        """Which way is better."""
-        return {True: HIGHER, False: LOWER, None: ""}[self.higher_is_better]
-
-    @property
     def pyiqa_name(self) -> str:
         """What pyiqa calls it."""
         assert self.computed_by == PYIQA, self.name

@@ -66,31 +66,6 @@ def _fill(module: nn.Module, state: State, what: str) -> None:
     module.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
 
 
-@torch.no_grad()
-def reference_noise(
-    path: Path,
-    noisy_BCHW: torch.Tensor,
-    timestep_B: torch.Tensor,
-    features_BCHW: torch.Tensor | None,
-    time_ids_B6: torch.Tensor,
-    context_BNC: torch.Tensor | None = None,
-    pooled_BC: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The trainer's own prediction with an exported file: the noise in `noisy_BCHW` (B, 4, h, w), fp32.
-
-    noisy_BCHW is the variance preserving latent (the host's x / sqrt(sigma^2 + 1)); features_BCHW as from `reference_features`,
-    None = alignment off; time_ids_B6 = original H, W, crop top, left, target H, W in px; the prompt as in
-    `FaithDiffComposite.predict`."""
-    model = load_exported(path)
-    return model.predict(noisy_BCHW.float(), timestep_B, time_ids_B6.float(), features_BCHW, context_BNC, pooled_BC)
-
-
-@torch.no_grad()
-def reference_features(path: Path, lq_BCHW: torch.Tensor) -> torch.Tensor:
-    """The LQ features (B, C, H/8, W/8) of pictures (B, 3, H, W) in [-1, 1], fp32."""
-    return load_exported(path).encode_lq(lq_BCHW.float())
-
-
 def write_reference(path: Path, out: Path, *, height_px: int, width_px: int, seed: int) -> None:
     """Write made-up inputs and the trainer's own numbers for them, so that another process can compare its own.
 

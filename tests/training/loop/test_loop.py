@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, first_gradient, toy_config
+from toy_task import ToyTask, equal, first_gradient, toy_config, train_part
 
 from training.batches.crops import ImageStore
 from training.config.schema import TrainConfig
@@ -32,7 +32,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 def train(run_dir: Path, *settings: str, resume: bool = False, stop_after: int | None = None) -> ToyTask:
     config = toy_config(*settings)
     task = ToyTask(config)
-    loop.train(task, config, run_dir, extra={"data_digest": "x"}, resume=resume, stop_after=stop_after)
+    train_part(task, config, run_dir, extra={"data_digest": "x"}, resume=resume, stop_after=stop_after)
     return task
 
 
@@ -163,7 +163,7 @@ def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Pat
     config = toy_config("optimiser=adamw8bit", "steps=4")
     for name, stops in (("whole", [4]), ("parts", [2, 4])):
         for stop in stops:
-            loop.train(Wide(config), config, tmp_path / name, extra={}, resume=True, stop_after=stop)
+            train_part(Wide(config), config, tmp_path / name, resume=True, stop_after=stop)
     whole, parts = (checkpoints.load(tmp_path / name) for name in ("whole", "parts"))
     assert equal(whole["optimiser"], parts["optimiser"]) and equal(whole["trained"], parts["trained"])
     assert any("codes" in values["exp_avg"] for values in whole["optimiser"].values() if isinstance(values["exp_avg"], dict))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.common.interrupts import ECHO_S, Interrupts
 from training.loop import checkpoints, loop
@@ -100,7 +100,7 @@ def test_a_run_that_cannot_even_start_says_so(small_disk: Path) -> None:
 
 def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config("steps=3", "save_every=1")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=1)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=1)
     before = checkpoints.saved_in(tmp_path)[0].read_bytes()
 
     def broken_save(_state: object, file: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path,
             return loss * factor, figures
 
     config = toy_config("steps=5", "save_every=1")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=2)
     before = checkpoints.load(tmp_path)
     with pytest.raises(
         loop.DivergedError, match=f"{poisoned} at step 2; the last checkpoint is kept; go on from it with --resume"
@@ -144,7 +144,7 @@ def test_a_gradient_that_is_no_number_stops(tmp_path: Path) -> None:
 
 def test_what_a_killed_write_left_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     config = toy_config("steps=3")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=2)
     half = tmp_path / checkpoints.FOLDER / ".step-00000003.abcd.pt"
     half.write_bytes(b"half")
     assert checkpoints.load(tmp_path)["step"] == 2

@@ -18,7 +18,7 @@ from training.config.schema import TrainConfig
 from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import host_lora
 from training.weights.export import export
-from training.weights.load_export import load_exported, reference_noise
+from training.weights.load_export import load_exported
 from training.weights.starting_point import averaged_weights, part_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -128,14 +128,15 @@ def test_an_adapter_brings_its_lora_beside_it(tmp_path: Path) -> None:
     ]
 
 
-def test_reference_noise_takes_a_prompt(tmp_path: Path) -> None:
+def test_an_export_read_back_takes_a_prompt(tmp_path: Path) -> None:
     run, _ = run_of(tmp_path, tiny())
     out = tmp_path / "out.safetensors"
     write(run, out)
+    model = load_exported(out)
     noisy, t, ids = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.full((1, 6), 64.0)
-    without = reference_noise(out, noisy, t, None, ids)
+    without = model.predict(noisy, t, ids, None)
     context, pooled = torch.randn(1, 77, 16), torch.randn(1, 16)
-    assert not torch.allclose(reference_noise(out, noisy, t, None, ids, context, pooled), without, atol=1e-4)
+    assert not torch.allclose(model.predict(noisy, t, ids, None, context, pooled), without, atol=1e-4)
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
