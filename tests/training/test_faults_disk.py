@@ -133,7 +133,7 @@ def test_a_read_only_folder_on_the_command_line(
     config = tiny(stage="align")
     run_dir = write_run(tmp_path / "run", config, made_up_model(config))
     read_only(disk)
-    settings = ["--set", "network=tiny", "device=cpu", "tracker=none", "start_crops=0"]
+    settings = ["--set", "network=tiny", "device=cpu", "tracker=none"]
     for arguments in (
         ["train", "nano-vae", "--data", str(data), "--out", str(disk / "run"), *settings],
         ["export", str(run_dir), "--out", str(disk / "x.safetensors")],

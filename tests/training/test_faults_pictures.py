@@ -29,7 +29,7 @@ Quick = Callable[..., TrainConfig]
 @pytest.fixture
 def config(quick: Quick) -> TrainConfig:
     """Six steps of the autoencoder, a checkpoint after each."""
-    return quick("nano-vae", "steps=6", "save_every=1", "start_crops=2", "device=cpu")
+    return quick("nano-vae", "steps=6", "save_every=1", "device=cpu")
 
 
 def records_of(folder: Path) -> list[Record]:

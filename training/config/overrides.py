@@ -10,6 +10,16 @@ from typing import Any
 from training.common.strict_json import parse_json
 from training.config.schema import TrainConfig
 
+FORMER: dict[str, Any] = {
+    "lora_alpha": 0.0,
+    "lora_targets": "all",
+    "gradient_weight": 0.5,
+    "chroma_weight": 1.0,
+    "start_crops": 32,
+    "final_lr_frac": 0.0,
+}
+"""Settings of earlier versions, which no recipe ever set, and their only value now. Configurations of old runs have them."""
+
 
 def _known(name: str, source: str) -> None:
     """Raise ValueError naming the nearest setting if `name` is none."""
@@ -50,6 +60,16 @@ def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
     return replace(config, **changes)
 
 
+def _is_former(name: str, given: Any, where: str) -> bool:
+    """Whether this is a setting of earlier versions at its only value. Raises ValueError for one at another value."""
+    wanted = FORMER.get(name)
+    if name in FORMER and given != wanted:
+        raise ValueError(
+            f"expected {name} {wanted}{where}, the only value that is left, got {given!r:.60}, use the version that wrote it"
+        )
+    return name in FORMER
+
+
 def to_json(config: TrainConfig) -> str:
     """The configuration as one line of JSON, keys in the order of the schema."""
     return json.dumps(asdict(config))
@@ -58,8 +78,8 @@ def to_json(config: TrainConfig) -> str:
 def from_json(text: str, source: str = "") -> TrainConfig:
     """Read what `to_json` wrote, or a recipe file; settings left out take their defaults. `source` names the file in messages.
 
-    Raises ValueError for text that is no JSON object, unknown keys, values of the wrong type, and missing ones without
-    default."""
+    Raises ValueError for text that is no JSON object, unknown keys, values of the wrong type, missing ones without default, and
+    settings of earlier versions (FORMER) at other values than the one left."""
     where = f" in {source}" if source else ""
     try:
         value = parse_json(text)
@@ -67,6 +87,7 @@ def from_json(text: str, source: str = "") -> TrainConfig:
         raise ValueError(f"expected a JSON object of settings{where}, got {text[:40]!r} ({error}), correct it") from None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object of settings{where}, got {type(value).__name__}, correct it")
+    value = {name: given for name, given in value.items() if not _is_former(name, given, where)}
     kinds = {field.name: field.type for field in fields(TrainConfig)}
     for name, given in value.items():
         _known(name, where)

@@ -1,5 +1,6 @@
 """One strict schema for every run. A recipe is a function (recipes.py) or a JSON file of these settings; `--set key=value`
 replaces fields of it (overrides.py).
+What no recipe sets is of the machine, or of what is kept and reported: device, precision, threads, memory, checkpoints, log.
 
 "Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
 are counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
@@ -28,7 +29,6 @@ CHOICES = {
     "lq_features": ("penultimate", "last"),
     "optimiser": ("adamw", "adamw8bit"),
     "prompts": ("none", "captions"),
-    "lora_targets": ("attention", "linear", "all"),
     "device": ("auto", "cpu"),
 }
 
@@ -56,10 +56,6 @@ class TrainConfig:
     """"penultimate" = the LQ encoder cut before its head; "last" = with its head, 8 channels (the paper's Table 5)."""
     lora_rank: int = 0
     """Above 0 the UNet's own weights stay frozen and LoRA layers of this rank train in their place."""
-    lora_alpha: float = 0.0
-    """0 = the rank, that is scale 1."""
-    lora_targets: str = "all"
-    """"attention" (q, k, v, out), "linear" (these, feed-forward and projections) or "all" (linear layers and convolutions)."""
 
     # Length and batch
     seed: int = 0
@@ -118,13 +114,6 @@ class TrainConfig:
     """decoder only: each crop's latent gets normal noise of a strength drawn from 0 to this, in model units (a latent's own
     standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into
     texture."""
-    gradient_weight: float = 0.5
-    """vae and decoder: weight of the L1 difference of horizontal and vertical differences."""
-    chroma_weight: float = 1.0
-    """vae and decoder: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the
-    size."""
-    start_crops: int = 32
-    """vae only: crops that the starting weights are fitted on (vae_init); 0 = random start."""
 
     # Optimiser
     optimiser: str = "adamw"
@@ -138,8 +127,6 @@ class TrainConfig:
     unet_lr_ratio: float = 1.0
     """UNet's (or its LoRA's) share of `lr`."""
     warmup_steps: int = 50
-    final_lr_frac: float = 0.0
-    """The cosine ends at this share of `lr`."""
     weight_decay: float = 1e-2
     adam_beta2: float = 0.999
     clip_norm: float = 1.0
@@ -192,7 +179,7 @@ class TrainConfig:
         _expect(self.max_zoom_out >= 1, "max_zoom_out", "at least 1", self.max_zoom_out)
         for name in ("ema_decay", "adam_beta2"):
             _expect(0 <= getattr(self, name) < 1, name, "0 to below 1", getattr(self, name))
-        for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac", "final_lr_frac"):
+        for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac"):
             _expect(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
         if self.fused_backward:
             _expect(

@@ -92,9 +92,7 @@ class Run:
     def set_lr(self) -> float:
         """Set the step's learning rate in every group; returns that of share 1."""
         config = self.config
-        lr = config.lr * lr_factor(
-            self.step, steps=config.steps, warmup_steps=config.warmup_steps, final_frac=config.final_lr_frac
-        )
+        lr = config.lr * lr_factor(self.step, steps=config.steps, warmup_steps=config.warmup_steps)
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group["share"]
         return lr

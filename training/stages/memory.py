@@ -104,8 +104,8 @@ def _without_content(config: TrainConfig) -> tuple[Task, AutoencoderKL | None]:
     """The stage, on the meta device, and the frozen VAE where the run encodes its crops."""
     with torch.device("meta"):
         if config.stage in VAE_STAGES:
-            vae = build_vae(network_spec(config.network)) if config.stage == "decoder" else None
-            return VAETask(replace(config, start_crops=0, device="cpu"), cast(Any, None), vae), None
+            vae = build_vae(network_spec(config.network))
+            return VAETask(replace(config, device="cpu"), cast(Any, None), vae), None
         model = build_model(config)
         vae = None if config.latent_crops else build_vae(network_spec(config.network)).requires_grad_(False).eval()
     return DiffusionTask(config, cast(Any, None), model, device=CPU, vae=None, texts=None), vae

@@ -22,6 +22,11 @@ from training.model.networks import LATENT_SCALE, build_vae, network_spec
 from training.model.vae_start import start_with_colour
 from training.optim.groups import Groups
 
+GRADIENT_WEIGHT = 0.5
+"""Of the differences of neighbours in the loss, beside 1 for the pixels. The nano VAE's value, never varied."""
+START_CROPS = 32
+"""Crops that the starting weights of stage vae are fitted on (vae_start.py)."""
+
 
 def build_vae_module(config: TrainConfig) -> AutoencoderKL:
     """The autoencoder with seeded initial weights."""
@@ -66,10 +71,8 @@ def chroma(x_BCHW: torch.Tensor) -> torch.Tensor:
     return x_BCHW - x_BCHW.mean(1, keepdim=True)
 
 
-def reconstruction_loss(
-    got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, *, gradient_weight: float, chroma_weight: float
-) -> torch.Tensor:
-    """Mean L1 over the scales 1, 1/2 and 1/4, plus weighted L1 of first differences at full size and of colour at 1/4."""
+def reconstruction_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor) -> torch.Tensor:
+    """Mean L1 over the scales 1, 1/2 and 1/4, plus L1 of first differences (by GRADIENT_WEIGHT), and of colour at 1/4."""
     loss = got_BCHW.new_zeros(())
     for scale in (1, 2, 4):
         difference = F.avg_pool2d(got_BCHW - wanted_BCHW, scale) if scale > 1 else got_BCHW - wanted_BCHW
@@ -77,7 +80,7 @@ def reconstruction_loss(
     colour = F.avg_pool2d(chroma(got_BCHW - wanted_BCHW), 4).abs().mean()
     vertical, horizontal = differences(got_BCHW - wanted_BCHW)
     edges = (vertical.abs().mean() + horizontal.abs().mean()) / 2
-    return loss + gradient_weight * edges + chroma_weight * colour
+    return loss + GRADIENT_WEIGHT * edges + colour
 
 
 class VAETask:
@@ -89,8 +92,8 @@ class VAETask:
         self._unreadable = Unreadable(store, config.max_unreadable_frac)
         self.device = device_of(config.device)
         vae = start or build_vae_module(config)
-        if start is None and config.start_crops:
-            start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
+        if start is None:
+            start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(START_CROPS)]))
         self.module = RoundTrip(vae)
 
     def _start_crop(self, index: int) -> torch.Tensor:
@@ -135,9 +138,7 @@ class VAETask:
         image = batch["image"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             mean, log_variance, got = module(image, batch["noise"], batch.get("error"))
-        reconstruction = reconstruction_loss(
-            got, image, gradient_weight=self.config.gradient_weight, chroma_weight=self.config.chroma_weight
-        )
+        reconstruction = reconstruction_loss(got, image)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
         with torch.no_grad():
             mse = (got.clamp(-1, 1) - image).square().mean((1, 2, 3)) / 4

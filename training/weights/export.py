@@ -93,14 +93,14 @@ def write_faithdiff(
         config=config_of(lq_encoder_sizes_for(spec), alignment_sizes_for(spec), sizes),
     )
     parts = checkpoint.FaithDiffParts(
-        unet=None if layout == "adapter" else _narrow("UNet", dtype, ((names[n], v) for n, v in merged_unet(unet, config))),
+        unet=None if layout == "adapter" else _narrow("UNet", dtype, ((names[n], v) for n, v in merged_unet(unet))),
         lq_encoder=_narrow("LQ encoder", dtype, part_of(weights, "lq_encoder").items()),
         alignment=_narrow("alignment module", dtype, part_of(weights, "alignment").items()),
         metadata=metadata,
     )
     if layout == "adapter" and has_lora(config):
         beside = out.with_suffix(".lora.safetensors")
-        lora = _narrow("LoRA", dtype, host_lora(unet, config).items())
+        lora = _narrow("LoRA", dtype, host_lora(unet).items())
         write_safetensors(beside, lora, {k: v for k, v in metadata.to_header().items() if k in LORA_HEADER})
         notes.append(f"{beside}: the UNet's LoRA, for Load LoRA at strength 1")
     elif layout == "adapter" and "unet" in config.parts:

@@ -17,7 +17,7 @@ from toy_task import ModelTask, ToyTask, first_gradient, toy_config, train_part
 from training.loop import checkpoints
 
 TOY = ["steps=4", "save_every=1", "keep_checkpoints=9", "lr=1e-3", "validate_every=4"]
-MODEL = [*TOY, "lora_rank=2", "lora_targets=attention"]
+MODEL = [*TOY, "lora_rank=2"]
 PARTS = "micro_batch_size=1"
 UNITS = ("--fsdp_transformer_layer_cls_to_wrap", "UNet2DConditionModel,LQEncoder,Linear")
 

@@ -90,8 +90,8 @@ def test_learning_rates_follow_the_schedule_and_the_groups_shares(tmp_path: Path
         return original(self, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    train(tmp_path, "steps=5", "warmup_steps=2", "final_lr_frac=0.1", "lr=0.02")
-    wanted = [0.02 * lr_factor(step, steps=5, warmup_steps=2, final_frac=0.1) for step in range(5)]
+    train(tmp_path, "steps=5", "warmup_steps=2", "lr=0.02")
+    wanted = [0.02 * lr_factor(step, steps=5, warmup_steps=2) for step in range(5)]
     assert seen == [[lr, 0.1 * lr] for lr in wanted]
     assert [row["lr"] for row in rows_of(tmp_path)] == wanted
 
