@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from training.common.strict_json import parse_json
-from training.config.schema import TrainConfig
+from training.config.schema import KINDS, TrainConfig
 
 FORMER: dict[str, Any] = {
     "lora_alpha": 0.0,
@@ -23,10 +23,9 @@ FORMER: dict[str, Any] = {
 
 def _known(name: str, source: str) -> None:
     """Raise ValueError naming the nearest setting if `name` is none."""
-    names = [field.name for field in fields(TrainConfig)]
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+    if name not in KINDS:
+        near = difflib.get_close_matches(name, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(KINDS)}"
         raise ValueError(f"expected a known setting{source}, got {name!r:.60}, {hint}")
 
 
@@ -52,7 +51,7 @@ def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
         if not equals:
             raise ValueError(f"expected KEY=VALUE after --set, got {text!r:.60}, write for example --set steps=100")
         _known(name, "")
-        kind = type(getattr(config, name))
+        kind = KINDS[name]
         try:
             changes[name] = _parse(name, kind, value)
         except (ValueError, OverflowError):
@@ -88,12 +87,11 @@ def from_json(text: str, source: str = "") -> TrainConfig:
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object of settings{where}, got {type(value).__name__}, correct it")
     value = {name: given for name, given in value.items() if not _is_former(name, given, where)}
-    kinds = {field.name: field.type for field in fields(TrainConfig)}
     for name, given in value.items():
         _known(name, where)
-        allowed = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[str(kinds[name])]
-        if not isinstance(given, allowed) or (isinstance(given, bool) and bool not in allowed):
-            raise ValueError(f"expected {kinds[name]} for {name}{where}, got {given!r:.60}, correct it")
+        kind = KINDS[name]
+        if not isinstance(given, (int, float) if kind is float else kind) or (isinstance(given, bool) and kind is not bool):
+            raise ValueError(f"expected {kind.__name__} for {name}{where}, got {given!r:.60}, correct it")
     missing = [name for name in ("recipe", "stage", "steps", "batch_size", "lr") if name not in value]
     if missing:
         raise ValueError(f"expected values for {', '.join(missing)}{where}, got none, add them")

@@ -2,6 +2,9 @@
 replaces fields of it (overrides.py).
 What no recipe sets is of the machine, or of what is kept and reported: device, precision, threads, memory, checkpoints, log.
 
+Not pydantic or tyro: most checks are of numbers and of several settings together, and would be written out there, too; the
+messages ("expected X, got Y, do Z", the nearest name) would have to be made of theirs; and pydantic would be one package more.
+
 "Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
 are counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
 
@@ -9,8 +12,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-PARTS_OF_STAGE = {
+Stage = Literal["vae", "decoder", "prior", "align", "joint"]
+Held = Literal["fp32", "bf16"]
+
+PARTS_OF_STAGE: dict[Stage, tuple[str, ...]] = {
     "vae": ("vae",),
     "decoder": ("decoder",),
     "prior": ("unet",),
@@ -21,17 +28,6 @@ PARTS_OF_STAGE = {
 only), the paper's stage 1, the paper's stage 2."""
 VAE_STAGES = ("vae", "decoder")
 
-CHOICES = {
-    "stage": tuple(PARTS_OF_STAGE),
-    "precision": ("fp32", "bf16"),
-    "unet_dtype": ("fp32", "bf16"),
-    "alignment_mode": ("pointwise", "spatial"),
-    "lq_features": ("penultimate", "last"),
-    "optimiser": ("adamw", "adamw8bit"),
-    "prompts": ("none", "captions"),
-    "device": ("auto", "cpu"),
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -40,19 +36,18 @@ class TrainConfig:
     # What is trained
     recipe: str
     """Name of the recipe the values came from."""
-    stage: str
-    """A key of PARTS_OF_STAGE."""
+    stage: Stage
     trains: str = ""
     """Parts that train, separated by commas, of unet, lq_encoder and alignment; empty = the stage's own (the paper's Table 6
     trains others)."""
     network: str = "nano"
     """Name of the widths, see networks.NETWORKS."""
-    alignment_mode: str = "pointwise"
-    """"pointwise" or "spatial", see faithdiff_core.alignment."""
+    alignment_mode: Literal["pointwise", "spatial"] = "pointwise"
+    """See faithdiff_core.alignment."""
     alignment_layers: int = -1
     """Transformer blocks of the alignment module; -1 = the network's own (2), 0 = none: features are only embedded and added
     through the linear layer (the paper's Table 5, without alignment)."""
-    lq_features: str = "penultimate"
+    lq_features: Literal["penultimate", "last"] = "penultimate"
     """"penultimate" = the LQ encoder cut before its head; "last" = with its head, 8 channels (the paper's Table 5)."""
     lora_rank: int = 0
     """Above 0 the UNet's own weights stay frozen and LoRA layers of this rank train in their place."""
@@ -96,7 +91,7 @@ class TrainConfig:
     """SDXL target size in training, and `faithdiff.target_size_px` of the export."""
 
     # Prompts
-    prompts: str = "none"
+    prompts: Literal["none", "captions"] = "none"
     """"none" = zeros in place of both embeddings; "captions" = the manifest's captions through SDXL's two text encoders,
     cached."""
     prompt_dropout: float = 0.2
@@ -116,7 +111,7 @@ class TrainConfig:
     texture."""
 
     # Optimiser
-    optimiser: str = "adamw"
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """"adamw", or "adamw8bit" (torchao: 8-bit moments, stochastic rounding into bf16 weights)."""
     fused_backward: bool = False
     """Update each parameter as soon as its gradient is there and free it. Gradients are then clipped a parameter at a time, and
@@ -137,11 +132,11 @@ class TrainConfig:
     """Keep the fp32 average in main memory instead of the device's."""
 
     # Memory and device
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
     """"auto" = a GPU where there is one, else the CPU; or "cpu"."""
-    precision: str = "bf16"
+    precision: Held = "bf16"
     """Autocast of the networks; noise, losses, size conditioning and EMA stay fp32."""
-    unet_dtype: str = "fp32"
+    unet_dtype: Held = "fp32"
     """How the UNet's weights are held; LQ encoder, alignment module and LoRA always hold fp32 masters when they train."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: about a third more time, much less memory."""
@@ -198,6 +193,16 @@ class TrainConfig:
         if step >= self.late_from_frac * self.steps:
             return self.late_batch_size or self.batch_size, self.late_crop_px or self.crop_px
         return self.batch_size, self.crop_px
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+CHOICES = {name: _choices(kind) for name, kind in get_type_hints(TrainConfig).items() if _choices(kind)}
+"""Settings that take one of a few texts."""
+KINDS: dict[str, type] = {name: str if name in CHOICES else kind for name, kind in get_type_hints(TrainConfig).items()}
+"""str, int, float or bool, for every setting."""
 
 
 def _expect(holds: bool, name: str, wanted: str, got: object) -> None:
