@@ -21,7 +21,8 @@ from training.data import manifest
 from training.data.caption_files import CaptionFile
 from training.data.captions import _resume
 from training.data.prepare import build, find
-from training.folder.client import describe_refusal, server_url
+from training.folder.address import server_url
+from training.folder.client import describe_refusal
 from training.folder.prompt import make_form, read_prompt
 from training.folder.record import FolderRecord, Workflow
 from training.folder.result import NoResult, read_ending, read_result

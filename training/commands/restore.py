@@ -93,7 +93,7 @@ def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[s
 
 
 def _restore_by_queue(arguments: argparse.Namespace) -> int:
-    from training.folder.client import header, server_url
+    from training.folder.address import header, server_url
     from training.folder.folder import FolderJob, restore_folder
     from training.folder.prompt import make_form, read_prompt
 

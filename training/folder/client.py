@@ -1,12 +1,15 @@
 """One ComfyUI server through its HTTP API, with the standard library alone.
 
+Not requests: it trusts certifi's authorities instead of the system's, so that a server behind a company's own certificate would
+be refused; it takes passwords from ~/.netrc over --header; and it unpacks an answer before anybody can count its bytes. To turn
+each of these off takes more lines than the multipart body and the redirect handler here.
+
 Two kinds of trouble, told apart because one passes and the other does not: `NoAnswer` (nothing came, or nothing of ComfyUI's)
 and `Refused` (ComfyUI said no)."""
 
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import urllib.error
 import urllib.parse
@@ -17,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from training.common.strict_json import parse_json
+from training.folder.address import is_this_machine
 from training.folder.prompt import Prompt, shown
 
 REQUEST_TIMEOUT_S = 60.0
@@ -59,7 +63,7 @@ class QueueClient:
         self.label = url.partition("://")[2]
         self._headers = dict(headers)
         # Variables of the environment name proxies for the world outside, not for this machine.
-        direct = [urllib.request.ProxyHandler({})] if _is_this_machine(url) else []
+        direct = [urllib.request.ProxyHandler({})] if is_this_machine(url) else []
         self._opener = urllib.request.build_opener(_NoRedirects(), *direct)
 
     def check(self) -> None:
@@ -212,39 +216,3 @@ def describe_refusal(answer: Any, prompt: Prompt) -> str:
     except (AttributeError, TypeError):  # not ComfyUI's
         return ""
     return one_line("; ".join(complaints) or str(whole))
-
-
-def server_url(text: str) -> str:
-    """http(s)://host:port[/prefix] without a slash at the end; http:// may be left out.
-
-    Raises ValueError for anything else, and for a password in the address, which would be written down."""
-    address = text if "://" in text else f"http://{text}"
-    try:
-        parts = urllib.parse.urlsplit(address)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not (parts.query or parts.fragment)
-    except ValueError:  # a port that is no number
-        parts, sound = urllib.parse.urlsplit(""), False
-    if not sound:
-        raise ValueError(f"expected a server as http://host:port, got {text!r}; for example --server http://127.0.0.1:8188")
-    if parts.username is not None:
-        raise ValueError("expected a server without name and password, got some in --server; give them by --header")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def header(text: str) -> tuple[str, str]:
-    """(name, value) of "Name: value". Raises ValueError; the message does not repeat the value."""
-    name, colon, value = text.partition(":")
-    sound = colon and name.replace("-", "").isalnum() and text.isascii() and text.isprintable() and value.strip()
-    if not sound:
-        raise ValueError(
-            'expected a header as "Name: value", got something else; for example --header "Authorization: Bearer ..."'
-        )
-    return name, value.strip()
-
-
-def _is_this_machine(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

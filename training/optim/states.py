@@ -1,4 +1,8 @@
-"""An optimiser's state by parameter name, whole, so that it fits any number of processes, with shards or without."""
+"""An optimiser's state by parameter name, whole, so that it fits any number of processes, with shards or without.
+
+Not by torch.distributed.checkpoint.state_dict (tried): it loads by the optimiser's own load_state_dict, which turns the
+fp32 moments of bf16 weights into bf16, where the second one stands still, and makes new group dictionaries, which FusedBackward's
+hooks do not see. Its files would need torchao to be read."""
 
 from __future__ import annotations
 
@@ -32,10 +36,7 @@ def state_by_name(
 def load_by_name(
     optimiser: torch.optim.Optimizer | FusedBackward, state: State, parameters: dict[str, torch.nn.Parameter]
 ) -> None:
-    """Put back what `state_by_name` gave. Raises ValueError for names that are no parameters of the run.
-
-    Not by the optimiser's load_state_dict: it makes new group dictionaries, which FusedBackward's hooks would not see, and casts
-    moments to the type of their parameter."""
+    """Put back what `state_by_name` gave. Raises ValueError for names that are no parameters of the run."""
     if not set(state) <= set(parameters):
         raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
     inner = _inner(optimiser)
