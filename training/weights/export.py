@@ -22,7 +22,7 @@ from training.common.weight_files import State
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop import checkpoints
-from training.model.faithdiff import alignment_sizes_for, lq_encoder_sizes_for, spec_for
+from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
 from training.weights.starting_point import averaged_weights, history, part_of
@@ -90,7 +90,7 @@ def write_faithdiff(
         align_attention=config.alignment_mode,
         crop_units="pixel",
         target_size_px=config.target_size_px,
-        config=config_of(lq_encoder_sizes_for(spec), alignment_sizes_for(spec), sizes),
+        config=config_of(spec.encoder, spec.alignment, sizes),
     )
     parts = checkpoint.FaithDiffParts(
         unet=None if layout == "adapter" else _narrow("UNet", dtype, ((names[n], v) for n, v in merged_unet(unet))),

@@ -92,7 +92,7 @@ def _lq_encoder(config: TrainConfig, start: StartingPoint, sources: Sources) -> 
 
 def _alignment(config: TrainConfig, start: StartingPoint) -> nn.Module:
     if start.alignment is not None:
-        reason = start.why_not_aligned(config, spec_for(config).alignment_layers)
+        reason = start.why_not_aligned(config, spec_for(config).alignment.num_layers)
         if reason is None:
             return _filled(config, "alignment", start.alignment_for(config.alignment_mode))
         warn(f"alignment module: starts afresh, because {reason}")

@@ -17,7 +17,7 @@ from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
 from training.common.seeds import generator_for
 from training.common.weight_files import State, read_parts
-from training.model.faithdiff import FaithDiffComposite, alignment_sizes_for, lq_encoder_sizes_for
+from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
 from training.model.shapes import fits, unet_widths
 
@@ -31,8 +31,8 @@ def spec_of(parts: FaithDiffParts) -> NetworkSpec:
     alignment = architecture.alignment_sizes(parts.alignment, config)
     widths = unet_widths(_diffusers_names(parts.unet))
     for spec in NETWORKS.values():
-        spec = replace(spec, alignment_layers=alignment.num_layers)
-        if lq_encoder_sizes_for(spec) == encoder and alignment_sizes_for(spec) == alignment and fits(widths, spec):
+        spec = replace(spec, alignment=replace(spec.alignment, num_layers=alignment.num_layers))
+        if spec.encoder == encoder and spec.alignment == alignment and fits(widths, spec):
             return spec
     told = f"{encoder}, {alignment}, {widths}"
     raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {told}, use the nodes for this file")
@@ -46,8 +46,8 @@ def load_exported(path: Path) -> FaithDiffComposite:
     with torch.device("meta"):
         model = FaithDiffComposite(
             spec,
-            lq_encoder=LQEncoder(lq_encoder_sizes_for(spec), operations=nn),
-            alignment=AlignmentModule(alignment_sizes_for(spec), mode=mode, operations=nn),
+            lq_encoder=LQEncoder(spec.encoder, operations=nn),
+            alignment=AlignmentModule(spec.alignment, mode=mode, operations=nn),
             unet=build_unet(spec),
         )
     _fill(model.unet, _diffusers_names(parts.unet), "UNet")
