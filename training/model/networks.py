@@ -23,7 +23,7 @@ UNET_NORM_GROUPS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """All widths and depths of one FaithDiff and its VAE; defaults are SDXL's. Heads of the UNet are 64 wide, as in the host's."""
+    """All widths and depths of one FaithDiff and its VAE; defaults are SDXL's. The UNet's heads are 64 wide, as in the host's."""
 
     encoder: LQEncoderSizes = LQEncoderSizes()
     """Of the LQ encoder, and of the VAE that it comes from."""
