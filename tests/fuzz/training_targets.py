@@ -155,7 +155,7 @@ def _shard(case: bytes, folder: Path) -> None:
     for key, source in found.pictures:
         assert (folder / f"{key}.png").resolve().is_relative_to(folder.resolve()), key
         assert source.path == str((folder / "case.tar").resolve())
-    build(found.pictures, val_frac=0.0, min_side_px=1, twins=found.twins, captions=found.captions)
+    build(found.pictures, val_frac=0.0, min_side_px=1, lq=found.lq, captions=found.captions)
 
 
 def _server(case: bytes, _: Path) -> None:

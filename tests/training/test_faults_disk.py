@@ -14,7 +14,7 @@ from model_support import made_up_model, tiny, write_run
 from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.batches.crops import ImageStore
-from training.batches.latent_cache import open_bank
+from training.batches.latent_cache import open_latent_cache
 from training.batches.prompt_cache import TextCache
 from training.cli import main
 from training.common.errors import SaveError
@@ -61,7 +61,7 @@ def test_no_room_for_the_bank_of_latents(quick: Quick, data: Path, tmp_path: Pat
     vae = build_vae(network_spec("tiny")).eval()
     config = quick("nano-align", "latent_crops=32")
     with no_room(), pytest.raises(OSError, match="File too large"):
-        open_bank(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path)
+        open_latent_cache(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

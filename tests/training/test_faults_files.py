@@ -17,7 +17,7 @@ from toy_task import ToyTask, equal, toy_config, train_part
 
 from faithdiff_core.files.storage import write_safetensors
 from training.batches.crops import ImageStore
-from training.batches.latent_cache import open_bank
+from training.batches.latent_cache import open_latent_cache
 from training.common import archives
 from training.config.schema import TrainConfig
 from training.data import manifest
@@ -215,7 +215,7 @@ def test_a_flipped_byte_in_the_bank_of_latents_makes_it_anew(
     store = ImageStore(manifest.read(data), short_side_px=96, cache_bytes=10**8)
 
     def bank() -> torch.Tensor:
-        return open_bank(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path).posterior_NCHW.clone()
+        return open_latent_cache(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path).posterior_NCHW.clone()
 
     wanted = bank()
     path = next(tmp_path.glob("latents-*.pt"))

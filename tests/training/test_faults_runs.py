@@ -21,7 +21,7 @@ from training.common.errors import LostProcessError
 from training.config.schema import TrainConfig
 from training.loop import checkpoints, loop, run_lock
 from training.loop.engine import Engine
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 
 Quick = Callable[..., TrainConfig]
 SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
@@ -116,7 +116,7 @@ def test_sigterm_in_the_middle_of_anything_loses_nothing(tmp_path: Path, place: 
         def prefetch(self, step: int, places: range) -> None:
             once(step if place == "prefetch" else -1)
 
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             once(self.step if place == "loss" else -1)
             return super().loss(module, batch)
 

@@ -13,7 +13,7 @@ from training.config.overrides import override
 from training.config.schema import TrainConfig
 from training.loop import loop
 from training.loop.run import Run
-from training.loop.task import Batch, Figures, Task
+from training.loop.task import Batch, Metrics, Task
 from training.model.faithdiff import build_model
 from training.optim.groups import Groups
 from training.optim.optimisers import BETA1
@@ -68,7 +68,7 @@ class ToyTask:
         generators = [generator_for(self.config.seed, "toy", step, place) for place in places]
         return {"x": torch.stack([torch.randn(3, side_px, side_px, generator=generator) for generator in generators])}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         wanted = batch["x"].flip(1)
         error = module(batch["x"]) - wanted
         return error.square().mean(), {"l1": error.detach().abs().mean(), "rows": float(len(wanted))}
@@ -99,7 +99,7 @@ class ModelTask(ToyTask):
             rows.append({"noisy": noisy, "noise": noise, "timestep": timestep, "ids": torch.ones(6), "lq": lq})
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         predicted = module(batch["noisy"], batch["timestep"], batch["ids"], batch["lq"])
         return (predicted - batch["noise"]).abs().mean(), {"rows": float(len(predicted))}
 

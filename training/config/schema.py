@@ -6,7 +6,7 @@ Not pydantic or tyro: most checks are of numbers and of several settings togethe
 messages ("expected X, got Y, do Z", the nearest name) would have to be made of theirs; and pydantic would be one package more.
 
 "Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
-are counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
+are counted by optimiser steps and by a sample's index in that batch, so nothing depends on how many devices share the work."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class TrainConfig:
     max_unreadable_frac: float = 0.01
     """The run stops when more than this share of the pictures has turned unreadable since `prepare`."""
     degradation: str = "mild"
-    """A preset of degradation/presets.py, or "levels": each crop draws I, II or III. Pictures with an LQ twin in the manifest use
-    that instead."""
+    """A preset of degradation/presets.py, or "levels": each crop draws I, II or III. Pairs in the manifest use their LQ
+    picture instead."""
     degradation_scale: int = 2
     degradation_scale_max: int = 0
     """Above `degradation_scale`: each crop draws a whole scale between the two."""

@@ -40,13 +40,13 @@ class Captioner:
             raise ValueError(f"expected transformers for `caption`, got {error}, pip install transformers") from error
         if not (folder / "config.json").is_file():
             raise ValueError(f"expected a model folder with config.json, got {folder}, name the folder of an image-to-text model")
-        place = _device(device)
+        target = _device(device)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             processor: Any = AutoProcessor.from_pretrained(folder, **safe)
-            dtype = torch.float32 if place.type == "cpu" else "auto"
+            dtype = torch.float32 if target.type == "cpu" else "auto"
             model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **safe)
-            model = model.to(place).eval()
+            model = model.to(target).eval()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
             line = first_line(error)
             raise ValueError(

@@ -1,4 +1,4 @@
-"""restore.json: what was asked for, and what came of every picture. A run that was stopped goes on from it.
+"""restore.json: what was asked for, and the outcome of every picture. A run that was stopped goes on from it.
 
 The same sources under the same workflow are not restored twice; another workflow in the same folder would mix results, so it is
 refused."""
@@ -55,7 +55,7 @@ class FolderRecord:
         pictures = found.get("pictures", {})
         former = found.get("workflow", {})
         if former.get("sha256") != workflow.sha256 and any(entry["status"] == "done" for entry in pictures.values()):
-            before, asked = _told(former), _told(dataclasses.asdict(workflow))
+            before, asked = _described(former), _described(dataclasses.asdict(workflow))
             raise ValueError(
                 f"expected the workflow and settings that {out} was begun with ({before}), got {asked}; "
                 "take another OUT, or --again to restore every picture anew"
@@ -77,7 +77,7 @@ class FolderRecord:
         return "done" if sha256_of(result.read_bytes()) == entry["result_sha256"] else "changed"
 
     def put(self, key: str, entry: dict[str, Any]) -> None:
-        """Set what came of a picture, and write the file if that is not too soon after the last time."""
+        """Set the outcome of a picture, and write the file if that is not too soon after the last time."""
         self._pictures[key] = entry
         if time.monotonic() >= self._due_s:
             self.write()
@@ -91,7 +91,7 @@ class FolderRecord:
         self._due_s = end_s + (end_s - start_s) / WRITING_FRAC
 
 
-def _told(workflow: dict[str, Any]) -> str:
+def _described(workflow: dict[str, Any]) -> str:
     return " ".join([str(workflow.get("file")), *workflow.get("settings", []), str(workflow.get("sha256"))[:8]])
 
 

@@ -1,4 +1,4 @@
-"""What came of a prompt: the history entry of a server, and the picture it names."""
+"""The outcome of a prompt: the history entry of a server, and the picture it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 
 RESULT_FORMATS = (*IMAGE_FORMATS, "GIF", "AVIF")
 """What nodes that save pictures write."""
-MOST_PX = 2**29
+MAX_PX = 2**29
 """Pillow refuses beyond twice this, 32768 x 32768: a few kilobytes can say that they are a picture of any size."""
 
 
@@ -31,7 +31,7 @@ class NoResult(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A prompt that ended well: where its picture is (filename, subfolder, type), and how long it ran (None = not told)."""
+    """A prompt that ended well: where its picture is (filename, subfolder, type), and how long it ran (None = not known)."""
 
     image: Mapping[str, str]
     seconds: float | None
@@ -108,10 +108,10 @@ def _as_png(picture: Image.Image) -> bytes:
 def large_pictures() -> Iterator[None]:
     """Inside, Pillow opens pictures up to 32768 x 32768: its own limit is for strangers' files, and 16K results are beyond it."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MOST_PX
+    Image.MAX_IMAGE_PIXELS = MAX_PX
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MOST_PX and twice that
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MAX_PX and twice that
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

@@ -111,9 +111,9 @@ def _frozen(run_dir: Path, crc32: int | None) -> dict[str, torch.Tensor]:
             raise ValueError(f"expected the run's frozen weights, got {path} with another checksum, start the run afresh")
         return load_file(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        told = error if isinstance(error, OSError) else system_error(error, path)
-        if told is not None and told.errno in PASSING:
-            raise told from None
+        from_system = error if isinstance(error, OSError) else system_error(error, path)
+        if from_system is not None and from_system.errno in PASSING:
+            raise from_system from None
         raise ValueError(f"expected the run's frozen weights, got {path} ({error}), start the run afresh") from error
 
 

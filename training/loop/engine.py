@@ -18,7 +18,7 @@ from faithdiff_core.files.checks import first_line
 from training.common.devices import device_of, process_state
 from training.common.errors import LostProcessError
 from training.config.schema import TrainConfig
-from training.optim.sharding import reshard_root, shard, unshard_root, whole
+from training.optim.sharding import full_tensor, reshard_root, shard, unshard_root
 
 
 class Engine:
@@ -64,7 +64,7 @@ class Engine:
         """Scale gradients down to a norm of `clip_norm` (0 = leave them); returns the norm they had, over all processes."""
         norm = self.accelerator.clip_grad_norm_(parameters, clip_norm or math.inf)
         assert norm is not None
-        return whole(norm, keep=True).item()
+        return full_tensor(norm, keep=True).item()
 
     def mean(self, values: list[float | torch.Tensor]) -> list[float]:
         """Each value averaged over the processes. One that is not finite anywhere comes out so everywhere."""

@@ -30,7 +30,7 @@ from training.optim.optimisers import FusedBackward
 
 
 def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool) -> dict[str, float]:
-    """Run (or go on with) a stage until config.steps. Returns the last figures.
+    """Run (or go on with) a stage until config.steps. Returns the last metrics.
 
     `extra` (plain values) is kept in the checkpoints for the export. Raises DivergedError for a loss or gradient that is not
     finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
@@ -46,19 +46,19 @@ def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, An
         reports = Reports(engine, config, run_dir, run.step)
         with Interrupts() as interrupts:
             try:
-                figures, stopped_by = _steps(run, reports, interrupts)
+                metrics, stopped_by = _steps(run, reports, interrupts)
             finally:
                 reports.close()
             run.finish()  # where a signal has stopped it between two saves, it saves now
     if stopped_by:
         raise Interrupted(stopped_by, run.step)
-    return figures
+    return metrics
 
 
 def _steps(run: Run, reports: Reports, interrupts: Interrupts) -> tuple[dict[str, float], int]:
-    """The last row of figures, and the signal that ended it (0 = none)."""
+    """The last row of metrics, and the signal that ended it (0 = none)."""
     config, first_step = run.config, run.step
-    figures = _former_row(run, reports)
+    metrics = _former_row(run, reports)
     stopped_by = 0
     while not run.is_finished and not stopped_by:
         lr = run.set_lr()
@@ -71,8 +71,8 @@ def _steps(run: Run, reports: Reports, interrupts: Interrupts) -> tuple[dict[str
         if run.step % config.save_every == 0 or run.is_finished:
             run.save(row)
         if row:
-            figures = _report(run, reports, row, validates=validates)
-    return figures, stopped_by
+            metrics = _report(run, reports, row, validates=validates)
+    return metrics, stopped_by
 
 
 def _validates(run: Run) -> bool:
@@ -89,9 +89,9 @@ def _former_row(run: Run, reports: Reports) -> dict[str, float]:
 def _report(run: Run, reports: Reports, row: dict[str, float], *, validates: bool) -> dict[str, float]:
     """Write a step's row, with its validation if that is due; returns the whole row."""
     found, pictures = _validate(run) if validates else ({}, [])
-    figures = row | {f"validation/{name}": value for name, value in found.items()}
-    reports.write(figures, pictures)
-    return figures
+    metrics = row | {f"validation/{name}": value for name, value in found.items()}
+    reports.write(metrics, pictures)
+    return metrics
 
 
 def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) -> tuple[float, int]:
@@ -117,18 +117,18 @@ def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) ->
 
 def _backward(run: Run, reports: Reports) -> torch.Tensor:
     """Gradients of the step's mean loss; returns this process's part of it."""
-    places = run.places(run.step)
-    share = sum(len(part) for part in places)
+    parts = run.micro_batches(run.step)
+    crops = sum(len(part) for part in parts)
     total = torch.zeros((), device=run.engine.device)
-    for index, part in enumerate(places):
+    for index, part in enumerate(parts):
         batch = run.task.batch(run.step, part)
-        _prefetch(run, places[index + 1 :])
-        with run.engine.accumulating(run.module, last=index == len(places) - 1):
-            loss, figures = run.task.loss(run.module, batch)
-            weighted = loss * (len(part) / share)
+        _prefetch(run, parts[index + 1 :])
+        with run.engine.accumulating(run.module, last=index == len(parts) - 1):
+            loss, metrics = run.task.loss(run.module, batch)
+            weighted = loss * (len(part) / crops)
             weighted.backward()
         total += weighted.detach()
-        reports.window.add_figures(figures, len(part) / share)
+        reports.window.add_metrics(metrics, len(part) / crops)
     return total
 
 
@@ -137,7 +137,7 @@ def _prefetch(run: Run, left: list[range]) -> None:
     if left:
         run.task.prefetch(run.step, left[0])
     elif run.step + 1 < run.config.steps:
-        run.task.prefetch(run.step + 1, run.places(run.step + 1)[0])
+        run.task.prefetch(run.step + 1, run.micro_batches(run.step + 1)[0])
 
 
 def _check_reached(run: Run) -> None:
@@ -152,11 +152,11 @@ def _validate(run: Run) -> tuple[dict[str, float], list[Path]]:
         return {}, []
     try:
         with _pictures_folder(run) as folder, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
-            figures = run.task.validate(run.step, folder)
+            metrics = run.task.validate(run.step, folder)
     except OSError as error:
         warn(f"validation at step {run.step} was given up ({error}); training goes on")
         return {}, []
-    return figures, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
+    return metrics, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from training.optim.ema import EMA
 from training.optim.groups import only_train, trainable
 from training.optim.optimisers import FusedBackward, make_optimiser
 from training.optim.schedule import lr_factor
-from training.optim.sharding import whole
+from training.optim.sharding import full_tensor
 from training.optim.states import load_by_name, state_by_name
 
 MAY_CHANGE = (
@@ -90,14 +90,14 @@ class Run:
         return self.step >= self.config.steps
 
     def set_lr(self) -> float:
-        """Set the step's learning rate in every group; returns that of share 1."""
+        """Set the step's learning rate in every group; returns that of scale 1."""
         config = self.config
         lr = config.lr * lr_factor(self.step, steps=config.steps, warmup_steps=config.warmup_steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["share"]
+            group["lr"] = lr * group["lr_scale"]
         return lr
 
-    def places(self, step: int) -> list[range]:
+    def micro_batches(self, step: int) -> list[range]:
         """This process's micro-batches of a step."""
         return micro_batches(
             self.config.crops_at(step)[0],
@@ -127,7 +127,7 @@ class Run:
         state = {
             "config": to_json(self.config),
             "step": self.step,
-            "trained": {name: whole(parameter.detach(), keep=keep) for name, parameter in self.parameters.items()},
+            "trained": {name: full_tensor(parameter.detach(), keep=keep) for name, parameter in self.parameters.items()},
             "optimiser": state_by_name(self.optimiser, self.parameters, keep=keep),
             "ema": self.ema.state(self.parameters, keep=keep),
             "extra": self.extra,

@@ -39,7 +39,7 @@ class Trackers:
         self._try(lambda: accelerator.init_trackers(config.tracker, config=vars(config), init_kwargs=options))
 
     def log(self, row: dict[str, float], step: int) -> None:
-        """Figures of one step."""
+        """Metrics of one step."""
         self._try(lambda: self._accelerator.log(row, step=step))
 
     def pictures(self, paths: list[Path], step: int) -> None:

@@ -7,7 +7,7 @@ import math
 
 
 def lr_factor(step: int, *, steps: int, warmup_steps: int) -> float:
-    """Share of the learning rate at optimiser step `step` (from 0) of `steps`."""
+    """Factor of the learning rate at optimiser step `step` (from 0) of `steps`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(steps - warmup_steps, 1)

@@ -41,7 +41,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: torch.Tensor, *, keep: bool) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor, *, keep: bool) -> torch.Tensor:
     """The full tensor. A sharded one is gathered, by all processes together, into the main memory of those that `keep` it; others
     get an empty one."""
     if not isinstance(tensor, DTensor):

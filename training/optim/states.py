@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from training.optim.optimisers import FusedBackward
-from training.optim.sharding import like_parameter, whole
+from training.optim.sharding import full_tensor, like_parameter
 
 State = dict[str, dict[str, Any]]
 """{parameter name: {"step": ..., "exp_avg": ..., ...}}"""
@@ -24,7 +24,7 @@ EIGHT_BIT = ("codes", "scale", "qmap")
 def state_by_name(
     optimiser: torch.optim.Optimizer | FusedBackward, parameters: dict[str, torch.nn.Parameter], *, keep: bool
 ) -> State:
-    """The state by name, whole; as in `sharding.whole`. Learning rates and the like are the configuration's."""
+    """The state by name, whole; as in `sharding.full_tensor`. Learning rates and the like are the configuration's."""
     held = _inner(optimiser).state
     return {
         name: {key: _plain(value, keep) for key, value in held[parameter].items()}
@@ -52,7 +52,7 @@ def _inner(optimiser: torch.optim.Optimizer | FusedBackward) -> torch.optim.Opti
 def _plain(value: Any, keep: bool) -> Any:
     if hasattr(value, "codes"):
         return {**{name: getattr(value, name) for name in EIGHT_BIT}, "signed": value.signed, "dtype": value.dtype}
-    return whole(value, keep=keep) if isinstance(value, torch.Tensor) else value
+    return full_tensor(value, keep=keep) if isinstance(value, torch.Tensor) else value
 
 
 def _placed(value: Any, parameter: torch.nn.Parameter, fused: bool) -> Any:

@@ -131,7 +131,7 @@ def _step(
     buckets: bool,
     step_bytes_per_value: int,
 ) -> None:
-    """One optimiser step of a run under way. `buckets`: gradients have their place all the time (DDP). `step_bytes_per_value`:
+    """One optimiser step of a run under way. `buckets`: gradients are held all the time (DDP). `step_bytes_per_value`:
     what the optimiser takes for a while, for each value of the parameter that it is at."""
     groups = task.groups()
     only_train(task.module, groups)
@@ -139,12 +139,12 @@ def _step(
     ema = EMA(parameters, max_decay=config.ema_decay)
     optimiser = make_optimiser(groups, config)
     allocate_states(optimiser)
-    places = [torch.empty(parameter.shape, dtype=parameter.dtype) for parameter in parameters.values() if buckets]
+    gradients = [torch.empty(parameter.shape, dtype=parameter.dtype) for parameter in parameters.values() if buckets]
     frozen = (*vae.parameters(), *vae.buffers()) if vae is not None else ()
     live.mark((*task.module.parameters(), *task.module.buffers(), *frozen), "weights")
     live.mark(ema.shadow.values(), "ema")
     live.mark((value for state in optimiser.state.values() for value in state.values()), "optimiser")
-    live.mark(places, "gradients")
+    live.mark(gradients, "gradients")
 
     def gradient_is_there(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None

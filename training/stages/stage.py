@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
 from training.batches.crops import ImageStore, training_store
-from training.batches.latent_cache import LatentBank, open_bank
+from training.batches.latent_cache import LatentCache, open_latent_cache
 from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
 from training.common.devices import device_of, process_state
@@ -45,22 +45,22 @@ def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Ta
     model, before = initial_model(config, sources)
     facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
     texts = open_texts(config, sources, device)
-    bank = _bank(config, store, vae, facts, run_dir.parent, device)
-    source = SampleSource(config, store, bank)
+    cache = _latent_cache(config, store, vae, facts, run_dir.parent, device)
+    source = SampleSource(config, store, cache)
     validation = None
     if config.validate_every:
         validation = Validation(config, split_of(sources.data, "val"), vae, texts, device)
-    needs_vae = None if bank is not None else vae
+    needs_vae = None if cache is not None else vae
     return DiffusionTask(config, source, model, device=device, vae=needs_vae, texts=texts, validation=validation), facts
 
 
-def _bank(
+def _latent_cache(
     config: TrainConfig, store: ImageStore, vae: AutoencoderKL, facts: dict[str, Any], folder: Path, device: torch.device
-) -> LatentBank | None:
+) -> LatentCache | None:
     if not config.latent_crops:
         return None
     with process_state(config.device).main_process_first():
-        return open_bank(
+        return open_latent_cache(
             config, store, vae, vae_digest=facts["vae_digest"], data_digest=facts["data_digest"], folder=folder, device=device
         )
 

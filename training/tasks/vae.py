@@ -17,7 +17,7 @@ from training.batches.unreadable import Unreadable, others
 from training.common.devices import device_of
 from training.common.seeds import generator_for, integer, seed_for, uniform
 from training.config.schema import TrainConfig
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 from training.model.networks import LATENT_SCALE, build_vae, network_spec
 from training.model.vae_start import start_with_colour
 from training.optim.groups import Groups
@@ -109,22 +109,22 @@ class VAETask:
         return draw_crop(pictures.image_u8, crop_px, self.config.max_zoom_out, generator).image_CHW
 
     def groups(self) -> Groups:
-        """(name, share of the learning rate, parameters) of everything trained."""
+        """(name, scale of the learning rate, parameters) of everything trained."""
         members = dict(self.module.named_parameters())
         if self.config.stage == "decoder":
             members = {name: value for name, value in members.items() if name.startswith(("decoder.", "post_quant_conv."))}
         return [(self.config.stage, 1.0, members)]
 
-    def prefetch(self, step: int, places: range) -> None:
+    def prefetch(self, step: int, indices: range) -> None:
         """Nothing: the store keeps its few pictures in memory."""
 
-    def batch(self, step: int, places: range) -> Batch:
+    def batch(self, step: int, indices: range) -> Batch:
         """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior; with `latent_noise` also error, of noise's
         shape, in the VAE's own units."""
         _, crop_px = self.config.crops_at(step)
         images, noises, errors = [], [], []
-        for place in places:
-            generator = generator_for(self.config.seed, "vae", step, place)
+        for index in indices:
+            generator = generator_for(self.config.seed, "vae", step, index)
             images.append(self._crop(generator, crop_px))
             noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
             if self.config.latent_noise:
@@ -133,8 +133,8 @@ class VAETask:
         batch = {"image": images, "noise": noises} | ({"error": errors} if errors else {})
         return {name: torch.stack(values).to(self.device) for name, values in batch.items()}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
-        """Loss and figures to log. Networks under autocast, losses in fp32."""
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """Loss and metrics to log. Networks under autocast, losses in fp32."""
         image = batch["image"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             mean, log_variance, got = module(image, batch["noise"], batch.get("error"))
@@ -142,13 +142,13 @@ class VAETask:
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
         with torch.no_grad():
             mse = (got.clamp(-1, 1) - image).square().mean((1, 2, 3)) / 4
-            figures: Figures = {
+            metrics: Metrics = {
                 "psnr_db": (-10 * torch.log10(mse + 1e-10)).mean(),
                 "kl": kl,
                 "latent_std": mean.std(),
                 "chroma_l1": chroma(got - image).abs().mean(),
             }
-        return reconstruction + self.config.kl_weight * kl, figures
+        return reconstruction + self.config.kl_weight * kl, metrics
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Nothing: `reconstruct` shows an exported VAE's pictures."""

@@ -17,7 +17,7 @@ from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
 from training.batches.crops import training_store
-from training.batches.latent_cache import bank_crop
+from training.batches.latent_cache import cached_crop
 from training.common.weight_files import State
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
@@ -145,5 +145,5 @@ def _normalise(vae: AutoencoderKL, config: TrainConfig, data: Path | None) -> No
         raise ValueError("expected --data with the training manifest to normalise the VAE's latents, got none, name it")
     store, _ = training_store(config, data)
     cut = replace(config, crop_px=max(config.crop_px, config.late_crop_px))
-    crops = [bank_crop(cut, store, index).image_CHW for index in range(STATISTICS_CROPS)]
+    crops = [cached_crop(cut, store, index).image_CHW for index in range(STATISTICS_CROPS)]
     fold_latent_statistics(vae, *latent_statistics(vae, torch.stack(crops)))

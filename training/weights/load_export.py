@@ -34,8 +34,8 @@ def spec_of(parts: FaithDiffParts) -> NetworkSpec:
         spec = replace(spec, alignment=replace(spec.alignment, num_layers=alignment.num_layers))
         if spec.encoder == encoder and spec.alignment == alignment and fits(widths, spec):
             return spec
-    told = f"{encoder}, {alignment}, {widths}"
-    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {told}, use the nodes for this file")
+    found = f"{encoder}, {alignment}, {widths}"
+    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {found}, use the nodes for this file")
 
 
 def load_exported(path: Path) -> FaithDiffComposite:

@@ -18,7 +18,7 @@ from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
 from training.loop.micro_batches import check_batches, micro_batches
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 from training.optim.schedule import lr_factor
 from training.tasks.vae import VAETask
 
@@ -132,7 +132,7 @@ def test_gradients_are_clipped_and_the_norm_is_logged(
         return original(self, *args, **options)  # type: ignore[arg-type]
 
     class Loud(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             loss, figures = super().loss(module, batch)
             return 1e3 * loss, figures
 
@@ -173,7 +173,7 @@ def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Pat
 
 def test_a_loss_that_reaches_no_parameter_is_our_mistake(tmp_path: Path) -> None:
     class Detached(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             return torch.ones((), requires_grad=True), {}
 
     config = toy_config()

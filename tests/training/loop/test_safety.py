@@ -18,7 +18,7 @@ from toy_task import ToyTask, equal, toy_config, train_part
 from training.common.interrupts import ECHO_S, Interrupts
 from training.loop import checkpoints, loop
 from training.loop.run import SaveError
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(("factor", "poisoned"), [(float("nan"), "loss is nan"), (float("inf"), "loss is inf")])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path, factor: float, poisoned: str) -> None:
     class Poisoned(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             loss, figures = super().loss(module, batch)
             return loss * factor, figures
 
@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path,
 
 def test_a_gradient_that_is_no_number_stops(tmp_path: Path) -> None:
     class Root(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             # The root of 0 has no finite slope.
             return super().loss(module, batch)[0].mul(0.0).sqrt(), {}
 
