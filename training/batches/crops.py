@@ -57,8 +57,11 @@ class ImageStore:
         return len(self.records)
 
     def pictures(self, index: int) -> Pictures:
-        """Picture `index`, with the LQ one of a pair. Raises ValueError if one cannot be read (any more) or has another size than
-        in the manifest."""
+        """Picture `index`, with the LQ one of a pair.
+
+        Raises:
+            ValueError: one cannot be read (any more) or has another size than in the manifest.
+        """
         with self._lock:
             if index in self._held:
                 self._held.move_to_end(index)
@@ -88,7 +91,11 @@ class ImageStore:
 
 
 def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
-    """The training split of a manifest as a store, and its data digest. Raises ValueError if the split is empty."""
+    """The training split of a manifest as a store, and its data digest.
+
+    Raises:
+        ValueError: the split is empty.
+    """
     records = split_of(data, "train")
     if not records:
         raise ValueError(f"expected training pictures in {data}, got none in the split 'train', prepare more pictures")

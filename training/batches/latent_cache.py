@@ -62,7 +62,11 @@ def open_latent_cache(
     """Read the cache for these settings from `folder`, or make it (atomically) if it is not there or damaged.
 
     `vae` must be on `device` (None = the CPU). Of several processes let the main one come first; it finds work, the others a
-    file. Raises ValueError if the crops change their size during the run, or too many pictures are unreadable."""
+    file.
+
+    Raises:
+        ValueError: the crops change their size during the run, or too many pictures are unreadable.
+    """
     if config.late_crop_px not in (0, config.crop_px):
         raise ValueError(
             f"expected late_crop_px 0 with latent_crops, got {config.late_crop_px}, add --set late_crop_px=0 or latent_crops=0"

@@ -20,7 +20,11 @@ def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px
     """One crop of `crop_px` of the HQ picture and the LQ pixels that belong to it, both mirrored half of the time.
 
     No zoom: scaling would undo the LQ picture's degradation. Sides below crop_px are extended by reflection about the picture's
-    edge, where both reflections agree. Raises ValueError if crop_px is no multiple of `scale`."""
+    edge, where both reflections agree.
+
+    Raises:
+        ValueError: crop_px is no multiple of `scale`.
+    """
     if crop_px % scale:
         raise ValueError(
             f"expected a crop_px that is a multiple of the pairs' scale {scale}, got {crop_px}, choose another crop_px"

@@ -1,7 +1,11 @@
 """Which picture each sample of a step's batch is cut from, and its crop. Nothing here depends on processes, workers,
 micro-batches or resuming.
 
-Pictures come in a seeded order that uses each once before any comes again."""
+Pictures come in a seeded order that uses each once before any comes again.
+
+Threads, not torch's DataLoader: its workers are processes. Each would decode, keep and count unreadable pictures for itself, and
+Ctrl-C would end them before the step is done. Measured in turn, on two busy cores with two workers and crops of 256 px: the same
+samples, 40 steps in 52 and 56 s by threads, in 84 and 97 s by a DataLoader; the first batch after 1 s and after 3 s."""
 
 from __future__ import annotations
 
@@ -43,7 +47,9 @@ class Sample:
 class SampleSource:
     """The samples of a run: crops of the store's pictures, or those of the latent cache.
 
-    Raises ValueError if the crops do not fit the pairs' scales."""
+    Raises:
+        ValueError: the crops do not fit the pairs' scales.
+    """
 
     def __init__(self, config: TrainConfig, store: ImageStore, cache: LatentCache | None = None) -> None:
         for crop_px in {config.crop_px, config.late_crop_px} - {0}:
@@ -83,7 +89,9 @@ class SampleSource:
     def samples(self, step: int, indices: range) -> list[Sample]:
         """The samples of these indices in the batch of optimiser step `step` (both from 0).
 
-        Raises ValueError when too many pictures have turned unreadable."""
+        Raises:
+            ValueError: when too many pictures have turned unreadable.
+        """
         for wanted in [wanted for wanted in self._ahead if wanted[0] < step]:
             self._ahead.pop(wanted).cancel()  # asked for ahead by a step that was never taken
         self.prefetch(step, indices)

@@ -80,7 +80,11 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[str, object], way: str) -> None:
-    """Fill in the defaults of one way. Raises ValueError for options of the other."""
+    """Fill in the defaults of one way.
+
+    Raises:
+        ValueError: options of the other.
+    """
     wrong = [name for name in other if name not in own and getattr(arguments, name) is not None]
     if wrong:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)

@@ -15,7 +15,11 @@ from training.common.files import write_atomically
 
 
 def write_archive(path: Path, value: Any) -> None:
-    """torch.save, atomically. Raises OSError, on a full disk for example."""
+    """torch.save, atomically.
+
+    Raises:
+        OSError: on a full disk for example.
+    """
 
     def write(temporary: Path) -> None:
         try:
@@ -33,7 +37,10 @@ def write_archive(path: Path, value: Any) -> None:
 def read_archive(path: Path) -> Any:
     """What the file holds, its tensors mapped: read from the file as they are used. Nothing in it is executed (weights_only).
 
-    Raises ValueError for a file that is damaged, and OSError."""
+    Raises:
+        ValueError: the file is damaged.
+        OSError: the system could not read it.
+    """
     try:
         # torch does not look at the checksums it writes.
         with zipfile.ZipFile(path) as archive:

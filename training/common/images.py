@@ -31,7 +31,12 @@ class Located(Protocol):
 
 
 def read_bytes(source: Path | Located) -> bytes:
-    """The bytes of a file, or of one member of a shard. Raises OSError; ValueError if the shard ends before the member does."""
+    """The bytes of a file, or of one member of a shard.
+
+    Raises:
+        OSError: the system could not read them.
+        ValueError: the shard ends before the member does.
+    """
     if isinstance(source, Path):
         return source.read_bytes()
     with open(source.path, "rb") as file:
@@ -49,7 +54,9 @@ def read_bytes(source: Path | Located) -> bytes:
 def read_image(source: Path | Located) -> torch.Tensor:
     """Read a picture as uint8 (3, H, W), EXIF turned upright, alpha dropped.
 
-    Raises ValueError if the file cannot be read or decoded."""
+    Raises:
+        ValueError: the file cannot be read or decoded.
+    """
     name = str(source if isinstance(source, Path) else source.path)
     try:
         return decode_image(read_bytes(source), name)
@@ -98,7 +105,10 @@ def picture_paths(inputs: list[Path]) -> list[tuple[str, Path]]:
     """(key, path) of every picture named or found below a folder, sorted by key.
 
     The key is the path below the folder given, without suffix and with forward slashes; a file's key is its stem.
-    Raises ValueError for an input that does not exist or a file that is no picture by its suffix."""
+
+    Raises:
+        ValueError: an input that does not exist or a file that is no picture by its suffix.
+    """
     found: list[tuple[str, Path]] = []
     for item in inputs:
         if item.is_dir():

@@ -15,9 +15,13 @@ MAX_LEVELS = 100
 def parse_json(text: str | bytes, *, odd_numbers: bool = False) -> Any:
     """The value that a text means; bytes may begin with UTF-8's byte order mark.
 
-    Raises ValueError, with a reason in one line, for text that is no JSON or no UTF-8, for NaN and Infinity, for numbers beyond
-    what a float or 4300 digits hold, and for deeper nesting than MAX_LEVELS. `odd_numbers`: None stands for such numbers, where
-    a text that somebody else has written may hold them beside what is asked for (Python's own writer makes NaN)."""
+    `odd_numbers`: None stands for numbers that JSON has not, where a text that somebody else has written may hold them beside
+    what is asked for (Python's own writer makes NaN).
+
+    Raises:
+        ValueError: text that is no JSON or no UTF-8, NaN and Infinity, numbers beyond what a float or 4300 digits hold, nesting
+            deeper than MAX_LEVELS; with a reason in one line.
+    """
     whole, fraction, constant = (_int_or_none, _float_or_none, _none) if odd_numbers else (int, _finite, _refuse)
     try:
         decoded = text if isinstance(text, str) else text.decode("utf-8-sig")

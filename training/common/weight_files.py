@@ -25,7 +25,9 @@ def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
     """All tensors of a file, mapped, and its safetensors header entries ({} for a pickle). No code in a pickle is ever run, and
     none is read that declares more than it holds.
 
-    Raises ValueError if the file is missing, damaged or holds other things."""
+    Raises:
+        ValueError: the file is missing, damaged or holds other things.
+    """
     if not source.is_file():
         raise ValueError(f"expected a file of weights, got {source}, which does not exist, check the path")
     try:
@@ -49,12 +51,20 @@ def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
 
 
 def read_parts(source: Path) -> FaithDiffParts:
-    """A FaithDiff file of any layout, taken apart. Raises ValueError as `read_tensors` does, and for a file that is none."""
+    """A FaithDiff file of any layout, taken apart.
+
+    Raises:
+        ValueError: as `read_tensors` does, and for a file that is none.
+    """
     return split_state_dict(*read_tensors(source))
 
 
 def chunks(path: Path) -> Iterator[bytes]:
-    """A file's bytes, CHUNK_BYTES at a time. Raises OSError."""
+    """A file's bytes, CHUNK_BYTES at a time.
+
+    Raises:
+        OSError: the system could not read it.
+    """
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
@@ -69,7 +79,11 @@ def file_digest(path: Path) -> str:
 
 
 def file_crc32(path: Path) -> int:
-    """CRC-32 of a file: for damage, not against forgery. Raises OSError."""
+    """CRC-32 of a file: for damage, not against forgery.
+
+    Raises:
+        OSError: the system could not read it.
+    """
     checksum = 0
     for chunk in chunks(path):
         checksum = zlib.crc32(chunk, checksum)

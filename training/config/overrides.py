@@ -44,7 +44,11 @@ def _parse(name: str, kind: type, text: str) -> Any:
 
 
 def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
-    """Apply `key=value` texts. Raises ValueError for an unknown key (naming the nearest one) or a value of the wrong type."""
+    """Apply `key=value` texts.
+
+    Raises:
+        ValueError: an unknown key (naming the nearest one) or a value of the wrong type.
+    """
     changes: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
@@ -60,7 +64,11 @@ def override(config: TrainConfig, assignments: list[str]) -> TrainConfig:
 
 
 def _is_former(name: str, given: Any, where: str) -> bool:
-    """Whether this is a setting of earlier versions at its only value. Raises ValueError for one at another value."""
+    """Whether this is a setting of earlier versions at its only value.
+
+    Raises:
+        ValueError: one at another value.
+    """
     wanted = FORMER.get(name)
     if name in FORMER and given != wanted:
         raise ValueError(
@@ -77,8 +85,10 @@ def to_json(config: TrainConfig) -> str:
 def from_json(text: str, source: str = "") -> TrainConfig:
     """Read what `to_json` wrote, or a recipe file; settings left out take their defaults. `source` names the file in messages.
 
-    Raises ValueError for text that is no JSON object, unknown keys, values of the wrong type, missing ones without default, and
-    settings of earlier versions (FORMER) at other values than the one left."""
+    Raises:
+        ValueError: text that is no JSON object, unknown keys, values of the wrong type, missing ones without default, and
+            settings of earlier versions (FORMER) at other values than the one left.
+    """
     where = f" in {source}" if source else ""
     try:
         value = parse_json(text)

@@ -33,7 +33,9 @@ class Captioner:
         """From a folder that transformers' `save_pretrained` (or a download) left. On a GPU the weights keep the file's type, on
         the CPU they become float32. `prompt` None = the official question, or nothing for a model that cannot be asked.
 
-        Raises ValueError without transformers, and for a folder that is no such model."""
+        Raises:
+            ValueError: without transformers, and for a folder that is no such model.
+        """
         try:
             from transformers import AutoModelForImageTextToText, AutoProcessor
         except ImportError as error:

@@ -81,7 +81,11 @@ def write_skipped(skipped: list[Skipped], manifest: Path) -> Path | None:
 
 
 def read(path: Path) -> list[Record]:
-    """Read and check a manifest. Raises ValueError naming the line that is wrong."""
+    """Read and check a manifest.
+
+    Raises:
+        ValueError: naming the line that is wrong.
+    """
     if not path.is_file():
         raise ValueError(f"expected a manifest, got {path}, which does not exist; make one with `python -m training prepare`")
     records: list[Record] = []
@@ -134,7 +138,9 @@ def common_scale(hq_HW_px: tuple[int, int], lq_HW_px: tuple[int, int]) -> int:
     """How many times larger the HQ picture is: a whole number, the same for both sides, each within rounding (less than one LQ
     pixel).
 
-    Raises ValueError if there is none."""
+    Raises:
+        ValueError: there is none.
+    """
     scale = round(sum(hq_HW_px) / sum(lq_HW_px))
     if scale < 1 or any(abs(hq - scale * lq) >= scale for hq, lq in zip(hq_HW_px, lq_HW_px, strict=True)):
         hq, lq = (f"{height} x {width} px" for height, width in (hq_HW_px, lq_HW_px))

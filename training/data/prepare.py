@@ -41,8 +41,11 @@ class Listing:
 def find(inputs: Iterable[Path]) -> Listing:
     """Every picture named, below a folder, or in a .tar shard (named or below a folder), with captions beside it.
 
-    Keys: a picture's path below the folder without suffix; a file's stem; a shard's member without its suffixes. Raises
-    ValueError for an input that does not exist."""
+    Keys: a picture's path below the folder without suffix; a file's stem; a shard's member without its suffixes.
+
+    Raises:
+        ValueError: an input that does not exist.
+    """
     found = Listing()
     for item in inputs:
         shards = [item] if item.suffix == ".tar" and item.is_file() else []
@@ -61,7 +64,11 @@ def find(inputs: Iterable[Path]) -> Listing:
 
 
 def by_key(pictures: Iterable[tuple[str, Source]]) -> dict[str, Source]:
-    """The pictures as a table. Raises ValueError for two pictures of one key."""
+    """The pictures as a table.
+
+    Raises:
+        ValueError: two pictures of one key.
+    """
     table: dict[str, Source] = {}
     for key, source in pictures:
         if key in table:
@@ -125,7 +132,11 @@ def build(
 
 
 def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile | None, min_side_px: int) -> Record:
-    """The record of one picture, without split. Raises ValueError or OSError if it cannot be used."""
+    """The record of one picture, without split.
+
+    Raises:
+        ValueError, OSError: it cannot be used.
+    """
     digest, size = _look_at(source)
     if min(size) < min_side_px:
         raise ValueError(f"shorter side {min(size)} px, below {min_side_px} px")

@@ -17,7 +17,10 @@ def degrade_paths(source: Path, out_dir: Path, *, level: str, scale: int, seed: 
     picture.
 
     manifest.json: the settings, and for each key the files, sizes in px and sha256 of the source and the result.
-    Raises ValueError for a missing source, an unknown level, no readable picture, or two pictures of one key."""
+
+    Raises:
+        ValueError: a missing source, an unknown level, no readable picture, or two pictures of one key.
+    """
     chosen = preset(level)
     if scale < 1:
         raise ValueError(f"expected a scale of at least 1, got {scale}, choose for example --scale 4")

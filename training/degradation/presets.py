@@ -142,7 +142,11 @@ PRESETS = {"I": LEVEL_I, "II": LEVEL_II, "III": LEVEL_III, "mild": MILD, "heavy"
 
 
 def preset(name: str) -> Preset:
-    """The preset called `name`. Raises ValueError naming the choices."""
+    """The preset called `name`.
+
+    Raises:
+        ValueError: naming the choices.
+    """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(PRESETS)}"
@@ -151,7 +155,11 @@ def preset(name: str) -> Preset:
 
 
 def drawn(name: str, generator: torch.Generator) -> Preset:
-    """The preset called `name`, or one drawn from the mixture of that name. Raises ValueError naming the choices."""
+    """The preset called `name`, or one drawn from the mixture of that name.
+
+    Raises:
+        ValueError: naming the choices.
+    """
     if name in MIXTURES:
         return preset(choose(generator, dict.fromkeys(MIXTURES[name], 1.0)))
     return preset(name)

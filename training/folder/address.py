@@ -9,7 +9,9 @@ import urllib.parse
 def server_url(text: str) -> str:
     """http(s)://host:port[/prefix] without a slash at the end; http:// may be left out.
 
-    Raises ValueError for anything else, and for a password in the address, which would be written down."""
+    Raises:
+        ValueError: anything else, and for a password in the address, which would be written down.
+    """
     address = text if "://" in text else f"http://{text}"
     try:
         parts = urllib.parse.urlsplit(address)
@@ -24,7 +26,11 @@ def server_url(text: str) -> str:
 
 
 def header(text: str) -> tuple[str, str]:
-    """(name, value) of "Name: value". Raises ValueError; the message does not repeat the value."""
+    """(name, value) of "Name: value".
+
+    Raises:
+        ValueError: it is none; the message does not repeat the value.
+    """
     name, colon, value = text.partition(":")
     sound = colon and name.replace("-", "").isalnum() and text.isascii() and text.isprintable() and value.strip()
     if not sound:

@@ -67,7 +67,11 @@ class QueueClient:
         self._opener = urllib.request.build_opener(_NoRedirects(), *direct)
 
     def check(self) -> None:
-        """Raises NoAnswer unless a ComfyUI answers here."""
+        """Look whether a ComfyUI answers here.
+
+        Raises:
+            NoAnswer: none does.
+        """
         try:
             stats = self._json(self._open("/system_stats", timeout_s=QUICK_TIMEOUT_S))
         except Refused as error:

@@ -63,7 +63,9 @@ def short(text: str) -> str:
 def read_prompt(path: Path) -> Prompt:
     """Read an API-format prompt.
 
-    Raises ValueError if it is none, or a graph as ComfyUI's editor saves it."""
+    Raises:
+        ValueError: it is none, or a graph as ComfyUI's editor saves it.
+    """
     try:
         value = parse_json(path.read_bytes())
     except OSError as error:
@@ -94,8 +96,9 @@ def make_form(
     `input_node`, `output_node`: id or title, or None for the only LoadImage and the only SaveImage (else PreviewImage).
     `seed`: goes into every input seed or noise_seed. `settings`: "NODE.INPUT=VALUE", applied after it.
 
-    Raises ValueError for names that are not there or not unique, values of another kind, a result that does not depend on the
-    picture."""
+    Raises:
+        ValueError: names that are not there or not unique, values of another kind, a result that does not depend on the picture.
+    """
     prompt = copy.deepcopy(prompt)
     if seed is not None:
         _set_seed(prompt, seed)

@@ -50,7 +50,9 @@ class FolderRecord:
     def open(cls, out: Path, workflow: Workflow, *, again: bool) -> FolderRecord:
         """Read that of an earlier run, or start one; nothing is written yet. `again` forgets all results.
 
-        Raises ValueError if the file is broken or has results of another workflow."""
+        Raises:
+            ValueError: the file is broken or has results of another workflow.
+        """
         found = {} if again else _read(out / NAME)
         pictures = found.get("pictures", {})
         former = found.get("workflow", {})
@@ -83,7 +85,11 @@ class FolderRecord:
             self.write()
 
     def write(self) -> None:
-        """Write the file, sorted by key. Raises OSError."""
+        """Write the file, sorted by key.
+
+        Raises:
+            OSError: the system could not write it.
+        """
         start_s = time.monotonic()
         workflow = dataclasses.asdict(self._workflow)
         write_json(self._path, {"format": FORMAT, "workflow": workflow, "pictures": dict(sorted(self._pictures.items()))})
@@ -116,8 +122,12 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 
 
 def check_folders(source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, may_replace: bool) -> None:
-    """Raises ValueError where results would collide with one another, with the sources, or (unless `may_replace`) with files
-    that no earlier run has made."""
+    """Look whether there is room for the results.
+
+    Raises:
+        ValueError: they would collide with one another, with the sources, or (unless `may_replace`) with files that no earlier
+            run has made.
+    """
     paths: dict[str, Path] = {}
     for key, path in pictures:
         if key in paths:

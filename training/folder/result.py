@@ -48,8 +48,11 @@ class Result:
 
 
 def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
-    """Read a history entry. Raises NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry
-    is none of ComfyUI's."""
+    """Read a history entry.
+
+    Raises:
+        NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
+    """
     try:
         return _read_ending(entry, form)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -86,7 +89,11 @@ def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
 
 
 def read_result(data: bytes) -> Result:
-    """Decode a picture; a PNG keeps its bytes, another format becomes one. Raises NoResult if it cannot be decoded."""
+    """Decode a picture; a PNG keeps its bytes, another format becomes one.
+
+    Raises:
+        NoResult: it cannot be decoded.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=RESULT_FORMATS) as picture:
             picture.load()

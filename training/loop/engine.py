@@ -24,7 +24,9 @@ from training.optim.sharding import full_tensor, reshard_root, shard, unshard_ro
 class Engine:
     """What the loop asks of accelerate. Precision is the task's business: the Accelerator's own stays "no".
 
-    Raises ValueError under a DeepSpeed configuration, and for 8-bit moments under FSDP2."""
+    Raises:
+        ValueError: under a DeepSpeed configuration, and for 8-bit moments under FSDP2.
+    """
 
     def __init__(self, config: TrainConfig, run_dir: Path, *, tracker: str | None) -> None:
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
@@ -74,7 +76,11 @@ class Engine:
         return (vector / self.processes).tolist()
 
     def same_everywhere(self, value: int, what: str) -> None:
-        """Wait until every process is here. Raises ValueError, in all of them, if they come with different values."""
+        """Wait until every process is here.
+
+        Raises:
+            ValueError: in all of them, if they come with different values.
+        """
         if self.mean([float(value != round(self.mean([float(value)])[0]))])[0]:
             raise ValueError(
                 f"expected {what} to be the same in every process, got {value} in process {self.process} and others elsewhere; "

@@ -32,10 +32,15 @@ from training.optim.optimisers import FusedBackward
 def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool) -> dict[str, float]:
     """Run (or go on with) a stage until config.steps. Returns the last metrics.
 
-    `extra` (plain values) is kept in the checkpoints for the export. Raises DivergedError for a loss or gradient that is not
-    finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
-    configuration differs from the run's, or if the batch cannot be shared evenly; SaveError if the end could not be saved;
-    Interrupted after a signal, once the step is saved."""
+    `extra` (plain values) is kept in the checkpoints for the export.
+
+    Raises:
+        DivergedError: a loss or gradient that is not finite: the last checkpoint stays as it was.
+        ValueError: a checkpoint exists and `resume` is False, the configuration differs from the run's, or the batch cannot be
+            shared evenly.
+        SaveError: the end could not be saved.
+        Interrupted: after a signal, once the step is saved.
+    """
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
     with engine.naming_lost_processes(), only_run_in(run_dir, engine):

@@ -33,7 +33,9 @@ norm helps a run that has diverged; the others change no result, but for roundin
 def former_state(run_dir: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a new run.
 
-    Raises ValueError if there is one and `resume` is False, if its settings differ from `config`, or if none is whole."""
+    Raises:
+        ValueError: there is one and `resume` is False, its settings differ from `config`, or none is whole.
+    """
     if not checkpoints.exists(run_dir):
         return None
     if not resume:
@@ -144,7 +146,11 @@ class Run:
         self.saved_step = self.step
 
     def finish(self) -> None:
-        """Make sure that the last step is on disk. Raises SaveError, in every process, if it is not."""
+        """Make sure that the last step is on disk.
+
+        Raises:
+            SaveError: in every process, if it is not.
+        """
         if self.saved_step != self.step:
             self.save({})
         if self.engine.mean([float(bool(self.failure))])[0]:

@@ -25,8 +25,11 @@ MAX_HOLDER_BYTES = 200
 def only_run_in(run_dir: Path, engine: Engine) -> Iterator[None]:
     """Context in which no other run may use the folder, which is made if need be. All processes call it; the main one locks.
 
-    The lock ends with its process, killed or not. Raises ValueError, in every process, if the folder is in use or cannot be
-    written to."""
+    The lock ends with its process, killed or not.
+
+    Raises:
+        ValueError: in every process, if the folder is in use or cannot be written to.
+    """
     handle, refusal = _open(run_dir) if engine.is_main else (None, "")
     try:
         if engine.mean([float(bool(refusal))])[0]:

@@ -16,7 +16,11 @@ NONE = "none"
 
 
 def usable_tracker(name: str) -> str | None:
-    """The name; None for "none" and, with a warning, for a package that is not there. Raises ValueError for an unknown one."""
+    """The name; None for "none" and, with a warning, for a package that is not there.
+
+    Raises:
+        ValueError: an unknown one.
+    """
     if name == NONE:
         return None
     known = sorted(str(kind) for kind in LOGGER_TYPE_TO_CLASS)

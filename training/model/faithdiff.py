@@ -114,7 +114,11 @@ class FaithDiffComposite(nn.Module):
 
 
 def spec_for(config: TrainConfig) -> NetworkSpec:
-    """The configuration's network with its number of alignment layers. Raises ValueError for an unknown network."""
+    """The configuration's network with its number of alignment layers.
+
+    Raises:
+        ValueError: an unknown network.
+    """
     spec = network_spec(config.network)
     if config.alignment_layers < 0:
         return spec

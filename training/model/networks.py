@@ -87,7 +87,11 @@ NETWORKS = {
 
 
 def network_spec(name: str) -> NetworkSpec:
-    """The widths called `name`. Raises ValueError for an unknown name."""
+    """The widths called `name`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     if name not in NETWORKS:
         raise ValueError(f"expected network {' or '.join(NETWORKS)}, got {name!r}, correct --set network=")
     return NETWORKS[name]

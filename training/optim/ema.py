@@ -39,7 +39,11 @@ class EMA:
         return {name: full_tensor(as_shard(shadow, parameters[name]), keep=keep) for name, shadow in self.shadow.items()}
 
     def load(self, state: dict[str, torch.Tensor], parameters: Parameters) -> None:
-        """Put back what `state` gave. Raises ValueError for other names than the parameters'."""
+        """Put back what `state` gave.
+
+        Raises:
+            ValueError: other names than the parameters'.
+        """
         if set(state) != set(self.shadow):
             raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
         for name, shadow in self.shadow.items():

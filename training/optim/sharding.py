@@ -19,7 +19,10 @@ def shard(module: nn.Module, device: torch.device, processes: int) -> None:
 
     Classes to shard one by one: its fsdp_transformer_layer_cls_to_wrap, else the module's own `_no_split_modules`; what is left
     makes one more unit. accelerate's own sharding needs a GPU and its own handling of the optimiser; this needs neither.
-    Raises ValueError for FSDP1."""
+
+    Raises:
+        ValueError: FSDP1.
+    """
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise ValueError(f"expected FSDP 2, got {plugin.fsdp_version}, set fsdp_version: 2 in accelerate's configuration")

@@ -36,7 +36,11 @@ def state_by_name(
 def load_by_name(
     optimiser: torch.optim.Optimizer | FusedBackward, state: State, parameters: dict[str, torch.nn.Parameter]
 ) -> None:
-    """Put back what `state_by_name` gave. Raises ValueError for names that are no parameters of the run."""
+    """Put back what `state_by_name` gave.
+
+    Raises:
+        ValueError: names that are no parameters of the run.
+    """
     if not set(state) <= set(parameters):
         raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
     inner = _inner(optimiser)

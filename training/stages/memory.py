@@ -79,7 +79,9 @@ def convolution_copies_bytes(func: Any, args: Any) -> int:
 def estimate(config: TrainConfig, *, on_gpu: bool, processes: int = 1, sharded: bool = False) -> MemoryEstimate:
     """The memory of one of `processes` devices, with DDP or (`sharded`) FSDP2.
 
-    Raises ValueError as the run itself would for settings that do not fit together."""
+    Raises:
+        ValueError: as the run itself would for settings that do not fit together.
+    """
     # The table of 8-bit values is computed once a process, and must not be without content then.
     allocate_states(make_optimiser([("", 1.0, {"": nn.Parameter(torch.zeros(4096))})], config))
     live = LiveBytes((lambda _func, _args: 0) if on_gpu else convolution_copies_bytes)

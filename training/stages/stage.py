@@ -32,8 +32,11 @@ from training.weights.vae import weights_digest
 def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Task, dict[str, Any]]:
     """The task of a stage, on this process's device, and the facts that its checkpoints keep for the export.
 
-    What several processes share on disk (latents, prompts) is made by the main one while the others wait. Raises ValueError for
-    sources that are missing or do not fit."""
+    What several processes share on disk (latents, prompts) is made by the main one while the others wait.
+
+    Raises:
+        ValueError: sources that are missing or do not fit.
+    """
     store, digest = training_store(config, sources.data)
     device = device_of(config.device)
     if config.stage == "vae":
@@ -68,7 +71,9 @@ def _latent_cache(
 def open_texts(config: TrainConfig, sources: Sources, device: torch.device) -> TextCache | None:
     """The embeddings of every caption in the manifest, computed where they are missing; None for runs without prompts.
 
-    Raises ValueError where prompts are wanted and no text encoders are given."""
+    Raises:
+        ValueError: where prompts are wanted and no text encoders are given.
+    """
     if config.prompts == "none":
         return None
     folder = sources.text or sources.base

@@ -102,7 +102,9 @@ class VAETask:
     def _crop(self, generator: torch.Generator, crop_px: int) -> torch.Tensor:
         """A crop of the picture that the generator draws; an unreadable one is replaced.
 
-        Raises ValueError when too many have turned unreadable."""
+        Raises:
+            ValueError: when too many have turned unreadable.
+        """
         seed = generator.initial_seed()
         items = chain((integer(generator, 0, len(self.store) - 1),), others(seed, len(self.store), "vae-replacement"))
         _, pictures = self._unreadable.first_readable(items)

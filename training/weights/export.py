@@ -43,8 +43,12 @@ def training_facts(state: dict[str, Any], config: TrainConfig) -> dict[str, Any]
 def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | None, licence: str, base_model: str) -> str:
     """Write a run's weights to `out` (atomically) and return one line that says what was written.
 
-    A VAE run needs `data`, to normalise the latents. Raises ValueError for a missing run, a run of the prior alone (it has no
-    alignment to export) or of an ablation that the nodes do not know, an unknown layout or dtype, or weights too large for it."""
+    A VAE run needs `data`, to normalise the latents.
+
+    Raises:
+        ValueError: a missing run, a run of the prior alone (it has no alignment to export) or of an ablation that the nodes do
+            not know, an unknown layout or dtype, or weights too large for it.
+    """
     if layout not in LAYOUTS:
         raise ValueError(f"expected --layout {' or '.join(LAYOUTS)}, got {layout!r}, choose one")
     if dtype not in DTYPES:
@@ -79,8 +83,11 @@ def write_faithdiff(
     """Write a composite's state dict as a file for the nodes; returns what else is worth saying.
 
     "full": one file, a LoRA merged into the UNet. "adapter": no UNet; the LoRA, if one was trained, goes beside it as
-    NAME.lora.safetensors. `facts`: where the weights come from; the rest of the metadata follows from `config`. Raises ValueError
-    for weights that are not finite, or too large for `dtype`."""
+    NAME.lora.safetensors. `facts`: where the weights come from; the rest of the metadata follows from `config`.
+
+    Raises:
+        ValueError: weights that are not finite, or too large for `dtype`.
+    """
     unet, notes = part_of(weights, "unet"), []
     names = diffusers_to_ldm(base_unet(unet))
     sizes = unet_sizes({names[name]: value for name, value in base_unet(unet).items()}, {})

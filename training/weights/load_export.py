@@ -23,7 +23,11 @@ from training.model.shapes import fits, unet_widths
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:
-    """The named network that a full file's sizes belong to. Raises ValueError if it is none of ours, or has no UNet."""
+    """The named network that a full file's sizes belong to.
+
+    Raises:
+        ValueError: it is none of ours, or has no UNet.
+    """
     if parts.unet is None:
         raise ValueError("expected a full FaithDiff file, got an adapter without UNet, export with --layout full")
     config = parts.metadata.config
@@ -39,7 +43,11 @@ def spec_of(parts: FaithDiffParts) -> NetworkSpec:
 
 
 def load_exported(path: Path) -> FaithDiffComposite:
-    """A full FaithDiff file as the trainer's composite, fp32, in eval mode. Raises ValueError if it is none."""
+    """A full FaithDiff file as the trainer's composite, fp32, in eval mode.
+
+    Raises:
+        ValueError: it is none.
+    """
     parts = read_parts(path)
     spec, mode = spec_of(parts), parts.metadata.align_attention
     assert parts.unet is not None
@@ -70,8 +78,11 @@ def write_reference(path: Path, out: Path, *, height_px: int, width_px: int, see
     """Write made-up inputs and the trainer's own numbers for them, so that another process can compare its own.
 
     Tensors of the .safetensors file (two rows): lq (2, 3, H, W) in [-1, 1]; features; noisy (2, 4, H/8, W/8); timestep (999, 21);
-    time_ids (2, 6); noise = the prediction with alignment; noise_unaligned = without it. Prompt-free. Raises ValueError for sizes
-    that are no multiple of 32 px."""
+    time_ids (2, 6); noise = the prediction with alignment; noise_unaligned = without it. Prompt-free.
+
+    Raises:
+        ValueError: sizes that are no multiple of 32 px.
+    """
     if height_px % 32 or width_px % 32 or min(height_px, width_px) < 32:
         raise ValueError(f"expected a size in multiples of 32 px, got {width_px}x{height_px}, choose for example 256x224")
     model = load_exported(path)

@@ -55,7 +55,11 @@ class StartingPoint:
 
 
 def read_starting_point(path: Path, config: TrainConfig) -> StartingPoint:
-    """The parts of a run folder or a FaithDiff file. Raises ValueError if it is neither, or a run of another network."""
+    """The parts of a run folder or a FaithDiff file.
+
+    Raises:
+        ValueError: it is neither, or a run of another network.
+    """
     return _of_run(path, config) if path.is_dir() else _of_file(path)
 
 
