@@ -21,7 +21,8 @@ from training.data import manifest
 from training.data.caption_files import CaptionFile
 from training.data.captions import _resume
 from training.data.prepare import build, find
-from training.folder.client import describe_refusal, server_url
+from training.folder.address import server_url
+from training.folder.client import describe_refusal
 from training.folder.prompt import make_form, read_prompt
 from training.folder.record import FolderRecord, Workflow
 from training.folder.result import NoResult, read_ending, read_result
@@ -154,7 +155,7 @@ def _shard(case: bytes, folder: Path) -> None:
     for key, source in found.pictures:
         assert (folder / f"{key}.png").resolve().is_relative_to(folder.resolve()), key
         assert source.path == str((folder / "case.tar").resolve())
-    build(found.pictures, val_frac=0.0, min_side_px=1, twins=found.twins, captions=found.captions)
+    build(found.pictures, val_frac=0.0, min_side_px=1, lq=found.lq, captions=found.captions)
 
 
 def _server(case: bytes, _: Path) -> None:

@@ -26,8 +26,8 @@ VARIANTS = {
     "pointwise": tiny(),
     "spatial": tiny(alignment_mode="spatial"),
     "no-layers": tiny(alignment_layers=0),
-    "lora": tiny(lora_rank=3, lora_alpha=2.0),
-    "adapter": tiny(lora_rank=3, lora_alpha=2.0),
+    "lora": tiny(lora_rank=3),
+    "adapter": tiny(lora_rank=3),
     "nano": tiny(network="nano"),
     "vega": tiny(network="vega"),
 }

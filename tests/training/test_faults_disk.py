@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from model_support import made_up_model, tiny, write_run
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.batches.crops import ImageStore
-from training.batches.latent_cache import open_bank
+from training.batches.latent_cache import open_latent_cache
 from training.batches.prompt_cache import TextCache
 from training.cli import main
 from training.common.errors import SaveError
@@ -61,7 +61,7 @@ def test_no_room_for_the_bank_of_latents(quick: Quick, data: Path, tmp_path: Pat
     vae = build_vae(network_spec("tiny")).eval()
     config = quick("nano-align", "latent_crops=32")
     with no_room(), pytest.raises(OSError, match="File too large"):
-        open_bank(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path)
+        open_latent_cache(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +77,7 @@ def test_no_room_for_a_prompt(tmp_path: Path) -> None:
 def test_no_room_for_a_checkpoint_and_then_room_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = toy_config("steps=6")
     run_dir = tmp_path / "run"
-    loop.train(ToyTask(config), config, run_dir, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, run_dir, resume=False, stop_after=2)
     before = checkpoints.saved_in(run_dir)[0].read_bytes()
     capfd.readouterr()
     told = r"step 6 could not be saved \(.*File too large.*make room and go on with --resume"
@@ -133,7 +133,7 @@ def test_a_read_only_folder_on_the_command_line(
     config = tiny(stage="align")
     run_dir = write_run(tmp_path / "run", config, made_up_model(config))
     read_only(disk)
-    settings = ["--set", "network=tiny", "device=cpu", "tracker=none", "start_crops=0"]
+    settings = ["--set", "network=tiny", "device=cpu", "tracker=none"]
     for arguments in (
         ["train", "nano-vae", "--data", str(data), "--out", str(disk / "run"), *settings],
         ["export", str(run_dir), "--out", str(disk / "x.safetensors")],

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from faithdiff_core.files.storage import write_safetensors
 from training.batches.crops import ImageStore
-from training.batches.latent_cache import open_bank
+from training.batches.latent_cache import open_latent_cache
 from training.common import archives
 from training.config.schema import TrainConfig
 from training.data import manifest
@@ -33,7 +33,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with checkpoints of steps 2 and 4."""
     folder = tmp_path_factory.mktemp("run")
     config = toy_config("keep_checkpoints=2")
-    loop.train(ToyTask(config), config, folder, extra={}, resume=False, stop_after=4)
+    train_part(ToyTask(config), config, folder, resume=False, stop_after=4)
     return folder
 
 
@@ -109,7 +109,7 @@ def test_a_run_goes_on_while_the_clock_runs_backwards(tmp_path: Path, monkeypatc
     monkeypatch.setattr("time.time", lambda: float(next(now)))
     config = toy_config("steps=4", "validate_every=2", "tracker=tensorboard")
     for stop in (2, 4):
-        loop.train(ToyTask(config), config, tmp_path / "run", extra={}, resume=True, stop_after=stop)
+        train_part(ToyTask(config), config, tmp_path / "run", resume=True, stop_after=stop)
     monkeypatch.undo()
     loop.train(ToyTask(config), config, tmp_path / "whole", extra={}, resume=False)
     assert equal(checkpoints.load(tmp_path / "run")["trained"], checkpoints.load(tmp_path / "whole")["trained"])
@@ -215,7 +215,7 @@ def test_a_flipped_byte_in_the_bank_of_latents_makes_it_anew(
     store = ImageStore(manifest.read(data), short_side_px=96, cache_bytes=10**8)
 
     def bank() -> torch.Tensor:
-        return open_bank(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path).posterior_NCHW.clone()
+        return open_latent_cache(config, store, vae, vae_digest="v", data_digest="d", folder=tmp_path).posterior_NCHW.clone()
 
     wanted = bank()
     path = next(tmp_path.glob("latents-*.pt"))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from test_shards import write_shard
-from toy_task import equal
+from toy_task import equal, train_part
 from training_support import png
 
 from training.batches.crops import ImageStore, Pictures
@@ -21,7 +21,7 @@ from training.config.schema import TrainConfig
 from training.data.manifest import Record
 from training.data.prepare import build, find
 from training.folder.result import NoResult, read_result
-from training.loop import checkpoints, loop
+from training.loop import checkpoints
 from training.tasks.vae import VAETask
 
 Quick = Callable[..., TrainConfig]
@@ -30,17 +30,19 @@ Quick = Callable[..., TrainConfig]
 @pytest.fixture
 def config(quick: Quick) -> TrainConfig:
     """Six steps of the autoencoder, a checkpoint after each."""
-    return quick("nano-vae", "steps=6", "save_every=1", "start_crops=2", "device=cpu")
+    return quick("nano-vae", "steps=6", "save_every=1", "device=cpu")
 
 
 def records_of(folder: Path) -> list[Record]:
     return build(find([folder]).pictures, val_frac=0, min_side_px=1)[0]
 
 
-def train(config: TrainConfig, records: list[Record], run_dir: Path, kind: type[ImageStore] = ImageStore, **more: Any) -> None:
+def train(
+    config: TrainConfig, records: list[Record], run_dir: Path, kind: type[ImageStore] = ImageStore, stop_after: int | None = None
+) -> None:
     """A run that goes on where it was; pictures are read anew at every use."""
     store = kind(records, short_side_px=0, cache_bytes=1)
-    loop.train(VAETask(config, store), config, run_dir, extra={}, resume=True, **more)
+    train_part(VAETask(config, store), config, run_dir, resume=True, stop_after=stop_after)
 
 
 def test_a_shard_that_disappears_in_mid_run_stops_it_with_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,9 +20,9 @@ from toy_task import ToyTask, equal, toy_config
 from training.common import locks
 from training.common.errors import LostProcessError
 from training.config.schema import TrainConfig
-from training.loop import checkpoints, loop
+from training.loop import checkpoints, loop, run_lock
 from training.loop.engine import Engine
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 
 Quick = Callable[..., TrainConfig]
 SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
@@ -62,8 +64,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert equal(checkpoints.load(tmp_path / "run")["trained"], trained(config, tmp_path / "whole"))
 
 
-def test_systems_without_locks_train_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "fcntl", None)
+def test_disks_without_locks_are_trained_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (locks, run_lock):
+        monkeypatch.setattr(module, "lock_descriptor", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     config = toy_config("steps=2")
     assert loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False)["step"] == 2
 
@@ -109,7 +112,7 @@ def test_sigterm_in_the_middle_of_anything_loses_nothing(tmp_path: Path, place: 
         def prefetch(self, step: int, places: range) -> None:
             once(step if place == "prefetch" else -1)
 
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             once(self.step if place == "loss" else -1)
             return super().loss(module, batch)
 

@@ -162,7 +162,7 @@ def test_answers_that_make_no_sense_cost_a_picture_not_the_run(
 
 
 def test_a_server_that_sends_without_end_is_left(tmp_path: Path, hostile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue_client, "MOST_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(queue_client, "MAX_ANSWER_BYTES", 2**20)
     monkeypatch.setattr(Hostile, "pictures", bytes(2**21))
     client = queue_client.QueueClient(hostile, {})
     with pytest.raises(queue_client.Refused, match="an answer of more than 1 MiB"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ from torch import nn
 from training.common.seeds import generator_for
 from training.config.overrides import override
 from training.config.schema import TrainConfig
-from training.loop.task import Batch, Figures
+from training.loop import loop
+from training.loop.run import Run
+from training.loop.task import Batch, Metrics, Task
 from training.model.faithdiff import build_model
 from training.optim.groups import Groups
 from training.optim.optimisers import BETA1
@@ -65,7 +68,7 @@ class ToyTask:
         generators = [generator_for(self.config.seed, "toy", step, place) for place in places]
         return {"x": torch.stack([torch.randn(3, side_px, side_px, generator=generator) for generator in generators])}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         wanted = batch["x"].flip(1)
         error = module(batch["x"]) - wanted
         return error.square().mean(), {"l1": error.detach().abs().mean(), "rows": float(len(wanted))}
@@ -96,7 +99,7 @@ class ModelTask(ToyTask):
             rows.append({"noisy": noisy, "noise": noise, "timestep": timestep, "ids": torch.ones(6), "lq": lq})
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
         predicted = module(batch["noisy"], batch["timestep"], batch["ids"], batch["lq"])
         return (predicted - batch["noise"]).abs().mean(), {"rows": float(len(predicted))}
 
@@ -116,6 +119,15 @@ def toy_config(*settings: str) -> TrainConfig:
         **{"device": "cpu", "tracker": "none", "lora_rank": 0},
     )
     return override(config, list(settings))
+
+
+def train_part(
+    task: Task, config: TrainConfig, run_dir: Path, *, resume: bool, stop_after: int | None, extra: dict | None = None
+) -> None:
+    """`loop.train`, ended after so many steps (None = all) as after the last one, but on the schedule of all of them."""
+    last = config.steps if stop_after is None else stop_after
+    with mock.patch.object(Run, "is_finished", property(lambda run: run.step >= min(last, run.config.steps))):
+        loop.train(task, config, run_dir, extra=extra or {}, resume=resume)
 
 
 def first_gradient(run_dir: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 
-from toy_task import ModelTask, ToyTask, toy_config  # noqa: E402
+from toy_task import ModelTask, ToyTask, toy_config, train_part  # noqa: E402
 
 from training.loop import loop  # noqa: E402
 from training.loop.task import Batch  # noqa: E402
@@ -44,7 +44,7 @@ def run(task: str, out: str, *settings: str) -> None:
     stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
     config = toy_config(*(setting for setting in settings if not setting.startswith("stop_after=")))
     try:
-        loop.train(kinds[task](config), config, Path(out), extra={}, resume=True, stop_after=stops[0] if stops else None)
+        train_part(kinds[task](config), config, Path(out), resume=True, stop_after=stops[0] if stops else None)
     except loop.Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)

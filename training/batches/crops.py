@@ -22,8 +22,8 @@ from training.data.manifest import Record, common_scale, data_digest, split_of
 
 @dataclass(frozen=True)
 class Crop:
-    """image_CHW float32 in [-1, 1]; (height, width) of the scaled source and (top, left) of the crop in it, px; with an LQ twin
-    its pixels of the same place, float32 in [0, 1]."""
+    """image_CHW float32 in [-1, 1]; (height, width) of the scaled source and (top, left) of the crop in it, px; of a pair
+    the LQ pixels of the same place, too, float32 in [0, 1]."""
 
     image_CHW: torch.Tensor
     original_HW_px: tuple[int, int]
@@ -33,8 +33,8 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """One record's picture and, with a twin, the LQ one, both uint8 (3, H, W), and how many times larger the first is (0 = no
-    twin)."""
+    """One record's picture and, for a pair the LQ one, both uint8 (3, H, W), and how many times larger the first is (0 = no
+    pair)."""
 
     image_u8: torch.Tensor
     lq_u8: torch.Tensor | None = None
@@ -43,7 +43,7 @@ class Pictures:
 
 class ImageStore:
     """Source pictures in the order of their keys, read when first asked for, scaled down to a shorter side, the latest kept up
-    to `cache_bytes`. Pictures with an LQ twin keep their own size. Threads may share one store."""
+    to `cache_bytes`. Pairs keep their own sizes. Threads may share one store."""
 
     def __init__(self, records: list[Record], *, short_side_px: int, cache_bytes: int) -> None:
         self.records = sorted(records, key=lambda record: record.key)
@@ -57,8 +57,11 @@ class ImageStore:
         return len(self.records)
 
     def pictures(self, index: int) -> Pictures:
-        """Picture `index` and its twin. Raises ValueError if one cannot be read (any more) or has another size than in the
-        manifest."""
+        """Picture `index`, with the LQ one of a pair.
+
+        Raises:
+            ValueError: one cannot be read (any more) or has another size than in the manifest.
+        """
         with self._lock:
             if index in self._held:
                 self._held.move_to_end(index)
@@ -80,15 +83,19 @@ class ImageStore:
                 f"expected {record.height_px} x {record.width_px} px as in the manifest, got {height_px} x {width_px} px in "
                 f"{record.path}, make the manifest again"
             )
-        if record.twin is not None:
-            lq = read_image(record.twin)
+        if record.lq is not None:
+            lq = read_image(record.lq)
             common_scale((record.height_px, record.width_px), (int(lq.shape[1]), int(lq.shape[2])))
             return Pictures(image_u8=image, lq_u8=lq, lq_scale=record.lq_scale)
         return Pictures(image_u8=scale_short_side(image, self._short_side_px) if self._short_side_px else image)
 
 
 def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
-    """The training split of a manifest as a store, and its data digest. Raises ValueError if the split is empty."""
+    """The training split of a manifest as a store, and its data digest.
+
+    Raises:
+        ValueError: the split is empty.
+    """
     records = split_of(data, "train")
     if not records:
         raise ValueError(f"expected training pictures in {data}, got none in the split 'train', prepare more pictures")

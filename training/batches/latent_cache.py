@@ -25,7 +25,7 @@ FORMAT = 2
 ENCODED_AT_ONCE = 8
 
 
-class LatentBank:
+class LatentCache:
     """posterior_NCHW: float16 (N, 8, S/8, S/8), mean and log variance of crop i, in the VAE's own units; record_N: int64, the
     place in the store of the picture that crop i was cut from."""
 
@@ -46,8 +46,8 @@ class LatentBank:
         return _cut(self.config, pictures, index)
 
 
-def bank_crop(config: TrainConfig, store: ImageStore, index: int) -> Crop:
-    """Crop number `index` of a bank without unreadable pictures: the pictures take turns, so that each is used equally often."""
+def cached_crop(config: TrainConfig, store: ImageStore, index: int) -> Crop:
+    """Crop number `index` of a cache without unreadable pictures: the pictures take turns, so that each is used equally often."""
     return _cut(config, store.pictures(index % len(store)), index)
 
 
@@ -55,14 +55,18 @@ def _cut(config: TrainConfig, pictures: Pictures, index: int) -> Crop:
     return cut(pictures, config.crop_px, config.max_zoom_out, generator_for(config.seed, "bank", index))
 
 
-def open_bank(
+def open_latent_cache(
     config: TrainConfig, store: ImageStore, vae: AutoencoderKL, *, vae_digest: str, data_digest: str, folder: Path,
     device: torch.device | None = None,
-) -> LatentBank:  # fmt: skip
-    """Read the bank for these settings from `folder`, or make it (atomically) if it is not there or damaged.
+) -> LatentCache:  # fmt: skip
+    """Read the cache for these settings from `folder`, or make it (atomically) if it is not there or damaged.
 
     `vae` must be on `device` (None = the CPU). Of several processes let the main one come first; it finds work, the others a
-    file. Raises ValueError if the crops change their size during the run, or too many pictures are unreadable."""
+    file.
+
+    Raises:
+        ValueError: the crops change their size during the run, or too many pictures are unreadable.
+    """
     if config.late_crop_px not in (0, config.crop_px):
         raise ValueError(
             f"expected late_crop_px 0 with latent_crops, got {config.late_crop_px}, add --set late_crop_px=0 or latent_crops=0"
@@ -75,14 +79,14 @@ def open_bank(
     try:
         # Mapped: several processes of one machine share the memory.
         held = read_archive(path)
-        return LatentBank(config, held["posterior"], held["record"])
+        return LatentCache(config, held["posterior"], held["record"])
     except FileNotFoundError:
         pass
     except (KeyError, TypeError, ValueError) as error:
         warn(f"{path} is damaged ({error}), it is made again")
     posterior, record = _encode_all(config, store, vae, device or torch.device("cpu"))
     write_archive(path, {"posterior": posterior, "record": record})
-    return LatentBank(config, posterior, record)
+    return LatentCache(config, posterior, record)
 
 
 @torch.no_grad()

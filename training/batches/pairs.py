@@ -1,4 +1,4 @@
-"""Offline pairs: an HQ picture and its LQ twin, joined by key, cut at matching places."""
+"""Pairs made before training: an HQ picture and an LQ picture, joined by key, cut at matching places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from training.common.seeds import integer
 
 
 def cut(pictures: Pictures, crop_px: int, max_zoom_out: float, generator: torch.Generator) -> Crop:
-    """One crop of a record: with its twin's pixels where it has one, else as `draw_crop`."""
+    """One crop of a record: with the LQ pixels of a pair, else as `draw_crop`."""
     if pictures.lq_u8 is not None:
         return draw_pair_crop(pictures.image_u8, pictures.lq_u8, pictures.lq_scale, crop_px, generator)
     return draw_crop(pictures.image_u8, crop_px, max_zoom_out, generator)
@@ -19,8 +19,12 @@ def cut(pictures: Pictures, crop_px: int, max_zoom_out: float, generator: torch.
 def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px: int, generator: torch.Generator) -> Crop:
     """One crop of `crop_px` of the HQ picture and the LQ pixels that belong to it, both mirrored half of the time.
 
-    No zoom: scaling would undo the twin's own degradation. Sides below crop_px are extended by reflection about the picture's
-    edge, where both reflections agree. Raises ValueError if crop_px is no multiple of `scale`."""
+    No zoom: scaling would undo the LQ picture's degradation. Sides below crop_px are extended by reflection about the picture's
+    edge, where both reflections agree.
+
+    Raises:
+        ValueError: crop_px is no multiple of `scale`.
+    """
     if crop_px % scale:
         raise ValueError(
             f"expected a crop_px that is a multiple of the pairs' scale {scale}, got {crop_px}, choose another crop_px"
@@ -46,6 +50,6 @@ def _reflect_edge_twice(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
     for axis in (1, 2):
         size = image_u8.shape[axis]
         if size < side_px:
-            places = torch.arange(side_px) % (2 * size)
-            image_u8 = image_u8.index_select(axis, torch.where(places < size, places, 2 * size - 1 - places))
+            indices = torch.arange(side_px) % (2 * size)
+            image_u8 = image_u8.index_select(axis, torch.where(indices < size, indices, 2 * size - 1 - indices))
     return image_u8

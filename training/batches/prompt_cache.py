@@ -40,7 +40,9 @@ class TextEncoders:
     def read(cls, folder: Path) -> TextEncoders:
         """From tokenizer, tokenizer_2, text_encoder and text_encoder_2 of a diffusers folder, in float32 on the CPU.
 
-        Raises ValueError if one of them is missing or cannot be read."""
+        Raises:
+            ValueError: one of them is missing or cannot be read.
+        """
         from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
         missing = [
@@ -116,7 +118,11 @@ class TextCache:
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def get(self, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """context (77, C1 + C2) and pooled (C2,), float16. Raises ValueError if they are not there or damaged."""
+        """context (77, C1 + C2) and pooled (C2,), float16.
+
+        Raises:
+            ValueError: they are not there or damaged.
+        """
         path = self.path(caption)
         try:
             held = load_file(path)
@@ -129,7 +135,9 @@ class TextCache:
     def fill(self, captions: Iterable[str], encoders: TextEncoders, device: torch.device, batch_size: int = 16) -> int:
         """Compute what is missing, the empty prompt included, and return how many that were. The encoders end on the CPU.
 
-        Raises ValueError if the encoders are not this cache's, or a number is too large for half precision."""
+        Raises:
+            ValueError: the encoders are not this cache's, or a number is too large for half precision.
+        """
         if encoders.encoder_id != self._encoder_id:
             raise ValueError(
                 "expected the text encoders that this cache was opened for, got others, open it with their encoder_id"

@@ -37,8 +37,11 @@ class Unreadable:
     def first_readable(self, items: Iterable[int], record_of: Callable[[int], int] = lambda item: item) -> tuple[int, Pictures]:
         """The first of `items` whose picture (record number `record_of(item)`) can be read, and the picture.
 
-        A known failure is not tried again, so which item is taken depends on the files alone. Raises ValueError when more than
-        the allowed share (or every picture) has failed; one failure is always allowed."""
+        A known failure is not tried again, so which item is taken depends on the files alone.
+
+        Raises:
+            ValueError: when more than the allowed share (or every picture) has failed; one failure is always allowed.
+        """
         # Not in __init__: the memory estimate makes tasks without a store.
         allowed = min(max(1, int(self._max_frac * len(self._store))), len(self._store) - 1)
         for item in items:

@@ -28,7 +28,7 @@ def _prepare_verb(verbs: argparse._SubParsersAction) -> None:
         "--lq",
         type=Path,
         metavar="DIR",
-        help="folder or shard of LQ pictures, joined by key; without a twin a picture is left out",
+        help="folder or shard of LQ pictures, joined by key; without one a picture is left out",
     )
     verb.add_argument(
         "--captions", type=Path, metavar="DIR", help="folder of KEY.txt or KEY.json; else those beside the pictures"
@@ -77,14 +77,14 @@ def prepare(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.val_frac < 1:
         raise ValueError(f"expected --val-frac from 0 to below 1, got {arguments.val_frac}, choose for example 0.03")
     found = find(arguments.images)
-    pictures, twins, captions, skipped = found.pictures, found.twins, found.captions, found.skipped
+    pictures, lq, captions, skipped = found.pictures, found.lq, found.captions, found.skipped
     if arguments.captions:
         captions = in_folder(arguments.captions)
     if arguments.lq:
         listed = find([arguments.lq])
-        twins = twins | by_key(listed.pictures)
+        lq = lq | by_key(listed.pictures)
         skipped = skipped + listed.skipped
-    pictures, unpaired = join(pictures, twins, required=arguments.lq is not None)
+    pictures, unpaired = join(pictures, lq, required=arguments.lq is not None)
     skipped = skipped + unpaired
     if arguments.bundled:
         from training.data.bundled import bundled_stills
@@ -97,7 +97,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     if not pictures and not skipped:
         raise ValueError("expected pictures, got none, name files or folders, or add --bundled or --text N")
     records, unusable = build(
-        pictures, val_frac=arguments.val_frac, min_side_px=arguments.min_side, twins=twins, captions=captions, trim=arguments.trim
+        pictures, val_frac=arguments.val_frac, min_side_px=arguments.min_side, lq=lq, captions=captions, trim=arguments.trim
     )
     skipped = skipped + unusable
     for item in skipped:
@@ -108,8 +108,8 @@ def prepare(arguments: argparse.Namespace) -> None:
     listed_in = manifest.write_skipped(skipped, arguments.out)
     train_count = sum(record.split == "train" for record in records)
     counts = f"{train_count} to train, {len(records) - train_count} to validate, {len(skipped)} skipped"
-    twins_count, captions_count = sum(bool(record.lq_path) for record in records), sum(bool(record.caption) for record in records)
-    print(f"{arguments.out}: {counts}{f' ({listed_in})' if listed_in else ''}; {twins_count} LQ twins, {captions_count} captions")
+    lq_count, captions_count = sum(bool(record.lq_path) for record in records), sum(bool(record.caption) for record in records)
+    print(f"{arguments.out}: {counts}{f' ({listed_in})' if listed_in else ''}; {lq_count} LQ pictures, {captions_count} captions")
 
 
 def degrade(arguments: argparse.Namespace) -> None:

@@ -82,7 +82,11 @@ def restore(arguments: argparse.Namespace) -> int:
 
 
 def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[str, object], way: str) -> None:
-    """Fill in the defaults of one way. Raises ValueError for options of the other."""
+    """Fill in the defaults of one way.
+
+    Raises:
+        ValueError: options of the other.
+    """
     wrong = [name for name in other if name not in own and getattr(arguments, name) is not None]
     if wrong:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
@@ -95,7 +99,7 @@ def _settle(arguments: argparse.Namespace, own: dict[str, object], other: dict[s
 
 
 def _restore_by_queue(arguments: argparse.Namespace) -> int:
-    from training.folder.client import header, server_url
+    from training.folder.address import header, server_url
     from training.folder.folder import FolderJob, restore_folder
     from training.folder.prompt import make_form, read_prompt
 

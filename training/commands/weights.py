@@ -68,8 +68,8 @@ def convert(arguments: argparse.Namespace) -> None:
     """`convert`: one file layout to another."""
     from training.weights.convert import convert as run
 
-    told = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
-    print(told)
+    line = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
+    print(line)
 
 
 def reconstruct(arguments: argparse.Namespace) -> None:

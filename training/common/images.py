@@ -95,11 +95,6 @@ def unit_to_u8(image: torch.Tensor) -> torch.Tensor:
     return (image.float().clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 
-def signed_to_u8(image: torch.Tensor) -> torch.Tensor:
-    """float [-1, 1] -> uint8, rounded, clipped."""
-    return unit_to_u8((image.float() + 1.0) / 2.0)
-
-
 def write_png(path: Path, image_CHW_u8: torch.Tensor) -> None:
     """Write uint8 (3, H, W) as PNG, atomically."""
     picture = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB")

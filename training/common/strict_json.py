@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from faithdiff_core.files.checks import first_line
 
-MOST_LEVELS = 100
+MAX_LEVELS = 100
 """Of lists and objects in one another. Python copies and writes nested values by recursion, about 300 levels deep."""
 
 
@@ -20,7 +20,7 @@ def parse_json(text: str | bytes, *, odd_numbers: bool = False) -> Any:
             else has written may hold them beside what is asked for (Python's own writer makes NaN).
 
     Raises:
-        ValueError: no JSON or no UTF-8, odd numbers that are not let in, or deeper nesting than MOST_LEVELS; the reason is one
+        ValueError: no JSON or no UTF-8, odd numbers that are not let in, or deeper nesting than MAX_LEVELS; the reason is one
             line.
     """
     whole, fraction, constant = (_int_or_none, _float_or_none, _none) if odd_numbers else (int, _finite, _refuse)
@@ -28,15 +28,15 @@ def parse_json(text: str | bytes, *, odd_numbers: bool = False) -> Any:
         decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
         value = json.loads(decoded, parse_int=whole, parse_float=fraction, parse_constant=constant)
     except RecursionError:
-        raise ValueError(f"nested deeper than {MOST_LEVELS} levels") from None
+        raise ValueError(f"nested deeper than {MAX_LEVELS} levels") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"no UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise ValueError(first_line(error)) from None
     level, depth = [value], 0
     while level:
-        if depth > MOST_LEVELS:
-            raise ValueError(f"nested deeper than {MOST_LEVELS} levels")
+        if depth > MAX_LEVELS:
+            raise ValueError(f"nested deeper than {MAX_LEVELS} levels")
         nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
         level, depth = [item for items in nested for item in items], depth + 1
     return value

@@ -1,15 +1,23 @@
 """One strict schema for every run. A recipe is a function (recipes.py) or a JSON file of these settings; `--set key=value`
 replaces fields of it (overrides.py).
+What no recipe sets is of the machine, or of what is kept and reported: device, precision, threads, memory, checkpoints, log.
+
+Not pydantic or tyro: most checks are of numbers and of several settings together, and would be written out there, too; the
+messages ("expected X, got Y, do Z", the nearest name) would have to be made of theirs; and pydantic would be one package more.
 
 "Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
-are counted by optimiser steps and by a sample's place in that batch, so nothing depends on how many devices share the work."""
+are counted by optimiser steps and by a sample's index in that batch, so nothing depends on how many devices share the work."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-PARTS_OF_STAGE = {
+Stage = Literal["vae", "decoder", "prior", "align", "joint"]
+Held = Literal["fp32", "bf16"]
+
+PARTS_OF_STAGE: dict[Stage, tuple[str, ...]] = {
     "vae": ("vae",),
     "decoder": ("decoder",),
     "prior": ("unet",),
@@ -20,18 +28,6 @@ PARTS_OF_STAGE = {
 only), the paper's stage 1, the paper's stage 2."""
 VAE_STAGES = ("vae", "decoder")
 
-CHOICES = {
-    "stage": tuple(PARTS_OF_STAGE),
-    "precision": ("fp32", "bf16"),
-    "unet_dtype": ("fp32", "bf16"),
-    "alignment_mode": ("pointwise", "spatial"),
-    "lq_features": ("penultimate", "last"),
-    "optimiser": ("adamw", "adamw8bit"),
-    "prompts": ("none", "captions"),
-    "lora_targets": ("attention", "linear", "all"),
-    "device": ("auto", "cpu"),
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -40,26 +36,21 @@ class TrainConfig:
     # What is trained
     recipe: str
     """Name of the recipe the values came from."""
-    stage: str
-    """A key of PARTS_OF_STAGE."""
+    stage: Stage
     trains: str = ""
     """Parts that train, separated by commas, of unet, lq_encoder and alignment; empty = the stage's own (the paper's Table 6
     trains others)."""
     network: str = "nano"
     """Name of the widths, see networks.NETWORKS."""
-    alignment_mode: str = "pointwise"
-    """"pointwise" or "spatial", see faithdiff_core.alignment."""
+    alignment_mode: Literal["pointwise", "spatial"] = "pointwise"
+    """See faithdiff_core.alignment."""
     alignment_layers: int = -1
     """Transformer blocks of the alignment module; -1 = the network's own (2), 0 = none: features are only embedded and added
     through the linear layer (the paper's Table 5, without alignment)."""
-    lq_features: str = "penultimate"
+    lq_features: Literal["penultimate", "last"] = "penultimate"
     """"penultimate" = the LQ encoder cut before its head; "last" = with its head, 8 channels (the paper's Table 5)."""
     lora_rank: int = 0
     """Above 0 the UNet's own weights stay frozen and LoRA layers of this rank train in their place."""
-    lora_alpha: float = 0.0
-    """0 = the rank, that is scale 1."""
-    lora_targets: str = "all"
-    """"attention" (q, k, v, out), "linear" (these, feed-forward and projections) or "all" (linear layers and convolutions)."""
 
     # Length and batch
     seed: int = 0
@@ -91,8 +82,8 @@ class TrainConfig:
     max_unreadable_frac: float = 0.01
     """The run stops when more than this share of the pictures has turned unreadable since `prepare`."""
     degradation: str = "mild"
-    """A preset of degradation/presets.py, or "levels": each crop draws I, II or III. Pictures with an LQ twin in the manifest use
-    that instead."""
+    """A preset of degradation/presets.py, or "levels": each crop draws I, II or III. Pairs in the manifest use their LQ
+    picture instead."""
     degradation_scale: int = 2
     degradation_scale_max: int = 0
     """Above `degradation_scale`: each crop draws a whole scale between the two."""
@@ -100,7 +91,7 @@ class TrainConfig:
     """SDXL target size in training, and `faithdiff.target_size_px` of the export."""
 
     # Prompts
-    prompts: str = "none"
+    prompts: Literal["none", "captions"] = "none"
     """"none" = zeros in place of both embeddings; "captions" = the manifest's captions through SDXL's two text encoders,
     cached."""
     prompt_dropout: float = 0.2
@@ -118,16 +109,9 @@ class TrainConfig:
     """decoder only: each crop's latent gets normal noise of a strength drawn from 0 to this, in model units (a latent's own
     standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into
     texture."""
-    gradient_weight: float = 0.5
-    """vae and decoder: weight of the L1 difference of horizontal and vertical differences."""
-    chroma_weight: float = 1.0
-    """vae and decoder: weight of the L1 difference of colour (each channel less the mean of the three) at a quarter of the
-    size."""
-    start_crops: int = 32
-    """vae only: crops that the starting weights are fitted on (vae_init); 0 = random start."""
 
     # Optimiser
-    optimiser: str = "adamw"
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
     """"adamw", or "adamw8bit" (torchao: 8-bit moments, stochastic rounding into bf16 weights)."""
     fused_backward: bool = False
     """Update each parameter as soon as its gradient is there and free it. Gradients are then clipped a parameter at a time, and
@@ -138,8 +122,6 @@ class TrainConfig:
     unet_lr_ratio: float = 1.0
     """UNet's (or its LoRA's) share of `lr`."""
     warmup_steps: int = 50
-    final_lr_frac: float = 0.0
-    """The cosine ends at this share of `lr`."""
     weight_decay: float = 1e-2
     adam_beta2: float = 0.999
     clip_norm: float = 1.0
@@ -150,11 +132,11 @@ class TrainConfig:
     """Keep the fp32 average in main memory instead of the device's."""
 
     # Memory and device
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
     """"auto" = a GPU where there is one, else the CPU; or "cpu"."""
-    precision: str = "bf16"
+    precision: Held = "bf16"
     """Autocast of the networks; noise, losses, size conditioning and EMA stay fp32."""
-    unet_dtype: str = "fp32"
+    unet_dtype: Held = "fp32"
     """How the UNet's weights are held; LQ encoder, alignment module and LoRA always hold fp32 masters when they train."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: about a third more time, much less memory."""
@@ -192,7 +174,7 @@ class TrainConfig:
         _expect(self.max_zoom_out >= 1, "max_zoom_out", "at least 1", self.max_zoom_out)
         for name in ("ema_decay", "adam_beta2"):
             _expect(0 <= getattr(self, name) < 1, name, "0 to below 1", getattr(self, name))
-        for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac", "final_lr_frac"):
+        for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac"):
             _expect(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
         if self.fused_backward:
             _expect(
@@ -211,6 +193,16 @@ class TrainConfig:
         if step >= self.late_from_frac * self.steps:
             return self.late_batch_size or self.batch_size, self.late_crop_px or self.crop_px
         return self.batch_size, self.crop_px
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+CHOICES = {name: _choices(kind) for name, kind in get_type_hints(TrainConfig).items() if _choices(kind)}
+"""Settings that take one of a few texts."""
+KINDS: dict[str, type] = {name: str if name in CHOICES else kind for name, kind in get_type_hints(TrainConfig).items()}
+"""str, int, float or bool, for every setting."""
 
 
 def _expect(holds: bool, name: str, wanted: str, got: object) -> None:

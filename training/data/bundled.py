@@ -16,7 +16,9 @@ def bundled_stills() -> list[tuple[str, Path]]:
     """(key, path) of every opaque still in the installed packages, sorted by key. Animations and pictures with real transparency
     are left out.
 
-    Raises ValueError if no such package is installed."""
+    Raises:
+        ValueError: no such package is installed.
+    """
     found: dict[str, Path] = {}
     packages = sorted((dist for dist in metadata.distributions() if _name(dist).startswith(PACKAGE_PREFIX)), key=_name)
     if not packages:

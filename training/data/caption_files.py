@@ -20,7 +20,9 @@ class CaptionFile:
     def read(self) -> str:
         """The caption without surrounding space; "" for a JSON object without one.
 
-        Raises ValueError for bytes that are no UTF-8, or JSON that is no object with a text as "caption"."""
+        Raises:
+            ValueError: bytes that are no UTF-8, or JSON that is no object with a text as "caption".
+        """
         name = self.source if isinstance(self.source, Path) else self.source.path
         try:
             text = read_bytes(self.source).decode("utf-8-sig")
@@ -42,7 +44,9 @@ def beside(pictures: Iterable[tuple[str, Path]]) -> dict[str, CaptionFile]:
 def in_folder(folder: Path) -> dict[str, CaptionFile]:
     """The captions below a folder; the key is the path below it, without suffix. Where both kinds are there, .txt counts.
 
-    Raises ValueError for a folder that does not exist."""
+    Raises:
+        ValueError: a folder that does not exist.
+    """
     if not folder.is_dir():
         raise ValueError(f"expected a folder of captions, got {folder}, which is none; check the path")
     files = [path for suffix in ("*.json", "*.txt") for path in sorted(folder.rglob(suffix)) if path.is_file()]

@@ -33,20 +33,22 @@ class Captioner:
         """From a folder that transformers' `save_pretrained` (or a download) left. On a GPU the weights keep the file's type, on
         the CPU they become float32. `prompt` None = the official question, or nothing for a model that cannot be asked.
 
-        Raises ValueError without transformers, and for a folder that is no such model."""
+        Raises:
+            ValueError: without transformers, and for a folder that is no such model.
+        """
         try:
             from transformers import AutoModelForImageTextToText, AutoProcessor
         except ImportError as error:
             raise ValueError(f"expected transformers for `caption`, got {error}, pip install transformers") from error
         if not (folder / "config.json").is_file():
             raise ValueError(f"expected a model folder with config.json, got {folder}, name the folder of an image-to-text model")
-        place = _device(device)
+        target = _device(device)
         safe: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             processor: Any = AutoProcessor.from_pretrained(folder, **safe)
-            dtype = torch.float32 if place.type == "cpu" else "auto"
+            dtype = torch.float32 if target.type == "cpu" else "auto"
             model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, **safe)
-            model = model.to(place).eval()
+            model = model.to(target).eval()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
             line = first_line(error)
             raise ValueError(

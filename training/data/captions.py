@@ -28,7 +28,11 @@ def caption_manifest(
     pictures that could not be read (they keep the caption they have).
 
     Pictures with a caption are left alone unless `overwrite`. Each batch is appended to OUT.part.jsonl at once; a later call for
-    the same model and prompt starts from it. Raises ValueError if that file is of another model or prompt."""
+    the same model and prompt starts from it.
+
+    Raises:
+        ValueError: that file is of another model or prompt.
+    """
     part = out.with_suffix(".part.jsonl")
     done = _resume(part, captioner)
     waiting = [record for record in records if (overwrite or not record.caption) and (record.key, record.digest) not in done]

@@ -1,7 +1,7 @@
 """The keyed manifest: one JSON line a picture. Everything downstream joins by key, never by order.
 
 Each line: key, path, width_px, height_px, digest (sha256 of the picture's bytes), split ("train" or "val"), caption ("" if
-none). A picture inside a shard has offset and size_bytes there; one with an LQ twin has the same three for the twin, its digest
+none). A picture inside a shard has offset and size_bytes there; one of a pair has the same three for the LQ picture, its digest
 and the scale between them."""
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Record:
     size_bytes: int = 0
     """0 = the whole file `path`."""
     lq_path: str = ""
-    """"" = no LQ twin: the picture is degraded when it is used."""
+    """"" = no LQ picture: the picture is degraded when it is used."""
     lq_offset: int = 0
     lq_size_bytes: int = 0
     lq_digest: str = ""
     lq_scale: int = 0
-    """How many times larger the picture is than its twin; 0 = no twin."""
+    """How many times larger the picture is than the LQ one; 0 = there is none."""
 
     @property
-    def twin(self) -> Segment | None:
-        """Where the LQ twin lies."""
+    def lq(self) -> Segment | None:
+        """Where the LQ picture lies."""
         return Segment(path=self.lq_path, offset=self.lq_offset, size_bytes=self.lq_size_bytes) if self.lq_path else None
 
 
@@ -61,7 +61,7 @@ class Skipped:
 
 
 def write(records: list[Record], path: Path) -> None:
-    """Write the manifest, one JSON object a line, atomically. Fields of shards and twins are left out where there are none."""
+    """Write the manifest, one JSON object a line, atomically. Fields of shards and pairs are left out where there are none."""
     write_text(path, "".join(json.dumps(_as_line(record)) + "\n" for record in records))
 
 
@@ -81,7 +81,11 @@ def write_skipped(skipped: list[Skipped], manifest: Path) -> Path | None:
 
 
 def read(path: Path) -> list[Record]:
-    """Read and check a manifest. Raises ValueError naming the line that is wrong."""
+    """Read and check a manifest.
+
+    Raises:
+        ValueError: naming the line that is wrong.
+    """
     if not path.is_file():
         raise ValueError(f"expected a manifest, got {path}, which does not exist; make one with `python -m training prepare`")
     records: list[Record] = []
@@ -123,7 +127,7 @@ def _parse(line: bytes, where: str) -> Record:
 
 
 def data_digest(records: list[Record]) -> str:
-    """sha256 over the sorted keys and file digests (twins' included): names the pictures independently of where they lie."""
+    """sha256 over the sorted keys and file digests (of LQ pictures, too): names the pictures independently of where they lie."""
     lines = sorted(
         f"{record.key} {record.digest}" + (f" {record.lq_digest}" if record.lq_path else "") + "\n" for record in records
     )
@@ -134,12 +138,14 @@ def common_scale(hq_HW_px: tuple[int, int], lq_HW_px: tuple[int, int]) -> int:
     """How many times larger the HQ picture is: a whole number, the same for both sides, each within rounding (less than one LQ
     pixel).
 
-    Raises ValueError if there is none."""
+    Raises:
+        ValueError: there is none.
+    """
     scale = round(sum(hq_HW_px) / sum(lq_HW_px))
     if scale < 1 or any(abs(hq - scale * lq) >= scale for hq, lq in zip(hq_HW_px, lq_HW_px, strict=True)):
         hq, lq = (f"{height} x {width} px" for height, width in (hq_HW_px, lq_HW_px))
         raise ValueError(
-            f"expected an HQ picture a whole number of times as large as its LQ twin, got {hq} and {lq}, make them fit"
+            f"expected an HQ picture a whole number of times as large as its LQ picture, got {hq} and {lq}, make them fit"
         )
     return scale
 

@@ -30,10 +30,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Pictures found, by key, with the twins and captions found with them, and what was refused at sight."""
+    """Pictures found, by key, with the LQ pictures and captions found with them, and what was refused at sight."""
 
     pictures: list[tuple[str, Source]] = field(default_factory=list)
-    twins: dict[str, Source] = field(default_factory=dict)
+    lq: dict[str, Source] = field(default_factory=dict)
     captions: dict[str, CaptionFile] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -41,8 +41,11 @@ class Listing:
 def find(inputs: Iterable[Path]) -> Listing:
     """Every picture named, below a folder, or in a .tar shard (named or below a folder), with captions beside it.
 
-    Keys: a picture's path below the folder without suffix; a file's stem; a shard's member without its suffixes. Raises
-    ValueError for an input that does not exist."""
+    Keys: a picture's path below the folder without suffix; a file's stem; a shard's member without its suffixes.
+
+    Raises:
+        ValueError: an input that does not exist.
+    """
     found = Listing()
     for item in inputs:
         shards = [item] if item.suffix == ".tar" and item.is_file() else []
@@ -54,14 +57,18 @@ def find(inputs: Iterable[Path]) -> Listing:
         for shard in shards:
             contents = read_contents(shard)
             found.pictures.extend(contents.pictures)
-            found.twins.update(contents.twins)
+            found.lq.update(contents.lq)
             found.captions.update(contents.captions)
             found.skipped.extend(Skipped(name, str(shard), reason) for name, reason in contents.refused)
     return found
 
 
 def by_key(pictures: Iterable[tuple[str, Source]]) -> dict[str, Source]:
-    """The pictures as a table. Raises ValueError for two pictures of one key."""
+    """The pictures as a table.
+
+    Raises:
+        ValueError: two pictures of one key.
+    """
     table: dict[str, Source] = {}
     for key, source in pictures:
         if key in table:
@@ -73,39 +80,39 @@ def by_key(pictures: Iterable[tuple[str, Source]]) -> dict[str, Source]:
 
 
 def join(
-    pictures: list[tuple[str, Source]], twins: Mapping[str, Source], *, required: bool
+    pictures: list[tuple[str, Source]], lq: Mapping[str, Source], *, required: bool
 ) -> tuple[list[tuple[str, Source]], list[Skipped]]:
-    """The pictures to use, and what has no partner: twins without a picture and, where a twin is `required`, pictures without
+    """The pictures to use, and what has no partner: LQ pictures without an HQ one and, where one is `required`, pictures without
     one."""
     keys = {key for key, _ in pictures}
     skipped = [
         Skipped(key, _path(source), "an LQ picture without an HQ one of this key")
-        for key, source in twins.items()
+        for key, source in lq.items()
         if key not in keys
     ]
     if required:
-        skipped += [Skipped(key, _path(source), "no LQ twin of this key") for key, source in pictures if key not in twins]
-        pictures = [(key, source) for key, source in pictures if key in twins]
+        skipped += [Skipped(key, _path(source), "no LQ picture of this key") for key, source in pictures if key not in lq]
+        pictures = [(key, source) for key, source in pictures if key in lq]
     return pictures, skipped
 
 
 def build(
-    pictures: Iterable[tuple[str, Source]], *, val_frac: float, min_side_px: int, twins: Mapping[str, Source] | None = None,
+    pictures: Iterable[tuple[str, Source]], *, val_frac: float, min_side_px: int, lq: Mapping[str, Source] | None = None,
     captions: Mapping[str, CaptionFile] | None = None, trim: bool = False,
 ) -> tuple[list[Record], list[Skipped]]:  # fmt: skip
     """Records of all usable pictures, sorted by key, and a list of what was left out.
 
     Two pictures with one key are refused (ValueError). Skipped are: a second copy of the same file, an unreadable or too small
-    picture, one whose LQ twin is unreadable or of another shape, one whose caption's file is damaged. The split depends on the
+    picture, one whose LQ picture is unreadable or of another shape, one whose caption's file is damaged. The split depends on the
     key alone, so that adding pictures moves none of the others. `trim`: captions are shortened as the official trainer does."""
     chosen = by_key(pictures)
-    twins, captions = twins or {}, captions or {}
+    lq, captions = lq or {}, captions or {}
 
     def examine(key: str) -> Record | Skipped:
         if reason := key_objection(key):
             return Skipped(key, _path(chosen[key]), f"{reason}, rename it")
         try:
-            record = _examine(key, chosen[key], twins.get(key), captions.get(key), min_side_px)
+            record = _examine(key, chosen[key], lq.get(key), captions.get(key), min_side_px)
         except (ValueError, OSError) as error:
             return Skipped(key, _path(chosen[key]), str(error))
         split = "val" if uniform(generator_for(0, "split", key), 0.0, 1.0) < val_frac else "train"
@@ -124,22 +131,26 @@ def build(
     return records, skipped
 
 
-def _examine(key: str, source: Source, twin: Source | None, caption: CaptionFile | None, min_side_px: int) -> Record:
-    """The record of one picture, without split. Raises ValueError or OSError if it cannot be used."""
+def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile | None, min_side_px: int) -> Record:
+    """The record of one picture, without split.
+
+    Raises:
+        ValueError, OSError: it cannot be used.
+    """
     digest, size = _look_at(source)
     if min(size) < min_side_px:
         raise ValueError(f"shorter side {min(size)} px, below {min_side_px} px")
-    place = _segment(source)
+    segment = _segment(source)
     record = Record(
-        key=key, path=place.path, width_px=size[1], height_px=size[0], digest=digest, split="", offset=place.offset,
-        size_bytes=place.size_bytes, caption=caption.read() if caption else "",
+        key=key, path=segment.path, width_px=size[1], height_px=size[0], digest=digest, split="", offset=segment.offset,
+        size_bytes=segment.size_bytes, caption=caption.read() if caption else "",
     )  # fmt: skip
-    if twin is None:
+    if lq is None:
         return record
-    lq_digest, lq_size = _look_at(twin)
-    place = _segment(twin)
+    lq_digest, lq_size = _look_at(lq)
+    segment = _segment(lq)
     return replace(
-        record, lq_path=place.path, lq_offset=place.offset, lq_size_bytes=place.size_bytes, lq_digest=lq_digest,
+        record, lq_path=segment.path, lq_offset=segment.offset, lq_size_bytes=segment.size_bytes, lq_digest=lq_digest,
         lq_scale=common_scale(size, lq_size),
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Pictures inside .tar shards of the WebDataset layout: members that share a name up to its first dot belong together.
 
-KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ twin, KEY.txt or KEY.json its caption. Only the table of
+KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. Only the table of
 contents is read here; pictures are read later, one at a time, by their offset. Nothing is ever extracted, so a member's name
 never becomes a path."""
 
@@ -29,7 +29,7 @@ class Contents:
     """What a shard holds, by key; `refused` names the members (or the rest of a damaged shard) left out, with the reason."""
 
     pictures: list[tuple[str, Segment]] = field(default_factory=list)
-    twins: dict[str, Segment] = field(default_factory=dict)
+    lq: dict[str, Segment] = field(default_factory=dict)
     captions: dict[str, CaptionFile] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ def _add(contents: Contents, member: tarfile.TarInfo, path: str) -> None:
     if kind in IMAGE_SUFFIXES:
         contents.pictures.append((key, segment))
     elif kind.startswith(".lq.") and kind[3:] in IMAGE_SUFFIXES:
-        _once(contents.twins, key, segment, contents)
+        _once(contents.lq, key, segment, contents)
     elif kind in (".txt", ".json"):
         _once(contents.captions, key, CaptionFile(source=segment, is_json=kind == ".json"), contents)
 

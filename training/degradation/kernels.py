@@ -6,8 +6,6 @@ import math
 
 import torch
 
-FAMILIES = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso", "plateau_aniso")
-
 
 def grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """x and y of every cell, in px from the centre, float64 (size, size). `size` is odd."""

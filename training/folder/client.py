@@ -1,12 +1,15 @@
 """One ComfyUI server through its HTTP API, with the standard library alone.
 
-Two kinds of trouble, told apart because one passes and the other does not: `NoAnswer` (nothing came, or nothing of ComfyUI's)
+Not requests: it trusts certifi's authorities instead of the system's, so that a server behind a company's own certificate would
+be refused; it takes passwords from ~/.netrc over --header; and it unpacks an answer before anybody can count its bytes. To turn
+each of these off takes more lines than the multipart body and the redirect handler here.
+
+Two kinds of trouble, apart because one passes and the other does not: `NoAnswer` (nothing came, or nothing of ComfyUI's)
 and `Refused` (ComfyUI said no)."""
 
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import json
 import urllib.error
 import urllib.parse
@@ -17,21 +20,22 @@ from contextlib import contextmanager
 from typing import Any
 
 from training.common.strict_json import parse_json
+from training.folder.address import is_this_machine
 from training.folder.prompt import Prompt, shown
 
 REQUEST_TIMEOUT_S = 60.0
 """Longest silence within one request. A server that loads a large model may not answer for a while."""
 QUICK_TIMEOUT_S = 20.0
 """The same where somebody waits for us to begin or to end."""
-SHUT_CODES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 502, 503, 504})
+NOT_COMFYUI_CODES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 502, 503, 504})
 """Statuses that a login page, a proxy or a redirect gives, and ComfyUI's API does not."""
-MOST_ANSWER_BYTES = 4 * 2**30
+MAX_ANSWER_BYTES = 4 * 2**30
 """An answer is held in memory. The largest picture that is taken (result.py), 32768 x 32768, has 3 GiB as RGB in 8 bits
 before PNG packs it. With alpha it has 4 GiB, and twice as much in 16 bits: such a one is refused if it packs badly."""
-PIECE_BYTES = 2**22
-MOST_LETTERS = 300
+CHUNK_BYTES = 2**22
+MAX_LETTERS = 300
 """A server's message is cut to this length."""
-MOST_ERROR_BYTES = 2**24
+MAX_ERROR_BYTES = 2**24
 """Read of a refusal. ComfyUI's lists the errors of every node."""
 
 
@@ -59,11 +63,15 @@ class QueueClient:
         self.label = url.partition("://")[2]
         self._headers = dict(headers)
         # Variables of the environment name proxies for the world outside, not for this machine.
-        direct = [urllib.request.ProxyHandler({})] if _is_this_machine(url) else []
+        direct = [urllib.request.ProxyHandler({})] if is_this_machine(url) else []
         self._opener = urllib.request.build_opener(_NoRedirects(), *direct)
 
     def check(self) -> None:
-        """Raises NoAnswer unless a ComfyUI answers here."""
+        """Look whether a ComfyUI answers here.
+
+        Raises:
+            NoAnswer: none does.
+        """
         try:
             stats = self._json(self._open("/system_stats", timeout_s=QUICK_TIMEOUT_S))
         except Refused as error:
@@ -141,7 +149,7 @@ class QueueClient:
                 return _body(answer)
         except urllib.error.HTTPError as error:
             text = _text_of(error)
-            if error.code in SHUT_CODES:
+            if error.code in NOT_COMFYUI_CODES:
                 raise NoAnswer(f"HTTP {error.code} {error.reason}; a token goes into --header") from error
             raise _HttpRefused(error.code, text) from error
         except (OSError, http.client.HTTPException) as error:
@@ -153,16 +161,16 @@ class QueueClient:
 
 
 def _body(answer: http.client.HTTPResponse) -> bytes:
-    """An answer's bytes, in pieces: room is made for what comes, not for what its header says."""
-    pieces, count = [], 0
-    while piece := answer.read(PIECE_BYTES):
-        pieces.append(piece)
-        count += len(piece)
-        if count > MOST_ANSWER_BYTES:
-            raise Refused(f"an answer of more than {MOST_ANSWER_BYTES // 2**20} MiB")  # asked again, it would come again
+    """An answer's bytes, in chunks: room is made for what comes, not for what its header says."""
+    chunks, count = [], 0
+    while chunk := answer.read(CHUNK_BYTES):
+        chunks.append(chunk)
+        count += len(chunk)
+        if count > MAX_ANSWER_BYTES:
+            raise Refused(f"an answer of more than {MAX_ANSWER_BYTES // 2**20} MiB")  # asked again, it would come again
     if answer.length:  # what a broken connection has left out
         raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 @contextmanager
@@ -185,15 +193,15 @@ class _HttpRefused(Refused):
 
 def _text_of(error: urllib.error.HTTPError) -> str:
     try:
-        return error.read(MOST_ERROR_BYTES).decode("utf-8", errors="replace")
+        return error.read(MAX_ERROR_BYTES).decode("utf-8", errors="replace")
     except (OSError, http.client.HTTPException):
         return ""
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, cut to MOST_LETTERS."""
+    """Without line breaks, cut to MAX_LETTERS."""
     flat = " ".join(text.split())
-    return flat if len(flat) <= MOST_LETTERS else flat[: MOST_LETTERS - 3] + "..."
+    return flat if len(flat) <= MAX_LETTERS else flat[: MAX_LETTERS - 3] + "..."
 
 
 def describe_refusal(answer: Any, prompt: Prompt) -> str:
@@ -206,45 +214,9 @@ def describe_refusal(answer: Any, prompt: Prompt) -> str:
             for node_id, found in (answer.get("node_errors") or {}).items()
             for error in found.get("errors", [])
         ]
-        whole = answer.get("error") or ""
-        if isinstance(whole, dict):
-            whole = " ".join(filter(None, (whole.get("message"), whole.get("details"))))
+        summary = answer.get("error") or ""
+        if isinstance(summary, dict):
+            summary = " ".join(filter(None, (summary.get("message"), summary.get("details"))))
     except (AttributeError, TypeError):  # not ComfyUI's
         return ""
-    return one_line("; ".join(complaints) or str(whole))
-
-
-def server_url(text: str) -> str:
-    """http(s)://host:port[/prefix] without a slash at the end; http:// may be left out.
-
-    Raises ValueError for anything else, and for a password in the address, which would be written down."""
-    address = text if "://" in text else f"http://{text}"
-    try:
-        parts = urllib.parse.urlsplit(address)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not (parts.query or parts.fragment)
-    except ValueError:  # a port that is no number
-        parts, sound = urllib.parse.urlsplit(""), False
-    if not sound:
-        raise ValueError(f"expected a server as http://host:port, got {text!r}; for example --server http://127.0.0.1:8188")
-    if parts.username is not None:
-        raise ValueError("expected a server without name and password, got some in --server; give them by --header")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def header(text: str) -> tuple[str, str]:
-    """(name, value) of "Name: value". Raises ValueError; the message does not repeat the value."""
-    name, colon, value = text.partition(":")
-    sound = colon and name.replace("-", "").isalnum() and text.isascii() and text.isprintable() and value.strip()
-    if not sound:
-        raise ValueError(
-            'expected a header as "Name: value", got something else; for example --header "Authorization: Bearer ..."'
-        )
-    return name, value.strip()
-
-
-def _is_this_machine(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return one_line("; ".join(complaints) or str(summary))

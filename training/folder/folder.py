@@ -17,13 +17,13 @@ from tqdm import tqdm
 from training.common.images import picture_paths
 from training.common.interrupts import Interrupts
 from training.folder.client import NoAnswer, QueueClient
+from training.folder.dispatcher import Dispatcher
 from training.folder.prompt import PromptForm
 from training.folder.record import FolderRecord, Workflow, check_folders, result_path
 from training.folder.result import large_pictures
-from training.folder.share import Share
-from training.folder.worker import Broken, Ended, News, Note, Orders, Unwilling, Worker
+from training.folder.worker import Event, Message, PictureEnded, Worker, WorkerFailed, WorkerOptions, WorkflowRefused
 
-GOODBYE_S = 60.0
+SHUTDOWN_TIMEOUT_S = 60.0
 """How long we wait, once stopped, for servers to be told so: two quick requests, and what was under way."""
 
 
@@ -47,7 +47,7 @@ class FolderJob:
 def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
     """Restore every picture that is not done yet; the exit code: 0, 1 = some failed or are not done, 128 + the signal.
 
-    `tell` hears what came of it; warnings and failures go to stderr, above the bar.
+    `tell` gets the outcome in one line; warnings and failures go to stderr, above the bar.
 
     Raises:
         ValueError: no pictures, colliding names, a folder with other results, no ComfyUI at any address, a workflow that every
@@ -91,13 +91,13 @@ def _check_servers(clients: list[QueueClient]) -> None:
             client.check()
         except NoAnswer as error:
             silent[client.url] = str(error)
-    told = "; ".join(f"{url}: {reason}" for url, reason in silent.items())
+    listed = "; ".join(f"{url}: {reason}" for url, reason in silent.items())
     if len(silent) == len(clients):
-        raise ValueError(f"expected a ComfyUI that answers, got none ({told}), start one or check --server")
+        raise ValueError(f"expected a ComfyUI that answers, got none ({listed}), start one or check --server")
 
 
 class _Run:
-    """One run over the missing pictures. Only the main thread is in here; workers send it news."""
+    """One run over the missing pictures. Only the main thread is in here; workers send it events."""
 
     def __init__(
         self,
@@ -115,13 +115,15 @@ class _Run:
         self._failures: dict[str, str] = {}
         self._refusals: dict[str, str] = {}
         self._error: Exception | None = None
-        self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._share = Share(missing, [client.url for client in clients])
-        orders = Orders(
+        self._dispatcher = Dispatcher(missing, [client.url for client in clients])
+        options = WorkerOptions(
             form=job.form, out=job.out, ahead=job.ahead, patience_s=job.patience_s, folder=f"faithdiff-{uuid.uuid4().hex[:12]}"
         )
-        self._workers = [Worker(client, self._share, orders, stop=self._stop, tell=self._news.put) for client in clients]
+        self._workers = [
+            Worker(client, self._dispatcher, options, stop=self._stop, report=self._events.put) for client in clients
+        ]
         self._labels = {client.url: client.label for client in clients}
         self._bar = tqdm(total=before + len(missing), initial=before, desc="restore", unit="picture", dynamic_ncols=True)
         self._before = before
@@ -141,51 +143,51 @@ class _Run:
             self._manifest.write()
         if self._error:
             raise self._error
-        if self._refusals and not (self._done or self._failures or self._share.servers):
-            told = "; ".join(f"{url}: {reason}" for url, reason in self._refusals.items())
-            raise ValueError(f"expected servers to take the workflow, got a refusal ({told}), mend it or choose another server")
+        if self._refusals and not (self._done or self._failures or self._dispatcher.servers):
+            listed = "; ".join(f"{url}: {reason}" for url, reason in self._refusals.items())
+            raise ValueError(f"expected servers to take the workflow, got a refusal ({listed}), mend it or choose another server")
         return self._summary(interrupts.received)
 
     def _listen(self, threads: list[threading.Thread], interrupts: Interrupts) -> None:
         stopped_s: float | None = None
-        while any(thread.is_alive() for thread in threads) or not self._news.empty():
+        while any(thread.is_alive() for thread in threads) or not self._events.empty():
             try:
-                self._take(self._news.get(timeout=0.1))
+                self._take(self._events.get(timeout=0.1))
             except queue.Empty:
                 pass
-            if stopped_s is None and (interrupts.received or self._share.is_finished or self._stop.is_set()):
+            if stopped_s is None and (interrupts.received or self._dispatcher.is_finished or self._stop.is_set()):
                 self._stop.set()
                 stopped_s = time.monotonic()
-            elif stopped_s is not None and time.monotonic() - stopped_s > GOODBYE_S:
+            elif stopped_s is not None and time.monotonic() - stopped_s > SHUTDOWN_TIMEOUT_S:
                 break
 
-    def _take(self, news: News) -> None:
-        if isinstance(news, Ended):
-            self._take_end(news)
-        elif isinstance(news, Note):
-            self._note(news.text)
-        elif isinstance(news, Unwilling):
-            self._refusals[news.server] = news.reason
-            self._note(f"{news.server} refuses the workflow: {news.reason}")
+    def _take(self, event: Event) -> None:
+        if isinstance(event, PictureEnded):
+            self._take_end(event)
+        elif isinstance(event, Message):
+            self._note(event.text)
+        elif isinstance(event, WorkflowRefused):
+            self._refusals[event.server] = event.reason
+            self._note(f"{event.server} refuses the workflow: {event.reason}")
         else:
-            assert isinstance(news, Broken)
-            self._error = news.error
+            assert isinstance(event, WorkerFailed)
+            self._error = event.error
 
-    def _take_end(self, news: Ended) -> None:
-        self._manifest.put(news.key, news.entry)
-        if news.entry["status"] == "done":
-            self._done[news.server] += 1
+    def _take_end(self, event: PictureEnded) -> None:
+        self._manifest.put(event.key, event.entry)
+        if event.entry["status"] == "done":
+            self._done[event.server] += 1
             self._left -= 1
             self._bar.update()
             self._bar.set_postfix({self._labels[url]: count for url, count in self._done.items()})
             return
-        message = f"{news.key}: {news.entry['message']}"
-        if news.final:
-            self._failures[news.key] = message
+        message = f"{event.key}: {event.entry['message']}"
+        if event.final:
+            self._failures[event.key] = message
             self._left -= 1
-            self._note(f"failed again: {message} ({news.server})")
+            self._note(f"failed again: {message} ({event.server})")
         else:
-            self._note(f"failed, to be tried once more: {message} ({news.server})")
+            self._note(f"failed, to be tried once more: {message} ({event.server})")
 
     def _note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)

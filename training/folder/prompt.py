@@ -19,7 +19,7 @@ Prompt = dict[str, dict[str, Any]]
 PICTURE_CLASS = "LoadImage"
 RESULT_CLASSES = ("SaveImage", "PreviewImage")
 SEED_INPUTS = ("seed", "noise_seed")
-MOST_LETTERS, MOST_NAMES = 60, 16
+MAX_LETTERS, MAX_NAMES = 60, 16
 """Of a name in a message, and names."""
 
 
@@ -55,15 +55,17 @@ def shown(prompt: Prompt, node_id: str) -> str:
 
 
 def short(text: str) -> str:
-    """Names and values of a workflow as messages show them: on one line, cut to MOST_LETTERS."""
+    """Names and values of a workflow as messages show them: on one line, cut to MAX_LETTERS."""
     flat = text if text.isprintable() else repr(text)
-    return flat if len(flat) <= MOST_LETTERS else flat[: MOST_LETTERS - 3] + "..."
+    return flat if len(flat) <= MAX_LETTERS else flat[: MAX_LETTERS - 3] + "..."
 
 
 def read_prompt(path: Path) -> Prompt:
     """Read an API-format prompt.
 
-    Raises ValueError if it is none, or a graph as ComfyUI's editor saves it."""
+    Raises:
+        ValueError: it is none, or a graph as ComfyUI's editor saves it.
+    """
     try:
         value = parse_json(path.read_bytes())
     except OSError as error:
@@ -94,8 +96,9 @@ def make_form(
     `input_node`, `output_node`: id or title, or None for the only LoadImage and the only SaveImage (else PreviewImage).
     `seed`: goes into every input seed or noise_seed. `settings`: "NODE.INPUT=VALUE", applied after it.
 
-    Raises ValueError for names that are not there or not unique, values of another kind, a result that does not depend on the
-    picture."""
+    Raises:
+        ValueError: names that are not there or not unique, values of another kind, a result that does not depend on the picture.
+    """
     prompt = copy.deepcopy(prompt)
     if seed is not None:
         _set_seed(prompt, seed)
@@ -145,16 +148,16 @@ def _node_of(prompt: Prompt, name: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        same = ", ".join(found[:MOST_NAMES])
+        same = ", ".join(found[:MAX_NAMES])
         raise ValueError(f"expected a node's id or a title of one node, got {short(name)!r}, the title of {same}; use an id")
     titles = [node.get("_meta", {}).get("title", "") for node in prompt.values()]
     raise ValueError(f"expected a node's id or title, got {short(name)!r}, which no node has{_nearest(name, [*prompt, *titles])}")
 
 
 def _nearest(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name[:MOST_LETTERS], [each for each in choices if short(each) == each], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name[:MAX_LETTERS], [each for each in choices if short(each) == each], n=1, cutoff=0.5)
     names = [short(name) for name in choices if name]
-    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(names[:MOST_NAMES])}"
+    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(names[:MAX_NAMES])}"
 
 
 def _input_node(prompt: Prompt, name: str | None) -> str:
@@ -190,38 +193,38 @@ def _output_node(prompt: Prompt, name: str | None) -> str:
 
 
 def _listed(prompt: Prompt, node_ids: Sequence[str]) -> str:
-    titles = {key: prompt[key].get("_meta", {}).get("title", "no title") for key in node_ids[:MOST_NAMES]}
+    titles = {key: prompt[key].get("_meta", {}).get("title", "no title") for key in node_ids[:MAX_NAMES]}
     return ", ".join(f"{short(key)} ({short(title)})" for key, title in titles.items()) or "none"
 
 
 def _set_seed(prompt: Prompt, seed: int) -> None:
-    places = [(node["inputs"], name) for node in prompt.values() for name in SEED_INPUTS if type(node["inputs"].get(name)) is int]
-    if not places:
+    seeds = [(node["inputs"], name) for node in prompt.values() for name in SEED_INPUTS if type(node["inputs"].get(name)) is int]
+    if not seeds:
         raise ValueError(f"expected an input {' or '.join(SEED_INPUTS)} for --seed, got a workflow with none; leave --seed out")
-    for inputs, name in places:
+    for inputs, name in seeds:
         inputs[name] = seed
 
 
 def _set_input(prompt: Prompt, text: str) -> None:
     """Apply one NODE.INPUT=VALUE. Titles and inputs may have dots themselves, so every dot is tried."""
-    place, equals, value = text.partition("=")
-    dots = [index for index, letter in enumerate(place) if letter == "."]
+    target, equals, value = text.partition("=")
+    dots = [index for index, letter in enumerate(target) if letter == "."]
     if not (equals and dots):
         raise ValueError(f"expected NODE.INPUT=VALUE, got {short(text)!r}; for example 8.seed=3")
-    at = next((dot for dot in dots if _ids_of(prompt, place[:dot])), dots[0])
-    node_id, name = _node_of(prompt, place[:at]), place[at + 1 :]
+    at = next((dot for dot in dots if _ids_of(prompt, target[:dot])), dots[0])
+    node_id, name = _node_of(prompt, target[:at]), target[at + 1 :]
     inputs = prompt[node_id]["inputs"]
     if name not in inputs:
         raise ValueError(f"expected an input of {shown(prompt, node_id)}, got {short(name)!r}{_nearest(name, list(inputs))}")
     if _is_link(inputs[name]):
         raise ValueError(
-            f"expected an input with a value, got {short(place)!r}, which is linked to "
+            f"expected an input with a value, got {short(target)!r}, which is linked to "
             f"{shown(prompt, inputs[name][0])}; set it there"
         )
-    inputs[name] = _typed(inputs[name], value, place)
+    inputs[name] = _typed(inputs[name], value, target)
 
 
-def _typed(present: Any, text: str, place: str) -> Any:
+def _typed(present: Any, text: str, target: str) -> Any:
     """The value that `text` means for an input that now holds `present`. Texts need no quotes; whole numbers and others are one
     kind, because a browser writes 1.0 as 1."""
     try:
@@ -239,5 +242,5 @@ def _typed(present: Any, text: str, place: str) -> Any:
         fits = present is None or type(value) is type(present)
     if not fits:
         like = short(json.dumps(present))
-        raise ValueError(f"expected a value like {like} for {short(place)}, got {short(text)!r}; write it as JSON")
+        raise ValueError(f"expected a value like {like} for {short(target)}, got {short(text)!r}; write it as JSON")
     return value

@@ -1,4 +1,4 @@
-"""restore.json: what was asked for, and what came of every picture. A run that was stopped goes on from it.
+"""restore.json: what was asked for, and the outcome of every picture. A run that was stopped goes on from it.
 
 The same sources under the same workflow are not restored twice; another workflow in the same folder would mix results, so it is
 refused."""
@@ -50,12 +50,14 @@ class FolderRecord:
     def open(cls, out: Path, workflow: Workflow, *, again: bool) -> FolderRecord:
         """Read that of an earlier run, or start one; nothing is written yet. `again` forgets all results.
 
-        Raises ValueError if the file is broken or has results of another workflow."""
+        Raises:
+            ValueError: the file is broken or has results of another workflow.
+        """
         found = {} if again else _read(out / NAME)
         pictures = found.get("pictures", {})
         former = found.get("workflow", {})
         if former.get("sha256") != workflow.sha256 and any(entry["status"] == "done" for entry in pictures.values()):
-            before, asked = _told(former), _told(dataclasses.asdict(workflow))
+            before, asked = _described(former), _described(dataclasses.asdict(workflow))
             raise ValueError(
                 f"expected the workflow and settings that {out} was begun with ({before}), got {asked}; "
                 "take another OUT, or --again to restore every picture anew"
@@ -77,13 +79,17 @@ class FolderRecord:
         return "done" if sha256_of(result.read_bytes()) == entry["result_sha256"] else "changed"
 
     def put(self, key: str, entry: dict[str, Any]) -> None:
-        """Set what came of a picture, and write the file if that is not too soon after the last time."""
+        """Set the outcome of a picture, and write the file if that is not too soon after the last time."""
         self._pictures[key] = entry
         if time.monotonic() >= self._due_s:
             self.write()
 
     def write(self) -> None:
-        """Write the file, sorted by key. Raises OSError."""
+        """Write the file, sorted by key.
+
+        Raises:
+            OSError: the system could not write it.
+        """
         start_s = time.monotonic()
         workflow = dataclasses.asdict(self._workflow)
         write_json(self._path, {"format": FORMAT, "workflow": workflow, "pictures": dict(sorted(self._pictures.items()))})
@@ -91,7 +97,7 @@ class FolderRecord:
         self._due_s = end_s + (end_s - start_s) / WRITING_FRAC
 
 
-def _told(workflow: dict[str, Any]) -> str:
+def _described(workflow: dict[str, Any]) -> str:
     return " ".join([str(workflow.get("file")), *workflow.get("settings", []), str(workflow.get("sha256"))[:8]])
 
 
@@ -116,8 +122,12 @@ def _is_entry(entry: dict[str, Any]) -> bool:
 
 
 def check_folders(source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, may_replace: bool) -> None:
-    """Raises ValueError where results would collide with one another, with the sources, or (unless `may_replace`) with files
-    that no earlier run has made."""
+    """Look whether there is room for the results.
+
+    Raises:
+        ValueError: they would collide with one another, with the sources, or (unless `may_replace`) with files that no earlier
+            run has made.
+    """
     paths: dict[str, Path] = {}
     for key, path in pictures:
         if key in paths:

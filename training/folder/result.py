@@ -1,4 +1,4 @@
-"""What came of a prompt: the history entry of a server, and the picture it names."""
+"""The outcome of a prompt: the history entry of a server, and the picture it names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
 
 RESULT_FORMATS = (*IMAGE_FORMATS, "GIF", "AVIF")
 """What nodes that save pictures write."""
-MOST_PX = 2**29
+MAX_PX = 2**29
 """Pillow refuses beyond twice this, 32768 x 32768: a few kilobytes can say that they are a picture of any size."""
 
 
@@ -31,7 +31,7 @@ class NoResult(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A prompt that ended well: where its picture is (filename, subfolder, type), and how long it ran (None = not told)."""
+    """A prompt that ended well: where its picture is (filename, subfolder, type), and how long it ran (None = not known)."""
 
     image: Mapping[str, str]
     seconds: float | None
@@ -48,8 +48,11 @@ class Result:
 
 
 def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
-    """Read a history entry. Raises NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry
-    is none of ComfyUI's."""
+    """Read a history entry.
+
+    Raises:
+        NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
+    """
     try:
         return _read_ending(entry, form)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -86,7 +89,11 @@ def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
 
 
 def read_result(data: bytes) -> Result:
-    """Decode a picture; a PNG keeps its bytes, another format becomes one. Raises NoResult if it cannot be decoded."""
+    """Decode a picture; a PNG keeps its bytes, another format becomes one.
+
+    Raises:
+        NoResult: it cannot be decoded.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=RESULT_FORMATS) as picture:
             picture.load()
@@ -108,10 +115,10 @@ def _as_png(picture: Image.Image) -> bytes:
 def large_pictures() -> Iterator[None]:
     """Inside, Pillow opens pictures up to 32768 x 32768: its own limit is for strangers' files, and 16K results are beyond it."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MOST_PX
+    Image.MAX_IMAGE_PIXELS = MAX_PX
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MOST_PX and twice that
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MAX_PX and twice that
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit

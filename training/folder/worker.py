@@ -1,4 +1,4 @@
-"""The work at one server: keep a few prompts in its queue, fetch what is done, stand its silences.
+"""The work at one server: keep a few prompts in its queue, fetch what is done, wait while it does not answer.
 
 The server is asked again and again instead of listened to: a restarted one has forgotten its prompts, and says nothing."""
 
@@ -15,18 +15,18 @@ from typing import Any
 
 from training.common.files import write_bytes
 from training.folder.client import NoAnswer, QueueClient, Refused, one_line
+from training.folder.dispatcher import Dispatcher, PictureTask
 from training.folder.prompt import PromptForm
 from training.folder.record import result_path, sha256_of
 from training.folder.result import NoResult, read_ending, read_result
-from training.folder.share import PictureTask, Share
 
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 """Between two looks at a server: doubled while nothing changes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ended:
-    """What came of one picture: its entry in the manifest. `final` = it is not tried again."""
+class PictureEnded:
+    """The outcome of one picture: its entry in the manifest. `final` = it is not tried again."""
 
     key: str
     server: str
@@ -35,14 +35,14 @@ class Ended:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Note:
+class Message:
     """A line for the user."""
 
     text: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unwilling:
+class WorkflowRefused:
     """A server refused the first prompt it was given: not a picture's fault."""
 
     server: str
@@ -50,18 +50,18 @@ class Unwilling:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Broken:
+class WorkerFailed:
     """An error that ends the whole run, a full disk for one."""
 
     error: Exception
 
 
-News = Ended | Note | Unwilling | Broken
+Event = PictureEnded | Message | WorkflowRefused | WorkerFailed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Orders:
-    """What all servers are told alike. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
+class WorkerOptions:
+    """What is the same for all servers. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
     the uploads of this run."""
 
     form: PromptForm
@@ -78,14 +78,20 @@ class _Sent:
 
 
 class Worker:
-    """One server. `run` is for a thread of its own; it tells what happens by `tell`, and ends when nothing is left to do, when
+    """One server. `run` is for a thread of its own; it says what happens by `report`, and ends when nothing is left to do, when
     `stop` is set, or when it gives the server up. It leaves no prompt of its own behind."""
 
     def __init__(
-        self, client: QueueClient, share: Share, orders: Orders, *, stop: threading.Event, tell: Callable[[News], None]
+        self,
+        client: QueueClient,
+        dispatcher: Dispatcher,
+        options: WorkerOptions,
+        *,
+        stop: threading.Event,
+        report: Callable[[Event], None],
     ) -> None:
         self.client = client
-        self._share, self._orders, self._stop, self._tell = share, orders, stop, tell
+        self._dispatcher, self._options, self._stop, self._report = dispatcher, options, stop, report
         self._sent: dict[str, _Sent] = {}
         self._has_accepted = False
         self._left = False
@@ -97,13 +103,13 @@ class Worker:
             self._work()
         except Exception as error:  # the other threads must hear of it
             self._stop.set()
-            self._tell(Broken(error=error))
+            self._report(WorkerFailed(error=error))
         finally:
             self._cancel()
 
     def _work(self) -> None:
-        pause_s = SHORTEST_PAUSE_S
-        while not (self._stop.is_set() or self._left or self._share.is_finished):
+        pause_s = MIN_PAUSE_S
+        while not (self._stop.is_set() or self._left or self._dispatcher.is_finished):
             try:
                 changed = self._collect() | self._fill()
                 if self._silent_since_s is not None:
@@ -111,24 +117,24 @@ class Worker:
                     self._silent_since_s = None
             except (NoAnswer, Refused) as error:
                 changed = False
-                self._stand_silence(str(error))
-            pause_s = SHORTEST_PAUSE_S if changed else min(2 * pause_s, LONGEST_PAUSE_S)
+                self._on_silence(str(error))
+            pause_s = MIN_PAUSE_S if changed else min(2 * pause_s, MAX_PAUSE_S)
             self._stop.wait(pause_s)
 
-    def _stand_silence(self, reason: str) -> None:
+    def _on_silence(self, reason: str) -> None:
         now_s = time.monotonic()
         if self._silent_since_s is None:
             self._silent_since_s = now_s
-            self._say(f"does not answer ({reason}), trying for {self._orders.patience_s:g} s")
-        elif now_s - self._silent_since_s > self._orders.patience_s:
+            self._say(f"does not answer ({reason}), trying for {self._options.patience_s:g} s")
+        elif now_s - self._silent_since_s > self._options.patience_s:
             self._say(f"given up ({reason})")
             self._leave()
 
     def _fill(self) -> bool:
         """Queue pictures up to the number ahead. Whether any was."""
         changed = False
-        while len(self._sent) < self._orders.ahead and not (self._left or self._stop.is_set()):
-            task = self._share.take(self.client.url)
+        while len(self._sent) < self._options.ahead and not (self._left or self._stop.is_set()):
+            task = self._dispatcher.take(self.client.url)
             if task is None:
                 break
             self._send(task)
@@ -144,9 +150,9 @@ class Worker:
             return
         sent = _Sent(task=task, source_sha256=sha256_of(data))
         try:
-            stored = self.client.upload(data, folder=self._orders.folder, name=upload_name(task))
+            stored = self.client.upload(data, folder=self._options.folder, name=upload_name(task))
         except NoAnswer:
-            self._share.put_back(task)
+            self._dispatcher.put_back(task)
             raise
         except Refused as error:
             self._fail(sent, str(error))
@@ -154,13 +160,13 @@ class Worker:
         self._sent[prompt_id] = sent
         try:
             # Without an answer the prompt may have come through all the same; the next look at the queue will show.
-            self.client.post(self._orders.form.filled(stored), prompt_id=prompt_id, output_node=self._orders.form.output_node)
+            self.client.post(self._options.form.filled(stored), prompt_id=prompt_id, output_node=self._options.form.output_node)
             self._has_accepted = True
         except Refused as error:
             if self._has_accepted:
                 self._fail(self._sent.pop(prompt_id), str(error))
             else:
-                self._tell(Unwilling(server=self.client.url, reason=str(error)))
+                self._report(WorkflowRefused(server=self.client.url, reason=str(error)))
                 self._leave()
 
     def _collect(self) -> bool:
@@ -182,9 +188,9 @@ class Worker:
 
     def _finish(self, prompt_id: str, history: dict[str, Any]) -> None:
         sent = self._sent[prompt_id]
-        ending = read_ending(history, self._orders.form)
+        ending = read_ending(history, self._options.form)
         result = read_result(self.client.view(ending.image))
-        write_bytes(result_path(self._orders.out, sent.task.key), result.png)
+        write_bytes(result_path(self._options.out, sent.task.key), result.png)
         del self._sent[prompt_id]
         entry = {
             "status": "done",
@@ -198,14 +204,14 @@ class Worker:
             "prompt_id": prompt_id,
             "seconds": ending.seconds,
         }
-        self._tell(Ended(key=sent.task.key, server=self.client.url, entry=entry, final=True))
-        self._share.done()
+        self._report(PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=True))
+        self._dispatcher.done()
 
     def _fail(self, sent: _Sent, message: str) -> None:
-        self._end_badly(sent, message, final=self._share.failed(sent.task, self.client.url))
+        self._end_badly(sent, message, final=self._dispatcher.failed(sent.task, self.client.url))
 
     def _lose(self, sent: _Sent) -> None:
-        if self._share.lost(sent.task):
+        if self._dispatcher.lost(sent.task):
             self._say(f"has forgotten {sent.task.key}, which is queued again")
         else:
             self._end_badly(sent, f"vanished from queues {sent.task.lost + 1} times", final=True)
@@ -213,11 +219,11 @@ class Worker:
     def _end_badly(self, sent: _Sent, message: str, *, final: bool) -> None:
         entry = {"status": "failed", "source": str(sent.task.path), "source_sha256": sent.source_sha256}
         entry |= {"server": self.client.url, "message": one_line(message)}
-        self._tell(Ended(key=sent.task.key, server=self.client.url, entry=entry, final=final))
+        self._report(PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=final))
 
     def _leave(self) -> None:
         self._left = True
-        self._share.leave(self.client.url, [sent.task for sent in self._sent.values()])
+        self._dispatcher.leave(self.client.url, [sent.task for sent in self._sent.values()])
 
     def _cancel(self) -> None:
         """What a server that was given up still has goes, too: the others do it now."""
@@ -230,7 +236,7 @@ class Worker:
                 self._say(f"may go on with {len(self._sent)} of these pictures, it could not be told to stop ({error})")
 
     def _say(self, text: str) -> None:
-        self._tell(Note(text=f"{self.client.url} {text}"))
+        self._report(Message(text=f"{self.client.url} {text}"))
 
 
 def upload_name(task: PictureTask) -> str:

@@ -47,7 +47,11 @@ def exists(run_dir: Path) -> bool:
 
 
 def begin(run_dir: Path, frozen: dict[str, torch.Tensor]) -> int:
-    """Write what does not train; returns the file's checksum. Raises OSError, on a full disk for example."""
+    """Write what does not train; returns the file's checksum.
+
+    Raises:
+        OSError: on a full disk for example.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_safetensors(run_dir / FROZEN, frozen, {})
     return file_crc32(run_dir / FROZEN)
@@ -56,8 +60,12 @@ def begin(run_dir: Path, frozen: dict[str, torch.Tensor]) -> int:
 def save(run_dir: Path, state: dict[str, Any], *, keep: int) -> None:
     """Write a checkpoint with at least the keys ENTRIES and delete all but the newest `keep`.
 
-    On a full disk older ones make room first, the newest never does. Raises OSError if there is no room even then; whatever
-    happens, no half-written file is left and the newest checkpoint stays as it was."""
+    On a full disk older ones make room first, the newest never does. Whatever happens, no half-written file is left and the
+    newest checkpoint stays as it was.
+
+    Raises:
+        OSError: there is no room even then.
+    """
     path = run_dir / FOLDER / f"step-{state['step']:08d}.pt"
     former = [other for other in saved_in(run_dir) if other != path]
     try:
@@ -75,9 +83,13 @@ def save(run_dir: Path, state: dict[str, Any], *, keep: int) -> None:
 def load(run_dir: Path) -> dict[str, Any]:
     """The run's newest whole checkpoint: its entries and "model" = frozen | trained, the module's full state dict.
 
-    Tensors are in main memory, read from the file as they are used. Nothing in it is executed
-    (weights_only). A damaged one costs a warning, and the next older is read; which is newest its name says. Raises ValueError
-    if there is none, or none that is whole, and OSError where one cannot be read but may be whole."""
+    Tensors are in main memory, read from the file as they are used. Nothing in it is executed (weights_only). A damaged one costs
+    a warning, and the next older is read; which is newest its name says.
+
+    Raises:
+        ValueError: there is none, or none that is whole.
+        OSError: one cannot be read but may be whole.
+    """
     paths = saved_in(run_dir)
     if not paths:
         raise ValueError(f"expected a checkpoint, got none in {run_dir / FOLDER}, train this run first")
@@ -97,7 +109,11 @@ def load(run_dir: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises ValueError or OSError for a file that is not whole."""
+    """A checkpoint's entries.
+
+    Raises:
+        ValueError, OSError: the file is not whole.
+    """
     state = read_archive(path)
     if not isinstance(state, dict) or not set(state) >= ENTRIES:
         raise ValueError("it is no checkpoint of a run")
@@ -111,9 +127,9 @@ def _frozen(run_dir: Path, crc32: int | None) -> dict[str, torch.Tensor]:
             raise ValueError(f"expected the run's frozen weights, got {path} with another checksum, start the run afresh")
         return load_file(path)
     except (OSError, RuntimeError, SafetensorError) as error:
-        told = error if isinstance(error, OSError) else system_error(error, path)
-        if told is not None and told.errno in PASSING:
-            raise told from None
+        from_system = error if isinstance(error, OSError) else system_error(error, path)
+        if from_system is not None and from_system.errno in PASSING:
+            raise from_system from None
         raise ValueError(f"expected the run's frozen weights, got {path} ({error}), start the run afresh") from error
 
 

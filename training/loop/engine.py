@@ -18,13 +18,15 @@ from faithdiff_core.files.checks import first_line
 from training.common.devices import device_of, process_state
 from training.common.errors import LostProcessError
 from training.config.schema import TrainConfig
-from training.optim.sharding import reshard_root, shard, unshard_root, whole
+from training.optim.sharding import full_tensor, reshard_root, shard, unshard_root
 
 
 class Engine:
     """What the loop asks of accelerate. Precision is the task's business: the Accelerator's own stays "no".
 
-    Raises ValueError under a DeepSpeed configuration, and for 8-bit moments under FSDP2."""
+    Raises:
+        ValueError: under a DeepSpeed configuration, and for 8-bit moments under FSDP2.
+    """
 
     def __init__(self, config: TrainConfig, run_dir: Path, *, tracker: str | None) -> None:
         if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
@@ -64,7 +66,7 @@ class Engine:
         """Scale gradients down to a norm of `clip_norm` (0 = leave them); returns the norm they had, over all processes."""
         norm = self.accelerator.clip_grad_norm_(parameters, clip_norm or math.inf)
         assert norm is not None
-        return whole(norm, keep=True).item()
+        return full_tensor(norm, keep=True).item()
 
     def mean(self, values: list[float | torch.Tensor]) -> list[float]:
         """Each value averaged over the processes. One that is not finite anywhere comes out so everywhere."""
@@ -74,7 +76,11 @@ class Engine:
         return (vector / self.processes).tolist()
 
     def same_everywhere(self, value: int, what: str) -> None:
-        """Wait until every process is here. Raises ValueError, in all of them, if they come with different values."""
+        """Wait until every process is here.
+
+        Raises:
+            ValueError: in all of them, if they come with different values.
+        """
         if self.mean([float(value != round(self.mean([float(value)])[0]))])[0]:
             raise ValueError(
                 f"expected {what} to be the same in every process, got {value} in process {self.process} and others elsewhere; "

@@ -29,15 +29,18 @@ from training.loop.trackers import usable_tracker
 from training.optim.optimisers import FusedBackward
 
 
-def train(
-    task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool, stop_after: int | None = None
-) -> dict[str, float]:
-    """Run (or go on with) a stage until config.steps, or until `stop_after` steps are done (for tests). Returns the last figures.
+def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, Any], resume: bool) -> dict[str, float]:
+    """Run (or go on with) a stage until config.steps. Returns the last metrics.
 
-    `extra` (plain values) is kept in the checkpoints for the export. Raises DivergedError for a loss or gradient that is not
-    finite: the last checkpoint stays as it was. Raises ValueError if a checkpoint exists and `resume` is False, if the
-    configuration differs from the run's, or if the batch cannot be shared evenly; SaveError if the end could not be saved;
-    Interrupted after a signal, once the step is saved."""
+    `extra` (plain values) is kept in the checkpoints for the export.
+
+    Raises:
+        DivergedError: a loss or gradient that is not finite: the last checkpoint stays as it was.
+        ValueError: a checkpoint exists and `resume` is False, the configuration differs from the run's, or the batch cannot be
+            shared evenly.
+        SaveError: the end could not be saved.
+        Interrupted: after a signal, once the step is saved.
+    """
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
     with engine.naming_lost_processes(), only_run_in(run_dir, engine):
@@ -46,56 +49,54 @@ def train(
         run = Run(task, config, run_dir, extra, engine, state)
         del state
         reports = Reports(engine, config, run_dir, run.step)
-        last_step = config.steps if stop_after is None else min(config.steps, stop_after)
         with Interrupts() as interrupts:
             try:
-                figures, stopped_by = _steps(run, reports, interrupts, last_step)
+                metrics, stopped_by = _steps(run, reports, interrupts)
             finally:
                 reports.close()
             run.finish()  # where a signal has stopped it between two saves, it saves now
     if stopped_by:
         raise Interrupted(stopped_by, run.step)
-    return figures
+    return metrics
 
 
-def _steps(run: Run, reports: Reports, interrupts: Interrupts, last_step: int) -> tuple[dict[str, float], int]:
-    """The last row of figures, and the signal that ended it (0 = none)."""
+def _steps(run: Run, reports: Reports, interrupts: Interrupts) -> tuple[dict[str, float], int]:
+    """The last row of metrics, and the signal that ended it (0 = none)."""
     config, first_step = run.config, run.step
-    figures = _former_row(run, reports)
+    metrics = _former_row(run, reports)
     stopped_by = 0
-    while run.step < last_step and not stopped_by:
+    while not run.is_finished and not stopped_by:
         lr = run.set_lr()
         norm, stopped_by = _step(run, reports, interrupts, first=run.step == first_step)
         reports.advance()
-        ending = run.step == last_step
-        validates = _validates(run, ending=ending) and not stopped_by
+        validates = _validates(run) and not stopped_by
         row: dict[str, float] = {}
-        if run.step % config.log_every == 0 or validates or ending or stopped_by:
+        if run.step % config.log_every == 0 or validates or run.is_finished or stopped_by:
             row = reports.row(run.step, lr=lr, norm=norm)
-        if run.step % config.save_every == 0 or ending:
+        if run.step % config.save_every == 0 or run.is_finished:
             run.save(row)
         if row:
-            figures = _report(run, reports, row, validates=validates)
-    return figures, stopped_by
+            metrics = _report(run, reports, row, validates=validates)
+    return metrics, stopped_by
 
 
-def _validates(run: Run, *, ending: bool) -> bool:
-    return bool(run.config.validate_every) and (run.step % run.config.validate_every == 0 or ending)
+def _validates(run: Run) -> bool:
+    return bool(run.config.validate_every) and (run.step % run.config.validate_every == 0 or run.is_finished)
 
 
 def _former_row(run: Run, reports: Reports) -> dict[str, float]:
     """Report the step that the run goes on from, if it was killed after that checkpoint and before its row; returns the row."""
     if not run.engine.mean([float(bool(run.row) and reports.row_missing)])[0]:
         return {}
-    return _report(run, reports, run.row, validates=_validates(run, ending=run.step == run.config.steps))
+    return _report(run, reports, run.row, validates=_validates(run))
 
 
 def _report(run: Run, reports: Reports, row: dict[str, float], *, validates: bool) -> dict[str, float]:
     """Write a step's row, with its validation if that is due; returns the whole row."""
     found, pictures = _validate(run) if validates else ({}, [])
-    figures = row | {f"validation/{name}": value for name, value in found.items()}
-    reports.write(figures, pictures)
-    return figures
+    metrics = row | {f"validation/{name}": value for name, value in found.items()}
+    reports.write(metrics, pictures)
+    return metrics
 
 
 def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) -> tuple[float, int]:
@@ -121,18 +122,18 @@ def _step(run: Run, reports: Reports, interrupts: Interrupts, *, first: bool) ->
 
 def _backward(run: Run, reports: Reports) -> torch.Tensor:
     """Gradients of the step's mean loss; returns this process's part of it."""
-    places = run.places(run.step)
-    share = sum(len(part) for part in places)
+    parts = run.micro_batches(run.step)
+    crops = sum(len(part) for part in parts)
     total = torch.zeros((), device=run.engine.device)
-    for index, part in enumerate(places):
+    for index, part in enumerate(parts):
         batch = run.task.batch(run.step, part)
-        _prefetch(run, places[index + 1 :])
-        with run.engine.accumulating(run.module, last=index == len(places) - 1):
-            loss, figures = run.task.loss(run.module, batch)
-            weighted = loss * (len(part) / share)
+        _prefetch(run, parts[index + 1 :])
+        with run.engine.accumulating(run.module, last=index == len(parts) - 1):
+            loss, metrics = run.task.loss(run.module, batch)
+            weighted = loss * (len(part) / crops)
             weighted.backward()
         total += weighted.detach()
-        reports.window.add_figures(figures, len(part) / share)
+        reports.window.add_metrics(metrics, len(part) / crops)
     return total
 
 
@@ -141,7 +142,7 @@ def _prefetch(run: Run, left: list[range]) -> None:
     if left:
         run.task.prefetch(run.step, left[0])
     elif run.step + 1 < run.config.steps:
-        run.task.prefetch(run.step + 1, run.places(run.step + 1)[0])
+        run.task.prefetch(run.step + 1, run.micro_batches(run.step + 1)[0])
 
 
 def _check_reached(run: Run) -> None:
@@ -156,11 +157,11 @@ def _validate(run: Run) -> tuple[dict[str, float], list[Path]]:
         return {}, []
     try:
         with _pictures_folder(run) as folder, run.ema.in_place(run.parameters), engine.evaluating(run.task.module):
-            figures = run.task.validate(run.step, folder)
+            metrics = run.task.validate(run.step, folder)
     except OSError as error:
         warn(f"validation at step {run.step} was given up ({error}); training goes on")
         return {}, []
-    return figures, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
+    return metrics, sorted(folder.glob(f"step-{run.step:08d}*.png")) if engine.is_main else []
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from training.config.schema import TrainConfig
 
 
 def micro_batches(batch_size: int, *, processes: int, process: int, micro_batch_size: int) -> list[range]:
-    """The places of the step's batch that `process` works through, one range a micro-batch (`micro_batch_size` 0 = one)."""
-    share = batch_size // processes
-    start = process * share
-    size = micro_batch_size or share
-    return [range(first, min(first + size, start + share)) for first in range(start, start + share, size)]
+    """The indices in the step's batch that `process` works through, one range a micro-batch (`micro_batch_size` 0 = one)."""
+    per_process = batch_size // processes
+    start = process * per_process
+    size = micro_batch_size or per_process
+    return [range(first, min(first + size, start + per_process)) for first in range(start, start + per_process, size)]
 
 
 def check_batches(config: TrainConfig, processes: int) -> None:

@@ -20,20 +20,20 @@ ON_BAR = ("loss", "images_per_s", "memory_gb")
 
 
 class Window:
-    """Sums since the last row: losses, the task's figures (each weighted by its share of a step), images and seconds."""
+    """Sums since the last row: losses, the task's metrics (each weighted by its part of a step), images and seconds."""
 
     def __init__(self) -> None:
         self.steps = 0
         self.images = 0
         self.seconds = 0.0
         self.loss = 0.0
-        self.figures: dict[str, float | torch.Tensor] = {}
+        self.metrics: dict[str, float | torch.Tensor] = {}
 
-    def add_figures(self, figures: dict[str, float | torch.Tensor], share: float) -> None:
-        """Figures of one micro-batch that is this share of the process's step. Tensors stay on their device until the row."""
-        for name, value in figures.items():
+    def add_metrics(self, metrics: dict[str, float | torch.Tensor], weight: float) -> None:
+        """Metrics of one micro-batch that has this weight in the process's step. Tensors stay on their device until the row."""
+        for name, value in metrics.items():
             value = value.detach() if isinstance(value, torch.Tensor) else value
-            self.figures[name] = self.figures.get(name, 0.0) + share * value
+            self.metrics[name] = self.metrics.get(name, 0.0) + weight * value
 
     def add_step(self, loss: float, images: int, seconds: float) -> None:
         """One whole step."""
@@ -62,9 +62,9 @@ class Reports:
         self._bar.update()
 
     def row(self, step: int, *, lr: float, norm: float) -> dict[str, float]:
-        """The figures of the window, which starts anew; averaged over the processes."""
+        """The metrics of the window, which starts anew; averaged over the processes."""
         window, self.window = self.window, Window()
-        values = self._engine.mean([value / window.steps for value in window.figures.values()]) if window.figures else []
+        values = self._engine.mean([value / window.steps for value in window.metrics.values()]) if window.metrics else []
         return {
             "step": step,
             "lr": lr,
@@ -72,7 +72,7 @@ class Reports:
             "grad_norm": norm,
             "images_per_s": window.images / window.seconds,
             "memory_gb": memory_gb(self._engine.device),
-            **dict(zip(window.figures, values, strict=True)),
+            **dict(zip(window.metrics, values, strict=True)),
         }
 
     def write(self, row: dict[str, float], pictures: list[Path]) -> None:

@@ -18,7 +18,7 @@ from training.optim.ema import EMA
 from training.optim.groups import only_train, trainable
 from training.optim.optimisers import FusedBackward, make_optimiser
 from training.optim.schedule import lr_factor
-from training.optim.sharding import whole
+from training.optim.sharding import full_tensor
 from training.optim.states import load_by_name, state_by_name
 
 MAY_CHANGE = (
@@ -33,7 +33,9 @@ norm helps a run that has diverged; the others change no result, but for roundin
 def former_state(run_dir: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from, None for a new run.
 
-    Raises ValueError if there is one and `resume` is False, if its settings differ from `config`, or if none is whole."""
+    Raises:
+        ValueError: there is one and `resume` is False, its settings differ from `config`, or none is whole.
+    """
     if not checkpoints.exists(run_dir):
         return None
     if not resume:
@@ -84,17 +86,20 @@ class Run:
         checkpoints.tidy(self.run_dir, self.step)
         write_text(self.run_dir / "config.json", to_json(self.config) + "\n")
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.config.steps
+
     def set_lr(self) -> float:
-        """Set the step's learning rate in every group; returns that of share 1."""
+        """Set the step's learning rate in every group; returns that of scale 1."""
         config = self.config
-        lr = config.lr * lr_factor(
-            self.step, steps=config.steps, warmup_steps=config.warmup_steps, final_frac=config.final_lr_frac
-        )
+        lr = config.lr * lr_factor(self.step, steps=config.steps, warmup_steps=config.warmup_steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["share"]
+            group["lr"] = lr * group["lr_scale"]
         return lr
 
-    def places(self, step: int) -> list[range]:
+    def micro_batches(self, step: int) -> list[range]:
         """This process's micro-batches of a step."""
         return micro_batches(
             self.config.crops_at(step)[0],
@@ -124,7 +129,7 @@ class Run:
         state = {
             "config": to_json(self.config),
             "step": self.step,
-            "trained": {name: whole(parameter.detach(), keep=keep) for name, parameter in self.parameters.items()},
+            "trained": {name: full_tensor(parameter.detach(), keep=keep) for name, parameter in self.parameters.items()},
             "optimiser": state_by_name(self.optimiser, self.parameters, keep=keep),
             "ema": self.ema.state(self.parameters, keep=keep),
             "extra": self.extra,
@@ -141,7 +146,11 @@ class Run:
         self.saved_step = self.step
 
     def finish(self) -> None:
-        """Make sure that the last step is on disk. Raises SaveError, in every process, if it is not."""
+        """Make sure that the last step is on disk.
+
+        Raises:
+            SaveError: in every process, if it is not.
+        """
         if self.saved_step != self.step:
             self.save({})
         if self.engine.mean([float(bool(self.failure))])[0]:

@@ -16,7 +16,11 @@ NONE = "none"
 
 
 def usable_tracker(name: str) -> str | None:
-    """The name; None for "none" and, with a warning, for a package that is not there. Raises ValueError for an unknown one."""
+    """The name; None for "none" and, with a warning, for a package that is not there.
+
+    Raises:
+        ValueError: an unknown one.
+    """
     if name == NONE:
         return None
     known = sorted(str(kind) for kind in LOGGER_TYPE_TO_CLASS)
@@ -39,7 +43,7 @@ class Trackers:
         self._try(lambda: accelerator.init_trackers(config.tracker, config=vars(config), init_kwargs=options))
 
     def log(self, row: dict[str, float], step: int) -> None:
-        """Figures of one step."""
+        """Metrics of one step."""
         self._try(lambda: self._accelerator.log(row, step=step))
 
     def pictures(self, paths: list[Path], step: int) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from faithdiff_core.alignment import AlignmentModule
-from faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes
 from faithdiff_core.lq_encoder import LQEncoder, ResnetBlock
 from training.common.seeds import seed_for
 from training.config.schema import TrainConfig
@@ -114,28 +113,16 @@ class FaithDiffComposite(nn.Module):
         return self.predict(noisy_BCHW, timestep_B, time_ids_B6, features, context_BNC, pooled_BC)
 
 
-def lq_encoder_sizes_for(spec: NetworkSpec) -> LQEncoderSizes:
-    """The LQ encoder has the VAE encoder's widths."""
-    return LQEncoderSizes(
-        block_out_channels=spec.vae_channels, layers_per_block=spec.vae_layers, norm_groups=spec.vae_norm_groups
-    )
-
-
-def alignment_sizes_for(spec: NetworkSpec) -> AlignmentSizes:
-    """The alignment module's widths follow from the UNet's first width."""
-    return AlignmentSizes(
-        model_channels=spec.unet_channels[0],
-        feature_channels=spec.feature_channels,
-        num_layers=spec.alignment_layers,
-        mlp_channels=2 * spec.unet_channels[0] * spec.alignment_mlp_ratio,
-        num_heads=spec.alignment_heads,
-    )
-
-
 def spec_for(config: TrainConfig) -> NetworkSpec:
-    """The configuration's network with its number of alignment layers. Raises ValueError for an unknown network."""
+    """The configuration's network with its number of alignment layers.
+
+    Raises:
+        ValueError: an unknown network.
+    """
     spec = network_spec(config.network)
-    return spec if config.alignment_layers < 0 else replace(spec, alignment_layers=config.alignment_layers)
+    if config.alignment_layers < 0:
+        return spec
+    return replace(spec, alignment=replace(spec.alignment, num_layers=config.alignment_layers))
 
 
 @contextmanager
@@ -154,9 +141,9 @@ def make_part(config: TrainConfig, part: str) -> nn.Module:
         if part == "unet":
             return build_unet(spec)
         if part == "lq_encoder":
-            return LastLayerEncoder(lq_encoder_sizes_for(spec)) if last else LQEncoder(lq_encoder_sizes_for(spec), operations=nn)
+            return LastLayerEncoder(spec.encoder) if last else LQEncoder(spec.encoder, operations=nn)
         assert part == "alignment"
-        sizes, mode = alignment_sizes_for(spec), config.alignment_mode
+        sizes, mode = spec.alignment, config.alignment_mode
         return LiftedAlignment(sizes, mode=mode) if last else AlignmentModule(sizes, mode=mode, operations=nn)
 
 

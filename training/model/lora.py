@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -16,13 +15,9 @@ State = dict[str, torch.Tensor]
 
 _ATTENTION = r".*\.attn[12]\.to_(q|k|v|out\.0)"
 _LINEAR = rf"{_ATTENTION}|.*\.ff\.net\.(0\.proj|2)|.*\.proj_(in|out)"
-TARGETS = {
-    "attention": _ATTENTION,
-    "linear": _LINEAR,
-    "all": rf"{_LINEAR}|(.*\.)?conv(1|2|_shortcut|_in|_out)?",
-}
-"""config.lora_targets -> which layers of diffusers' UNet, by their whole names. Those that embed the timestep, the sizes and the
-pooled prompt are left out."""
+_TARGETS = rf"{_LINEAR}|(.*\.)?conv(1|2|_shortcut|_in|_out)?"
+"""Which layers of diffusers' UNet, by their whole names: linear ones and convolutions, but for those that embed the timestep, the
+sizes and the pooled prompt."""
 
 ADAPTER = "default"
 """peft's name for the only adapter."""
@@ -41,8 +36,8 @@ def add_lora(unet: UNet2DConditionModel, config: TrainConfig) -> None:
 
     The UNet's own weights keep their type and are frozen. Afterwards a layer's weight is called `<layer>.base_layer.weight`, its
     factors `<layer>.lora_A.default.weight` and `<layer>.lora_B.default.weight`."""
-    alpha: Any = _alpha(config)  # peft's annotation knows whole numbers only
-    settings = LoraConfig(r=config.lora_rank, lora_alpha=alpha, target_modules=TARGETS[config.lora_targets])
+    # alpha = rank, that is scale 1; another scale would act as another learning rate, which unet_lr_ratio sets.
+    settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=_TARGETS)
     inject_adapter_in_model(settings, unet, adapter_name=ADAPTER)
     for parameter in lora_parameters(unet).values():
         parameter.data = parameter.data.float()  # peft gives them the type of the layer they stand beside
@@ -63,7 +58,7 @@ def lora_state(unet: Mapping[str, torch.Tensor]) -> State:
     return {name: value for name, value in unet.items() if name.endswith((_DOWN, _UP))}
 
 
-def merged_unet(unet: Mapping[str, torch.Tensor], config: TrainConfig) -> Iterator[tuple[str, torch.Tensor]]:
+def merged_unet(unet: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, weight) of a UNet's state dict with its LoRA folded in, in diffusers' own names; what has LoRA becomes fp32.
 
     One at a time, so that a caller who narrows them never holds two UNets in fp32. Without LoRA they come as they are."""
@@ -71,12 +66,11 @@ def merged_unet(unet: Mapping[str, torch.Tensor], config: TrainConfig) -> Iterat
         layer, _, leaf = name.rpartition(".")
         if leaf == "weight" and layer + _DOWN in unet:
             down, up = unet[layer + _DOWN].float(), unet[layer + _UP].float()
-            change = (up.flatten(1) @ down.flatten(1)).reshape(value.shape)
-            value = value.float() + _alpha(config) / config.lora_rank * change
+            value = value.float() + (up.flatten(1) @ down.flatten(1)).reshape(value.shape)
         yield name, value
 
 
-def host_lora(unet: Mapping[str, torch.Tensor], config: TrainConfig) -> State:
+def host_lora(unet: Mapping[str, torch.Tensor]) -> State:
     """The LoRA factors of a UNet's state dict in the names of the host's Load LoRA, with their alpha."""
     names = diffusers_to_ldm(base_unet(unet))
     state = {}
@@ -87,9 +81,5 @@ def host_lora(unet: Mapping[str, torch.Tensor], config: TrainConfig) -> State:
         target = HOST_PREFIX + names[f"{layer}.weight"].removesuffix(".weight").replace(".", "_")
         state[f"{target}.lora_down.weight"] = unet[layer + _DOWN]
         state[f"{target}.lora_up.weight"] = unet[layer + _UP]
-        state[f"{target}.alpha"] = torch.tensor(_alpha(config))
+        state[f"{target}.alpha"] = torch.tensor(float(len(unet[name])))
     return state
-
-
-def _alpha(config: TrainConfig) -> float:
-    return config.lora_alpha or float(config.lora_rank)

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes
+
 LATENT_SCALE = 0.13025
 """SDXL's latent scaling factor (diffusers AutoencoderKL config of SDXL, scaling_factor)."""
 TIME_EMBED_DIM = 256
@@ -21,11 +23,11 @@ UNET_NORM_GROUPS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """All widths and depths of one FaithDiff and its VAE. Heads are 64 wide in the UNet, as in the host's SDXL."""
+    """All widths and depths of one FaithDiff and its VAE; defaults are SDXL's. The UNet's heads are 64 wide, as in the host's."""
 
-    vae_channels: tuple[int, ...]
-    vae_layers: int
-    vae_norm_groups: int
+    encoder: LQEncoderSizes = LQEncoderSizes()
+    """Of the LQ encoder, and of the VAE that it comes from."""
+    alignment: AlignmentSizes = AlignmentSizes()
     unet_channels: tuple[int, int, int]
     unet_layers: int = 1
     """ResNet blocks on each level of the way down (one more on the way up)."""
@@ -35,39 +37,39 @@ class NetworkSpec:
     """In the middle: an attention layer like the third level's between two ResNet blocks, or one ResNet block alone."""
     context_width: int
     pooled_width: int
-    alignment_heads: int
-    alignment_layers: int = 2
-    alignment_mlp_ratio: int = 2
 
     @property
-    def feature_channels(self) -> int:
-        """Channels of the LQ encoder's output."""
-        return self.vae_channels[-1]
+    def vae_channels(self) -> tuple[int, ...]:
+        """Widths of the VAE's levels."""
+        return self.encoder.block_out_channels
+
+    @property
+    def vae_layers(self) -> int:
+        """ResNet blocks on each of them."""
+        return self.encoder.layers_per_block
+
+    @property
+    def vae_norm_groups(self) -> int:
+        """Groups of every norm in it."""
+        return self.encoder.norm_groups
 
 
-# SDXL's VAE and the release's alignment module (official unet_2d_condition_vae_extension.py:41-51, :386-396).
 _SDXL_SIDE: dict[str, Any] = {
-    "vae_channels": (128, 256, 512, 512),
-    "vae_layers": 2,
-    "vae_norm_groups": 32,
     "unet_channels": (320, 640, 1280),
     "unet_layers": 2,
     "context_width": 2048,
     "pooled_width": 1280,
-    "alignment_heads": 8,
 }
 
 NETWORKS = {
     "nano": NetworkSpec(
         # 4 norm groups, not SDXL's 32: 32 groups of 32 channels normalise every channel by itself, and brightness is lost.
         # Measured after 60 steps of 8 crops of 128 px: 12.1 dB with 32 groups, 15.5 dB with 4.
-        vae_channels=(32, 64, 128, 128),
-        vae_layers=1,
-        vae_norm_groups=4,
+        encoder=LQEncoderSizes(block_out_channels=(32, 64, 128, 128), layers_per_block=1, norm_groups=4),
+        alignment=AlignmentSizes(model_channels=64, feature_channels=128, mlp_channels=256),
         unet_channels=(64, 128, 128),
         context_width=64,
         pooled_width=64,
-        alignment_heads=8,
     ),
     # SDXL's UNet config.json (2,567,463,684 parameters), for real training.
     "sdxl": NetworkSpec(transformer_layers=(2, 10), **_SDXL_SIDE),
@@ -75,19 +77,21 @@ NETWORKS = {
     "vega": NetworkSpec(transformer_layers=(1, 2), middle_attention=False, **_SDXL_SIDE),
     # For tests only: seconds, not minutes.
     "tiny": NetworkSpec(
-        vae_channels=(8, 8, 16, 32),
-        vae_layers=1,
-        vae_norm_groups=4,
+        encoder=LQEncoderSizes(block_out_channels=(8, 8, 16, 32), layers_per_block=1, norm_groups=4),
+        alignment=AlignmentSizes(model_channels=64, feature_channels=32, mlp_channels=256, num_heads=2),
         unet_channels=(64, 64, 64),
         context_width=16,
         pooled_width=16,
-        alignment_heads=2,
     ),
 }
 
 
 def network_spec(name: str) -> NetworkSpec:
-    """The widths called `name`. Raises ValueError for an unknown name."""
+    """The widths called `name`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     if name not in NETWORKS:
         raise ValueError(f"expected network {' or '.join(NETWORKS)}, got {name!r}, correct --set network=")
     return NETWORKS[name]

@@ -31,15 +31,13 @@ def restore(
     scale: int,
     target_px: int,
     steps: int = 20,
-    denoise: float = 1.0,
     seed: int = 0,
     start: str = "lq",
     colour: str = "adain",
 ) -> torch.Tensor:
     """Restore float32 (3, h, w) in [0, 1] at `scale` times its size; returns (3, scale h, scale w) in [0, 1].
 
-    denoise: below 1 keeps more of the LQ latent (as in KSampler). start: "lq" = noise over the encoded LQ picture, "noise" =
-    noise alone. colour: a method of faithdiff_core.color_fix."""
+    start: "lq" = noise over the encoded LQ picture, "noise" = noise alone. colour: a method of faithdiff_core.color_fix."""
     size = Size(lq_CHW.shape[1] * scale, lq_CHW.shape[2] * scale)
     enlarged = F.interpolate(lq_CHW[None], size=tuple(size), mode="bicubic").clamp(0, 1)
     padded = pad_to_latent_cells(enlarged) * 2.0 - 1.0
@@ -48,6 +46,6 @@ def restore(
     ids = time_ids((size.height, size.width), (0, 0), target_px)[None]
     noise = torch.randn(latent.shape, generator=generator_for(seed, "restore"))
     begin = latent if start == "lq" else None
-    result = sample(lambda x, t: model.predict(x, t, ids, features), noise, begin, steps=steps, denoise=denoise)
+    result = sample(lambda x, t: model.predict(x, t, ids, features), noise, begin, steps=steps)
     picture = (decode(vae, result / LATENT_SCALE).clamp(-1, 1) + 1.0) / 2.0
     return fix_colors(crop_to(picture, size), enlarged, colour)[0]

@@ -17,13 +17,6 @@ def leading_timesteps(steps: int) -> list[int]:
     return [index * stride + 1 for index in reversed(range(steps))]
 
 
-def last_timesteps(steps: int, denoise: float) -> list[int]:
-    """The last `steps` of as many as fill the whole schedule: KSampler's `denoise`, which starts at a lower noise."""
-    if not 0 < denoise <= 1:
-        raise ValueError(f"expected denoise above 0 and at most 1, got {denoise}, choose for example 0.6")
-    return leading_timesteps(int(steps / denoise))[-steps:]
-
-
 def sigma_of(timestep: int, cumprod: torch.Tensor) -> float:
     """Noise over signal, sqrt((1 - a) / a), at a timestep."""
     kept = cumprod[min(timestep, TRAIN_TIMESTEPS - 1)].double()
@@ -37,14 +30,13 @@ def sample(
     start_BCHW: torch.Tensor | None,
     *,
     steps: int,
-    denoise: float = 1.0,
 ) -> torch.Tensor:
     """Denoise to a latent (B, 4, h, w) in model units (the VAE's times 0.13025).
 
     predict_noise(x, t): x is the scaled (variance preserving) latent, t (B,) int64. `start_BCHW` is the clean latent that the
-    first noisy one is made of ("lq"), None starts from noise alone. `denoise` below 1 starts that far down the schedule."""
+    first noisy one is made of ("lq"), None starts from noise alone."""
     cumprod = alphas_cumprod()
-    timesteps = last_timesteps(steps, denoise)
+    timesteps = leading_timesteps(steps)
     sigmas = [sigma_of(timestep, cumprod) for timestep in timesteps] + [0.0]
     x = noise_BCHW * sigmas[0] + (0.0 if start_BCHW is None else start_BCHW)
     for timestep, sigma, following in zip(timesteps, sigmas, sigmas[1:], strict=False):

@@ -14,7 +14,11 @@ State = Mapping[str, torch.Tensor]
 
 
 def unet_widths(state: State) -> dict[str, Any]:
-    """The fields of NetworkSpec that a UNet's weights tell. Raises ValueError if they are no SDXL-family UNet's."""
+    """The fields of NetworkSpec that a UNet's weights tell.
+
+    Raises:
+        ValueError: they are no SDXL-family UNet's.
+    """
     levels = _count(state, r"down_blocks\.(\d+)\.")
     try:
         return {
@@ -33,7 +37,11 @@ def unet_widths(state: State) -> dict[str, Any]:
 
 
 def vae_widths(state: State, prefix: str = "") -> dict[str, Any]:
-    """The fields of NetworkSpec that the encoder's weights tell; `prefix` stands before `down_blocks`. Raises ValueError."""
+    """The fields of NetworkSpec that the encoder's weights tell; `prefix` stands before `down_blocks`.
+
+    Raises:
+        ValueError: they are no VAE encoder's.
+    """
     levels = _count(state, rf"{re.escape(prefix)}down_blocks\.(\d+)\.")
     try:
         return {

@@ -26,7 +26,7 @@ class AdamW8bit(TorchaoAdamW8bit):
     ) -> None:
         super().__init__(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bf16_stochastic_round=True)
         self.seed = seed
-        self.place = {p: place for place, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        self.index = {p: index for index, p in enumerate(p for group in self.param_groups for p in group["params"])}
         for group in self.param_groups:
             group["lr"] = float(group["lr"])
 
@@ -46,7 +46,7 @@ class AdamW8bit(TorchaoAdamW8bit):
             with torch.random.fork_rng(devices), torch.compiler.set_stance("default" if compiled else "force_eager"):
                 for parameter, group in listed:
                     done = int(self.state[parameter]["step"]) if self.state[parameter] else 0
-                    torch.manual_seed(seed_for(self.seed, "rounding", done, self.place[parameter]))
+                    torch.manual_seed(seed_for(self.seed, "rounding", done, self.index[parameter]))
                     # torchao insists on a tensor, lest a new float means a new graph.
                     self.param_groups = [{**group, "params": [parameter], "lr": torch.tensor(group["lr"], dtype=torch.float32)}]
                     super().step()

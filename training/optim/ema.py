@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from training.optim.sharding import as_shard, like_parameter, local, whole
+from training.optim.sharding import as_shard, full_tensor, like_parameter, local
 
 Parameters = dict[str, torch.nn.Parameter]
 
@@ -35,11 +35,15 @@ class EMA:
             shadow.lerp_(local(parameters[name]).to(shadow.device, torch.float32), 1.0 - self.decay(step))
 
     def state(self, parameters: Parameters, *, keep: bool) -> dict[str, torch.Tensor]:
-        """The averages by name, whole; as in `sharding.whole`."""
-        return {name: whole(as_shard(shadow, parameters[name]), keep=keep) for name, shadow in self.shadow.items()}
+        """The averages by name, whole; as in `sharding.full_tensor`."""
+        return {name: full_tensor(as_shard(shadow, parameters[name]), keep=keep) for name, shadow in self.shadow.items()}
 
     def load(self, state: dict[str, torch.Tensor], parameters: Parameters) -> None:
-        """Put back what `state` gave. Raises ValueError for other names than the parameters'."""
+        """Put back what `state` gave.
+
+        Raises:
+            ValueError: other names than the parameters'.
+        """
         if set(state) != set(self.shadow):
             raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
         for name, shadow in self.shadow.items():

@@ -1,4 +1,4 @@
-"""What of a model trains, in groups that each have a share of the learning rate."""
+"""What of a model trains, in groups that each have a scale of the learning rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 Groups = list[tuple[str, float, dict[str, torch.nn.Parameter]]]
-"""[(name, share of the learning rate, {qualified parameter name: parameter})]"""
+"""[(name, scale of the learning rate, {qualified parameter name: parameter})]"""
 
 
 def trainable(groups: Groups) -> dict[str, torch.nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Optimisers over the groups of a model. Each group remembers its name and its share of the learning rate; the loop sets "lr"."""
+"""Optimisers over the groups of a model. Each group remembers its name and its scale of the learning rate; the loop sets "lr"."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ EPS = 1e-8  # official train_SDXL_stage_2.py:482
 
 
 def make_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser that `config.optimiser` names; its param_groups have "name" and "share" besides AdamW's own keys.
+    """The optimiser that `config.optimiser` names; its param_groups have "name" and "lr_scale" besides AdamW's own keys.
 
-    Raises ValueError for weights held in bf16 under plain AdamW, and where torchao is missing for "adamw8bit"."""
-    listed = [{"params": list(members.values()), "share": share, "name": name} for name, share, members in groups]
+    Raises:
+        ValueError: weights held in bf16 under plain AdamW, and where torchao is missing for "adamw8bit".
+    """
+    listed = [{"params": list(members.values()), "lr_scale": lr_scale, "name": name} for name, lr_scale, members in groups]
     options: dict[str, Any] = {
         "lr": config.lr,
         "betas": (BETA1, config.adam_beta2),
@@ -56,7 +58,9 @@ class FusedBackward:
     that the whole still never exceeds clip_norm. A stronger clip than the usual one, which Adam, blind to a gradient's scale,
     mostly does not feel.
 
-    Raises ValueError under several processes: gradients would be used before they are averaged."""
+    Raises:
+        ValueError: under several processes: gradients would be used before they are averaged.
+    """
 
     def __init__(self, groups: Groups, config: TrainConfig) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:

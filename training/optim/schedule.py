@@ -1,4 +1,4 @@
-"""Learning rate over optimiser steps: linear warm-up, then cosine. Counted by us, so process count and accumulation cannot
+"""Learning rate over optimiser steps: linear warm-up, then cosine to 0. Counted by us, so process count and accumulation cannot
 stretch it."""
 
 from __future__ import annotations
@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 
 
-def lr_factor(step: int, *, steps: int, warmup_steps: int, final_frac: float = 0.0) -> float:
-    """Share of the learning rate at optimiser step `step` (from 0) of `steps`."""
+def lr_factor(step: int, *, steps: int, warmup_steps: int) -> float:
+    """Factor of the learning rate at optimiser step `step` (from 0) of `steps`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
-    return final_frac + (1 - final_frac) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -19,7 +19,10 @@ def shard(module: nn.Module, device: torch.device, processes: int) -> None:
 
     Classes to shard one by one: its fsdp_transformer_layer_cls_to_wrap, else the module's own `_no_split_modules`; what is left
     makes one more unit. accelerate's own sharding needs a GPU and its own handling of the optimiser; this needs neither.
-    Raises ValueError for FSDP1."""
+
+    Raises:
+        ValueError: FSDP1.
+    """
     plugin = FullyShardedDataParallelPlugin()
     if plugin.fsdp_version != 2:
         raise ValueError(f"expected FSDP 2, got {plugin.fsdp_version}, set fsdp_version: 2 in accelerate's configuration")
@@ -41,7 +44,7 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: torch.Tensor, *, keep: bool) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor, *, keep: bool) -> torch.Tensor:
     """The full tensor. A sharded one is gathered, by all processes together, into the main memory of those that `keep` it; others
     get an empty one."""
     if not isinstance(tensor, DTensor):

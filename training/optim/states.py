@@ -1,4 +1,8 @@
-"""An optimiser's state by parameter name, whole, so that it fits any number of processes, with shards or without."""
+"""An optimiser's state by parameter name, whole, so that it fits any number of processes, with shards or without.
+
+Not by torch.distributed.checkpoint.state_dict (tried): it loads by the optimiser's own load_state_dict, which turns the
+fp32 moments of bf16 weights into bf16, where the second one stands still, and makes new group dictionaries, which FusedBackward's
+hooks do not see. Its files would need torchao to be read."""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any
 import torch
 
 from training.optim.optimisers import FusedBackward
-from training.optim.sharding import like_parameter, whole
+from training.optim.sharding import full_tensor, like_parameter
 
 State = dict[str, dict[str, Any]]
 """{parameter name: {"step": ..., "exp_avg": ..., ...}}"""
@@ -20,7 +24,7 @@ EIGHT_BIT = ("codes", "scale", "qmap")
 def state_by_name(
     optimiser: torch.optim.Optimizer | FusedBackward, parameters: dict[str, torch.nn.Parameter], *, keep: bool
 ) -> State:
-    """The state by name, whole; as in `sharding.whole`. Learning rates and the like are the configuration's."""
+    """The state by name, whole; as in `sharding.full_tensor`. Learning rates and the like are the configuration's."""
     held = _inner(optimiser).state
     return {
         name: {key: _plain(value, keep) for key, value in held[parameter].items()}
@@ -32,10 +36,11 @@ def state_by_name(
 def load_by_name(
     optimiser: torch.optim.Optimizer | FusedBackward, state: State, parameters: dict[str, torch.nn.Parameter]
 ) -> None:
-    """Put back what `state_by_name` gave. Raises ValueError for names that are no parameters of the run.
+    """Put back what `state_by_name` gave.
 
-    Not by the optimiser's load_state_dict: it makes new group dictionaries, which FusedBackward's hooks would not see, and casts
-    moments to the type of their parameter."""
+    Raises:
+        ValueError: names that are no parameters of the run.
+    """
     if not set(state) <= set(parameters):
         raise ValueError("expected the run's own parameters in the checkpoint, got others, choose another --out")
     inner = _inner(optimiser)
@@ -51,7 +56,7 @@ def _inner(optimiser: torch.optim.Optimizer | FusedBackward) -> torch.optim.Opti
 def _plain(value: Any, keep: bool) -> Any:
     if hasattr(value, "codes"):
         return {**{name: getattr(value, name) for name in EIGHT_BIT}, "signed": value.signed, "dtype": value.dtype}
-    return whole(value, keep=keep) if isinstance(value, torch.Tensor) else value
+    return full_tensor(value, keep=keep) if isinstance(value, torch.Tensor) else value
 
 
 def _placed(value: Any, parameter: torch.nn.Parameter, fused: bool) -> Any:

@@ -79,7 +79,9 @@ def convolution_copies_bytes(func: Any, args: Any) -> int:
 def estimate(config: TrainConfig, *, on_gpu: bool, processes: int = 1, sharded: bool = False) -> MemoryEstimate:
     """The memory of one of `processes` devices, with DDP or (`sharded`) FSDP2.
 
-    Raises ValueError as the run itself would for settings that do not fit together."""
+    Raises:
+        ValueError: as the run itself would for settings that do not fit together.
+    """
     # The table of 8-bit values is computed once a process, and must not be without content then.
     allocate_states(make_optimiser([("", 1.0, {"": nn.Parameter(torch.zeros(4096))})], config))
     live = LiveBytes((lambda _func, _args: 0) if on_gpu else convolution_copies_bytes)
@@ -104,8 +106,8 @@ def _without_content(config: TrainConfig) -> tuple[Task, AutoencoderKL | None]:
     """The stage, on the meta device, and the frozen VAE where the run encodes its crops."""
     with torch.device("meta"):
         if config.stage in VAE_STAGES:
-            vae = build_vae(network_spec(config.network)) if config.stage == "decoder" else None
-            return VAETask(replace(config, start_crops=0, device="cpu"), cast(Any, None), vae), None
+            vae = build_vae(network_spec(config.network))
+            return VAETask(replace(config, device="cpu"), cast(Any, None), vae), None
         model = build_model(config)
         vae = None if config.latent_crops else build_vae(network_spec(config.network)).requires_grad_(False).eval()
     return DiffusionTask(config, cast(Any, None), model, device=CPU, vae=None, texts=None), vae
@@ -131,7 +133,7 @@ def _step(
     buckets: bool,
     step_bytes_per_value: int,
 ) -> None:
-    """One optimiser step of a run under way. `buckets`: gradients have their place all the time (DDP). `step_bytes_per_value`:
+    """One optimiser step of a run under way. `buckets`: gradients are held all the time (DDP). `step_bytes_per_value`:
     what the optimiser takes for a while, for each value of the parameter that it is at."""
     groups = task.groups()
     only_train(task.module, groups)
@@ -139,12 +141,12 @@ def _step(
     ema = EMA(parameters, max_decay=config.ema_decay)
     optimiser = make_optimiser(groups, config)
     allocate_states(optimiser)
-    places = [torch.empty(parameter.shape, dtype=parameter.dtype) for parameter in parameters.values() if buckets]
+    gradients = [torch.empty(parameter.shape, dtype=parameter.dtype) for parameter in parameters.values() if buckets]
     frozen = (*vae.parameters(), *vae.buffers()) if vae is not None else ()
     live.mark((*task.module.parameters(), *task.module.buffers(), *frozen), "weights")
     live.mark(ema.shadow.values(), "ema")
     live.mark((value for state in optimiser.state.values() for value in state.values()), "optimiser")
-    live.mark(places, "gradients")
+    live.mark(gradients, "gradients")
 
     def gradient_is_there(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None

@@ -66,7 +66,10 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Ca
     """Run the stages asked for, in order; each goes on from its checkpoint, and a finished one costs nothing.
 
     `settings` ("key=value") apply to every recipe of the stages asked for; `tell` hears what was made.
-    Raises ValueError for an unknown stage."""
+
+    Raises:
+        ValueError: an unknown stage.
+    """
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")

@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
 from training.batches.crops import ImageStore, training_store
-from training.batches.latent_cache import LatentBank, open_bank
+from training.batches.latent_cache import LatentCache, open_latent_cache
 from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
 from training.common.devices import device_of, process_state
@@ -32,8 +32,11 @@ from training.weights.vae import weights_digest
 def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Task, dict[str, Any]]:
     """The task of a stage, on this process's device, and the facts that its checkpoints keep for the export.
 
-    What several processes share on disk (latents, prompts) is made by the main one while the others wait. Raises ValueError for
-    sources that are missing or do not fit."""
+    What several processes share on disk (latents, prompts) is made by the main one while the others wait.
+
+    Raises:
+        ValueError: sources that are missing or do not fit.
+    """
     store, digest = training_store(config, sources.data)
     device = device_of(config.device)
     if config.stage == "vae":
@@ -45,22 +48,22 @@ def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Ta
     model, before = initial_model(config, sources)
     facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
     texts = open_texts(config, sources, device)
-    bank = _bank(config, store, vae, facts, run_dir.parent, device)
-    source = SampleSource(config, store, bank)
+    cache = _latent_cache(config, store, vae, facts, run_dir.parent, device)
+    source = SampleSource(config, store, cache)
     validation = None
     if config.validate_every:
         validation = Validation(config, split_of(sources.data, "val"), vae, texts, device)
-    needs_vae = None if bank is not None else vae
+    needs_vae = None if cache is not None else vae
     return DiffusionTask(config, source, model, device=device, vae=needs_vae, texts=texts, validation=validation), facts
 
 
-def _bank(
+def _latent_cache(
     config: TrainConfig, store: ImageStore, vae: AutoencoderKL, facts: dict[str, Any], folder: Path, device: torch.device
-) -> LatentBank | None:
+) -> LatentCache | None:
     if not config.latent_crops:
         return None
     with process_state(config.device).main_process_first():
-        return open_bank(
+        return open_latent_cache(
             config, store, vae, vae_digest=facts["vae_digest"], data_digest=facts["data_digest"], folder=folder, device=device
         )
 
@@ -68,7 +71,9 @@ def _bank(
 def open_texts(config: TrainConfig, sources: Sources, device: torch.device) -> TextCache | None:
     """The embeddings of every caption in the manifest, computed where they are missing; None for runs without prompts.
 
-    Raises ValueError where prompts are wanted and no text encoders are given."""
+    Raises:
+        ValueError: where prompts are wanted and no text encoders are given.
+    """
     if config.prompts == "none":
         return None
     folder = sources.text or sources.base

@@ -44,20 +44,20 @@ class DiffusionTask:
         self._cumprod = alphas_cumprod().to(device)
 
     def groups(self) -> Groups:
-        """(name, share of the learning rate, parameters) of everything the stage trains."""
+        """(name, scale of the learning rate, parameters) of everything the stage trains."""
         return trained_groups(self.module, self.config)
 
-    def prefetch(self, step: int, places: range) -> None:
+    def prefetch(self, step: int, indices: range) -> None:
         """Read these pictures ahead."""
-        self.source.prefetch(step, places)
+        self.source.prefetch(step, indices)
 
-    def batch(self, step: int, places: range) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, indices: range) -> dict[str, torch.Tensor]:
         """noisy and noise (B D, 4, h, w), timestep (B D,) with D = config.noise_draws, a crop's draws together; time_ids (B, 6);
         with alignment lq (B, 3, H, W) in [-1, 1]; with prompts context (B, 77, C) and pooled (B, C). All on the task's device,
         float32.
 
         Every draw comes from the sample's own generator, in one order, whatever else is in the batch."""
-        samples = self.source.samples(step, places)
+        samples = self.source.samples(step, indices)
         rows = [self._row(sample, posterior) for sample, posterior in zip(samples, self._posteriors(samples), strict=True)]
         joined = {name: torch.cat([row[name] for row in rows]) for name in DRAWN}
         return joined | {name: torch.stack([row[name] for row in rows]) for name in rows[0] if name not in DRAWN}
@@ -96,7 +96,7 @@ class DiffusionTask:
         return row
 
     def _lq_picture(self, sample: Sample) -> torch.Tensor:
-        """The sample's LQ twin, or its crop degraded, brought back to the crop's size: float32 (3, S, S) in [-1, 1]."""
+        """The sample's LQ picture, or its crop degraded, brought back to the crop's size: float32 (3, S, S) in [-1, 1]."""
         size = (int(sample.image_CHW.shape[1]), int(sample.image_CHW.shape[2]))
         if sample.lq_CHW is not None:
             small = sample.lq_CHW.to(self.device)
@@ -104,7 +104,7 @@ class DiffusionTask:
             unit = (sample.image_CHW.to(self.device) + 1.0) / 2.0
             if self.config.degradation == "none":
                 raise ValueError(
-                    f"expected a degradation for {sample.key!r}, which has no LQ twin, got none, add --set degradation=mild"
+                    f"expected a degradation for {sample.key!r}, which has no LQ picture, got none, add --set degradation=mild"
                 )
             small = degrade(unit, drawn(self.config.degradation, sample.generator), self._scale(sample), sample.generator)
         return upscale(small, size, sample.generator) * 2.0 - 1.0

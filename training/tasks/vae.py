@@ -17,10 +17,15 @@ from training.batches.unreadable import Unreadable, others
 from training.common.devices import device_of
 from training.common.seeds import generator_for, integer, seed_for, uniform
 from training.config.schema import TrainConfig
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 from training.model.networks import LATENT_SCALE, build_vae, network_spec
 from training.model.vae_start import start_with_colour
 from training.optim.groups import Groups
+
+GRADIENT_WEIGHT = 0.5
+"""Of the differences of neighbours in the loss, beside 1 for the pixels. The nano VAE's value, never varied."""
+START_CROPS = 32
+"""Crops that the starting weights of stage vae are fitted on (vae_start.py)."""
 
 
 def build_vae_module(config: TrainConfig) -> AutoencoderKL:
@@ -66,10 +71,8 @@ def chroma(x_BCHW: torch.Tensor) -> torch.Tensor:
     return x_BCHW - x_BCHW.mean(1, keepdim=True)
 
 
-def reconstruction_loss(
-    got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, *, gradient_weight: float, chroma_weight: float
-) -> torch.Tensor:
-    """Mean L1 over the scales 1, 1/2 and 1/4, plus weighted L1 of first differences at full size and of colour at 1/4."""
+def reconstruction_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor) -> torch.Tensor:
+    """Mean L1 over the scales 1, 1/2 and 1/4, plus L1 of first differences (by GRADIENT_WEIGHT), and of colour at 1/4."""
     loss = got_BCHW.new_zeros(())
     for scale in (1, 2, 4):
         difference = F.avg_pool2d(got_BCHW - wanted_BCHW, scale) if scale > 1 else got_BCHW - wanted_BCHW
@@ -77,7 +80,7 @@ def reconstruction_loss(
     colour = F.avg_pool2d(chroma(got_BCHW - wanted_BCHW), 4).abs().mean()
     vertical, horizontal = differences(got_BCHW - wanted_BCHW)
     edges = (vertical.abs().mean() + horizontal.abs().mean()) / 2
-    return loss + gradient_weight * edges + chroma_weight * colour
+    return loss + GRADIENT_WEIGHT * edges + colour
 
 
 class VAETask:
@@ -89,8 +92,8 @@ class VAETask:
         self._unreadable = Unreadable(store, config.max_unreadable_frac)
         self.device = device_of(config.device)
         vae = start or build_vae_module(config)
-        if start is None and config.start_crops:
-            start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(config.start_crops)]))
+        if start is None:
+            start_with_colour(vae, torch.stack([self._start_crop(index) for index in range(START_CROPS)]))
         self.module = RoundTrip(vae)
 
     def _start_crop(self, index: int) -> torch.Tensor:
@@ -99,29 +102,31 @@ class VAETask:
     def _crop(self, generator: torch.Generator, crop_px: int) -> torch.Tensor:
         """A crop of the picture that the generator draws; an unreadable one is replaced.
 
-        Raises ValueError when too many have turned unreadable."""
+        Raises:
+            ValueError: when too many have turned unreadable.
+        """
         seed = generator.initial_seed()
         items = chain((integer(generator, 0, len(self.store) - 1),), others(seed, len(self.store), "vae-replacement"))
         _, pictures = self._unreadable.first_readable(items)
         return draw_crop(pictures.image_u8, crop_px, self.config.max_zoom_out, generator).image_CHW
 
     def groups(self) -> Groups:
-        """(name, share of the learning rate, parameters) of everything trained."""
+        """(name, scale of the learning rate, parameters) of everything trained."""
         members = dict(self.module.named_parameters())
         if self.config.stage == "decoder":
             members = {name: value for name, value in members.items() if name.startswith(("decoder.", "post_quant_conv."))}
         return [(self.config.stage, 1.0, members)]
 
-    def prefetch(self, step: int, places: range) -> None:
+    def prefetch(self, step: int, indices: range) -> None:
         """Nothing: the store keeps its few pictures in memory."""
 
-    def batch(self, step: int, places: range) -> Batch:
+    def batch(self, step: int, indices: range) -> Batch:
         """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior; with `latent_noise` also error, of noise's
         shape, in the VAE's own units."""
         _, crop_px = self.config.crops_at(step)
         images, noises, errors = [], [], []
-        for place in places:
-            generator = generator_for(self.config.seed, "vae", step, place)
+        for index in indices:
+            generator = generator_for(self.config.seed, "vae", step, index)
             images.append(self._crop(generator, crop_px))
             noises.append(torch.randn(4, crop_px // 8, crop_px // 8, generator=generator))
             if self.config.latent_noise:
@@ -130,24 +135,22 @@ class VAETask:
         batch = {"image": images, "noise": noises} | ({"error": errors} if errors else {})
         return {name: torch.stack(values).to(self.device) for name, values in batch.items()}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
-        """Loss and figures to log. Networks under autocast, losses in fp32."""
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
+        """Loss and metrics to log. Networks under autocast, losses in fp32."""
         image = batch["image"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             mean, log_variance, got = module(image, batch["noise"], batch.get("error"))
-        reconstruction = reconstruction_loss(
-            got, image, gradient_weight=self.config.gradient_weight, chroma_weight=self.config.chroma_weight
-        )
+        reconstruction = reconstruction_loss(got, image)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
         with torch.no_grad():
             mse = (got.clamp(-1, 1) - image).square().mean((1, 2, 3)) / 4
-            figures: Figures = {
+            metrics: Metrics = {
                 "psnr_db": (-10 * torch.log10(mse + 1e-10)).mean(),
                 "kl": kl,
                 "latent_std": mean.std(),
                 "chroma_l1": chroma(got - image).abs().mean(),
             }
-        return reconstruction + self.config.kl_weight * kl, figures
+        return reconstruction + self.config.kl_weight * kl, metrics
 
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Nothing: `reconstruct` shows an exported VAE's pictures."""

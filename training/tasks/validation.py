@@ -66,11 +66,11 @@ class Validation:
         side_px = self.config.crop_px
         picture = to_unit(read_image(record)).to(self._device)
         generator = generator_for(self.config.seed, "validation", record.key)
-        if record.twin is not None:
-            twin = to_unit(read_image(record.twin)).to(self._device)
-            box = centre_box(Size(*twin.shape[1:]), 2 * side_px // record.lq_scale)
+        if record.lq is not None:
+            small = to_unit(read_image(record.lq)).to(self._device)
+            box = centre_box(Size(*small.shape[1:]), 2 * side_px // record.lq_scale)
             truth = scaled(picture, Box(*(record.lq_scale * number for number in box)), side_px, "bilinear")
-            lq = scaled(twin, box, side_px, "bicubic")
+            lq = scaled(small, box, side_px, "bicubic")
         else:
             truth = scaled(picture, centre_box(Size(*picture.shape[1:]), 2 * side_px), side_px, "bilinear")
             lq = truth
@@ -92,7 +92,7 @@ class Validation:
 
     @torch.no_grad()
     def run(self, model: FaithDiffComposite, step: int, folder: Path) -> dict[str, float]:
-        """Mean figures over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`,
+        """Mean metrics over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`,
         `lq_ssim` of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth."""
         if not self.pictures:
             return {}
@@ -102,11 +102,11 @@ class Validation:
             rows = [self._measure(model, picture) for picture in self.pictures]
         finally:
             model.train(training)
-        figures = {name: sum(row[0][name] for row in rows) / len(rows) for name in rows[0][0]}
+        metrics = {name: sum(row[0][name] for row in rows) / len(rows) for name in rows[0][0]}
         strips = [row[1] for row in rows if row[1] is not None]
         if strips:
             write_png(folder / f"step-{step:08d}.png", sheet(strips))
-        return figures
+        return metrics
 
     def _measure(self, model: FaithDiffComposite, picture: Picture) -> tuple[dict[str, float], list[torch.Tensor] | None]:
         side_px = self.config.crop_px
@@ -119,18 +119,18 @@ class Validation:
                 x_BCHW, timestep_B.to(self._device), ids, features, picture.context_BNC, picture.pooled_BC
             ).float()
 
-        figures = {"loss": self._loss(predict, picture)}
+        metrics = {"loss": self._loss(predict, picture)}
         if not aligned:
-            return figures, None
+            return metrics, None
         noise = torch.randn(picture.latent_BCHW.shape, generator=generator_for(self.config.seed, "validation-start", picture.key))
         start = self._encode(picture.lq_BCHW)
         latent = sample(predict, noise.to(self._device), start, steps=self.config.validation_sampling_steps)
         restored = (decode(self._vae, latent / LATENT_SCALE).float().clamp(-1, 1) + 1.0) / 2.0
         restored = fix_colors(restored, picture.lq_BCHW, "adain")
         truth, lq, got = (x[0].cpu() for x in (picture.truth_BCHW, picture.lq_BCHW, restored))
-        figures |= {"psnr_db": psnr_db(got, truth), "ssim": ssim(got, truth)}
-        figures |= {"lq_psnr_db": psnr_db(lq, truth), "lq_ssim": ssim(lq, truth)}
-        return figures, [unit_to_u8(picture) for picture in (lq, got, truth)]
+        metrics |= {"psnr_db": psnr_db(got, truth), "ssim": ssim(got, truth)}
+        metrics |= {"lq_psnr_db": psnr_db(lq, truth), "lq_ssim": ssim(lq, truth)}
+        return metrics, [unit_to_u8(picture) for picture in (lq, got, truth)]
 
     def _loss(self, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], picture: Picture) -> float:
         generator = generator_for(self.config.seed, "validation-loss", picture.key)

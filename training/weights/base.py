@@ -38,7 +38,9 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 def weight_paths(base: Path, part: str) -> list[Path]:
     """The files that hold `part` ("unet" or "vae") of `base`: a file itself, or those in its folder of that name (or in `base`).
 
-    Raises ValueError if there are none."""
+    Raises:
+        ValueError: there are none.
+    """
     if not base.is_dir():
         return [base]
     folder = base / part if (base / part).is_dir() else base
@@ -51,7 +53,11 @@ def weight_paths(base: Path, part: str) -> list[Path]:
 
 
 def read_base_unet(base: Path) -> State:
-    """The UNet of an SDXL checkpoint. Raises ValueError if there is none, or one that does not predict the noise."""
+    """The UNet of an SDXL checkpoint.
+
+    Raises:
+        ValueError: there is none, or one that does not predict the noise.
+    """
     state = _read_all(weight_paths(base, "unet"))
     if base.is_dir():
         scheduler = _json_of(base / "scheduler" / "scheduler_config.json")
@@ -74,7 +80,9 @@ def read_base_unet(base: Path) -> State:
 def read_vae_weights(path: Path) -> tuple[State, dict[str, str]]:
     """A VAE and its file's header: of a diffusers folder, a checkpoint, or a file of its own (in either names).
 
-    Raises ValueError if there is none, or one of another latent scale."""
+    Raises:
+        ValueError: there is none, or one of another latent scale.
+    """
     files = weight_paths(path, "vae")
     _require_scale(files[0].with_name("config.json") if path.is_dir() else None)
     state, header = _read_all(files), read_tensors(files[0])[1]

@@ -17,12 +17,12 @@ from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
 from training.batches.crops import training_store
-from training.batches.latent_cache import bank_crop
+from training.batches.latent_cache import cached_crop
 from training.common.weight_files import State
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop import checkpoints
-from training.model.faithdiff import alignment_sizes_for, lq_encoder_sizes_for, spec_for
+from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
 from training.weights.starting_point import averaged_weights, history, part_of
@@ -43,8 +43,12 @@ def training_facts(state: dict[str, Any], config: TrainConfig) -> dict[str, Any]
 def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | None, licence: str, base_model: str) -> str:
     """Write a run's weights to `out` (atomically) and return one line that says what was written.
 
-    A VAE run needs `data`, to normalise the latents. Raises ValueError for a missing run, a run of the prior alone (it has no
-    alignment to export) or of an ablation that the nodes do not know, an unknown layout or dtype, or weights too large for it."""
+    A VAE run needs `data`, to normalise the latents.
+
+    Raises:
+        ValueError: a missing run, a run of the prior alone (it has no alignment to export) or of an ablation that the nodes do
+            not know, an unknown layout or dtype, or weights too large for it.
+    """
     if layout not in LAYOUTS:
         raise ValueError(f"expected --layout {' or '.join(LAYOUTS)}, got {layout!r}, choose one")
     if dtype not in DTYPES:
@@ -79,8 +83,11 @@ def write_faithdiff(
     """Write a composite's state dict as a file for the nodes; returns what else is worth saying.
 
     "full": one file, a LoRA merged into the UNet. "adapter": no UNet; the LoRA, if one was trained, goes beside it as
-    NAME.lora.safetensors. `facts`: where the weights come from; the rest of the metadata follows from `config`. Raises ValueError
-    for weights that are not finite, or too large for `dtype`."""
+    NAME.lora.safetensors. `facts`: where the weights come from; the rest of the metadata follows from `config`.
+
+    Raises:
+        ValueError: weights that are not finite, or too large for `dtype`.
+    """
     unet, notes = part_of(weights, "unet"), []
     names = diffusers_to_ldm(base_unet(unet))
     sizes = unet_sizes({names[name]: value for name, value in base_unet(unet).items()}, {})
@@ -90,17 +97,17 @@ def write_faithdiff(
         align_attention=config.alignment_mode,
         crop_units="pixel",
         target_size_px=config.target_size_px,
-        config=config_of(lq_encoder_sizes_for(spec), alignment_sizes_for(spec), sizes),
+        config=config_of(spec.encoder, spec.alignment, sizes),
     )
     parts = checkpoint.FaithDiffParts(
-        unet=None if layout == "adapter" else _narrow("UNet", dtype, ((names[n], v) for n, v in merged_unet(unet, config))),
+        unet=None if layout == "adapter" else _narrow("UNet", dtype, ((names[n], v) for n, v in merged_unet(unet))),
         lq_encoder=_narrow("LQ encoder", dtype, part_of(weights, "lq_encoder").items()),
         alignment=_narrow("alignment module", dtype, part_of(weights, "alignment").items()),
         metadata=metadata,
     )
     if layout == "adapter" and has_lora(config):
         beside = out.with_suffix(".lora.safetensors")
-        lora = _narrow("LoRA", dtype, host_lora(unet, config).items())
+        lora = _narrow("LoRA", dtype, host_lora(unet).items())
         write_safetensors(beside, lora, {k: v for k, v in metadata.to_header().items() if k in LORA_HEADER})
         notes.append(f"{beside}: the UNet's LoRA, for Load LoRA at strength 1")
     elif layout == "adapter" and "unet" in config.parts:
@@ -145,5 +152,5 @@ def _normalise(vae: AutoencoderKL, config: TrainConfig, data: Path | None) -> No
         raise ValueError("expected --data with the training manifest to normalise the VAE's latents, got none, name it")
     store, _ = training_store(config, data)
     cut = replace(config, crop_px=max(config.crop_px, config.late_crop_px))
-    crops = [bank_crop(cut, store, index).image_CHW for index in range(STATISTICS_CROPS)]
+    crops = [cached_crop(cut, store, index).image_CHW for index in range(STATISTICS_CROPS)]
     fold_latent_statistics(vae, *latent_statistics(vae, torch.stack(crops)))

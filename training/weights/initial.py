@@ -27,8 +27,11 @@ from training.weights.vae import read_vae
 
 
 def load_vae(config: TrainConfig, sources: Sources, device: torch.device | str = "cpu") -> AutoencoderKL:
-    """The frozen VAE of a diffusion stage, fp32 on `device`: `sources.vae`, else the base's. Raises ValueError if there is
-    none."""
+    """The frozen VAE of a diffusion stage, fp32 on `device`: `sources.vae`, else the base's.
+
+    Raises:
+        ValueError: there is none.
+    """
     path = sources.vae or sources.base
     if path is None:
         raise ValueError(f"expected --vae or --base with a VAE for stage {config.stage}, got none, name one")
@@ -40,7 +43,9 @@ def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffCompo
     """The composite as this stage starts, on the CPU, and what led to it, oldest first: the stages before as `{"recipe", "steps",
     "seed"}` and the files of weights as `{"file", "sha256"}`.
 
-    Raises ValueError for a source that is missing or does not fit the network."""
+    Raises:
+        ValueError: a source that is missing or does not fit the network.
+    """
     start = read_starting_point(sources.init, config) if sources.init else StartingPoint()
     before = list(start.history)
     unet = start.unet
@@ -92,7 +97,7 @@ def _lq_encoder(config: TrainConfig, start: StartingPoint, sources: Sources) -> 
 
 def _alignment(config: TrainConfig, start: StartingPoint) -> nn.Module:
     if start.alignment is not None:
-        reason = start.why_not_aligned(config, spec_for(config).alignment_layers)
+        reason = start.why_not_aligned(config, spec_for(config).alignment.num_layers)
         if reason is None:
             return _filled(config, "alignment", start.alignment_for(config.alignment_mode))
         warn(f"alignment module: starts afresh, because {reason}")

@@ -17,13 +17,17 @@ from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
 from training.common.seeds import generator_for
 from training.common.weight_files import State, read_parts
-from training.model.faithdiff import FaithDiffComposite, alignment_sizes_for, lq_encoder_sizes_for
+from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
 from training.model.shapes import fits, unet_widths
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:
-    """The named network that a full file's sizes belong to. Raises ValueError if it is none of ours, or has no UNet."""
+    """The named network that a full file's sizes belong to.
+
+    Raises:
+        ValueError: it is none of ours, or has no UNet.
+    """
     if parts.unet is None:
         raise ValueError("expected a full FaithDiff file, got an adapter without UNet, export with --layout full")
     config = parts.metadata.config
@@ -31,23 +35,27 @@ def spec_of(parts: FaithDiffParts) -> NetworkSpec:
     alignment = architecture.alignment_sizes(parts.alignment, config)
     widths = unet_widths(_diffusers_names(parts.unet))
     for spec in NETWORKS.values():
-        spec = replace(spec, alignment_layers=alignment.num_layers)
-        if lq_encoder_sizes_for(spec) == encoder and alignment_sizes_for(spec) == alignment and fits(widths, spec):
+        spec = replace(spec, alignment=replace(spec.alignment, num_layers=alignment.num_layers))
+        if spec.encoder == encoder and spec.alignment == alignment and fits(widths, spec):
             return spec
-    told = f"{encoder}, {alignment}, {widths}"
-    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {told}, use the nodes for this file")
+    found = f"{encoder}, {alignment}, {widths}"
+    raise ValueError(f"expected the widths of {' or '.join(NETWORKS)}, got {found}, use the nodes for this file")
 
 
 def load_exported(path: Path) -> FaithDiffComposite:
-    """A full FaithDiff file as the trainer's composite, fp32, in eval mode. Raises ValueError if it is none."""
+    """A full FaithDiff file as the trainer's composite, fp32, in eval mode.
+
+    Raises:
+        ValueError: it is none.
+    """
     parts = read_parts(path)
     spec, mode = spec_of(parts), parts.metadata.align_attention
     assert parts.unet is not None
     with torch.device("meta"):
         model = FaithDiffComposite(
             spec,
-            lq_encoder=LQEncoder(lq_encoder_sizes_for(spec), operations=nn),
-            alignment=AlignmentModule(alignment_sizes_for(spec), mode=mode, operations=nn),
+            lq_encoder=LQEncoder(spec.encoder, operations=nn),
+            alignment=AlignmentModule(spec.alignment, mode=mode, operations=nn),
             unet=build_unet(spec),
         )
     _fill(model.unet, _diffusers_names(parts.unet), "UNet")
@@ -66,37 +74,15 @@ def _fill(module: nn.Module, state: State, what: str) -> None:
     module.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
 
 
-@torch.no_grad()
-def reference_noise(
-    path: Path,
-    noisy_BCHW: torch.Tensor,
-    timestep_B: torch.Tensor,
-    features_BCHW: torch.Tensor | None,
-    time_ids_B6: torch.Tensor,
-    context_BNC: torch.Tensor | None = None,
-    pooled_BC: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The trainer's own prediction with an exported file: the noise in `noisy_BCHW` (B, 4, h, w), fp32.
-
-    noisy_BCHW is the variance preserving latent (the host's x / sqrt(sigma^2 + 1)); features_BCHW as from `reference_features`,
-    None = alignment off; time_ids_B6 = original H, W, crop top, left, target H, W in px; the prompt as in
-    `FaithDiffComposite.predict`."""
-    model = load_exported(path)
-    return model.predict(noisy_BCHW.float(), timestep_B, time_ids_B6.float(), features_BCHW, context_BNC, pooled_BC)
-
-
-@torch.no_grad()
-def reference_features(path: Path, lq_BCHW: torch.Tensor) -> torch.Tensor:
-    """The LQ features (B, C, H/8, W/8) of pictures (B, 3, H, W) in [-1, 1], fp32."""
-    return load_exported(path).encode_lq(lq_BCHW.float())
-
-
 def write_reference(path: Path, out: Path, *, height_px: int, width_px: int, seed: int) -> None:
     """Write made-up inputs and the trainer's own numbers for them, so that another process can compare its own.
 
     Tensors of the .safetensors file (two rows): lq (2, 3, H, W) in [-1, 1]; features; noisy (2, 4, H/8, W/8); timestep (999, 21);
-    time_ids (2, 6); noise = the prediction with alignment; noise_unaligned = without it. Prompt-free. Raises ValueError for sizes
-    that are no multiple of 32 px."""
+    time_ids (2, 6); noise = the prediction with alignment; noise_unaligned = without it. Prompt-free.
+
+    Raises:
+        ValueError: sizes that are no multiple of 32 px.
+    """
     if height_px % 32 or width_px % 32 or min(height_px, width_px) < 32:
         raise ValueError(f"expected a size in multiples of 32 px, got {width_px}x{height_px}, choose for example 256x224")
     model = load_exported(path)

@@ -55,7 +55,11 @@ class StartingPoint:
 
 
 def read_starting_point(path: Path, config: TrainConfig) -> StartingPoint:
-    """The parts of a run folder or a FaithDiff file. Raises ValueError if it is neither, or a run of another network."""
+    """The parts of a run folder or a FaithDiff file.
+
+    Raises:
+        ValueError: it is neither, or a run of another network.
+    """
     return _of_run(path, config) if path.is_dir() else _of_file(path)
 
 
@@ -94,7 +98,7 @@ def _of_run(path: Path, config: TrainConfig) -> StartingPoint:
         if _same_lora(held, config):
             unet, lora = base_unet(unet), lora_state(unet)
         else:
-            unet = dict(merged_unet(unet, held))
+            unet = dict(merged_unet(unet))
             if has_lora(config):
                 warn(f"LoRA: that of {path} is merged into the UNet, and the new one counts from there")
     aligned = held.stage != "prior"  # a prior's other parts were never used
@@ -110,8 +114,7 @@ def _of_run(path: Path, config: TrainConfig) -> StartingPoint:
 
 
 def _same_lora(held: TrainConfig, config: TrainConfig) -> bool:
-    names = ("lora_rank", "lora_alpha", "lora_targets")
-    return has_lora(config) and all(getattr(held, name) == getattr(config, name) for name in names)
+    return has_lora(config) and held.lora_rank == config.lora_rank
 
 
 def _of_file(path: Path) -> StartingPoint:

@@ -72,7 +72,11 @@ def write_vae(
 def read_vae(path: Path, spec: NetworkSpec | None = None) -> AutoencoderKL:
     """A frozen VAE in fp32: one written by `write_vae`, or an SDXL VAE as a diffusers folder, a file or part of a checkpoint.
 
-    Without `spec`, of the named network that it fits. Raises ValueError if the file is missing, damaged or of other widths."""
+    Without `spec`, of the named network that it fits.
+
+    Raises:
+        ValueError: the file is missing, damaged or of other widths.
+    """
     if not path.exists():
         raise ValueError(f"expected a VAE, got {path}, which does not exist; name an exported VAE or an SDXL VAE")
     state, header = read_vae_weights(path)

@@ -12,7 +12,7 @@ from support.compare import assert_close
 from training_support import KEPT_AS_FP16, picture
 
 from training.batches.crops import ImageStore
-from training.batches.latent_cache import open_bank
+from training.batches.latent_cache import open_latent_cache
 from training.batches.samples import Sample, SampleSource
 from training.common.images import write_png
 from training.config.schema import TrainConfig
@@ -32,7 +32,7 @@ def source_of(config: TrainConfig, records: list[Record], folder: Path | None = 
         assert folder is not None
         torch.manual_seed(0)
         vae = build_vae(network_spec(config.network)).eval()
-        bank = open_bank(config, store, vae, vae_digest="v", data_digest=manifest.data_digest(records), folder=folder)
+        bank = open_latent_cache(config, store, vae, vae_digest="v", data_digest=manifest.data_digest(records), folder=folder)
     return SampleSource(config, store, bank)
 
 
@@ -184,7 +184,7 @@ def test_pairs_through_the_source(quick: Quick, tmp_path: Path) -> None:
             write_png(tmp_path / "lq" / f"{index}.png", image[:, ::4, ::4].contiguous())
     pictures = [(str(index), tmp_path / "hq" / f"{index}.png") for index in range(3)]
     twins = {str(index): tmp_path / "lq" / f"{index}.png" for index in range(2)}
-    records, skipped = build(pictures, val_frac=0, min_side_px=1, twins=twins)
+    records, skipped = build(pictures, val_frac=0, min_side_px=1, lq=twins)
     assert not skipped
     for latent_crops in (0, 6):
         config = quick("nano-align", "batch_size=6", f"latent_crops={latent_crops}", "store_short_side_px=40")

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor
 
-from training.common import files, locks
+from training.common import files
 from training.common.files import HERE, OTHERS_AGE_S, UNFINISHED, remove_leftovers, write_atomically, write_text
 from training.common.locks import claim, remove_abandoned
 from training.loop import checkpoints
@@ -65,7 +66,7 @@ def test_a_sweep_deletes_nothing_that_it_does_not_hold(tmp_path: Path, monkeypat
 
     def watched(self: Path, missing_ok: bool = False) -> None:
         with self.open("rb+") as other:
-            held_then.append(not locks.take(other.fileno()))
+            held_then.append(not lock_descriptor(other.fileno(), blocking=False))
         unlink(self, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", watched)

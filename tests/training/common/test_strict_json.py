@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.common.strict_json import MOST_LEVELS, parse_json
+from training.common.strict_json import MAX_LEVELS, parse_json
 
 
 def test_bytes_are_utf8_with_or_without_its_mark() -> None:
@@ -30,6 +30,6 @@ def test_numbers_that_are_none_count_where_numbers_do(number: str) -> None:
 
 @pytest.mark.parametrize("odd_numbers", [False, True])
 def test_deep_nesting_is_refused(odd_numbers: bool) -> None:
-    for levels in (MOST_LEVELS + 2, 100_000):
+    for levels in (MAX_LEVELS + 2, 100_000):
         with pytest.raises(ValueError, match="nested deeper than"):
             parse_json("[" * levels + "]" * levels, odd_numbers=odd_numbers)

@@ -52,6 +52,17 @@ def test_a_run_s_own_configuration_is_a_recipe(tmp_path: Path) -> None:
         recipe("nowhere.json")
 
 
+def test_settings_of_earlier_versions_are_read_where_they_had_the_value_that_is_left() -> None:
+    config = recipe("lora-24gb")
+    former = '"lora_alpha": 0.0, "lora_targets": "all", "gradient_weight": 0.5, "chroma_weight": 1.0, "start_crops": 32, '
+    text = "{" + former + '"final_lr_frac": 0.0, ' + to_json(config)[1:]
+    assert from_json(text) == config
+    with pytest.raises(ValueError, match=r"expected lora_alpha 0\.0 in a\.json, the only value that is left, got 16\.0"):
+        from_json(text.replace('"lora_alpha": 0.0', '"lora_alpha": 16.0'), "a.json")
+    with pytest.raises(ValueError, match="got 'lora_alpha', did you mean 'lora_rank'"):
+        override(config, ["lora_alpha=16"])
+
+
 def test_official_values() -> None:
     """faithdiff's train_stage_1.sh and train_stage_2.sh."""
     for name, steps, parts in (("stage1", 6000, ("alignment",)), ("stage2", 40000, ("lq_encoder", "alignment", "unet"))):

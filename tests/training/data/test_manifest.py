@@ -92,7 +92,9 @@ def test_pairs_are_joined_by_key_and_whatever_has_no_partner_is_named(tmp_path: 
     listed = [json.loads(line) for line in (tmp_path / "m.skipped.jsonl").read_text().splitlines()]
     words = {row["key"]: row["reason"] for row in listed}
     assert words.keys() == {"sub/2", "sub/3", "sub/9"}
-    assert "no LQ twin" in words["sub/2"] and "whole number of times" in words["sub/3"] and "without an HQ one" in words["sub/9"]
+    assert (
+        "no LQ picture" in words["sub/2"] and "whole number of times" in words["sub/3"] and "without an HQ one" in words["sub/9"]
+    )
 
 
 def test_what_degrade_writes_is_the_twin_of_what_it_read(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_lines_without_the_later_fields_are_read_and_wrong_types_are_named(tmp_p
     old = {"key": "x", "path": "/x.png", "width_px": 4, "height_px": 5, "digest": "d", "split": "train", "caption": "c"}
     path.write_text(json.dumps(old) + "\n")
     record = manifest.read(path)[0]
-    assert (record.size_bytes, record.twin) == (0, None)
+    assert (record.size_bytes, record.lq) == (0, None)
     manifest.write([record], path)
     assert json.loads(path.read_text()) == old, "a manifest without shards and pairs keeps its lines"
     for wrong in ({"width_px": "4"}, {"width_px": True}, {"offset": -1}, {"key": None}, {"lq_path": "y.png"}):

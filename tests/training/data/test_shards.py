@@ -41,7 +41,7 @@ def test_members_are_joined_by_their_name_and_read_by_offset(tmp_path: Path) -> 
     write_shard(tmp_path / "in" / "shard-1.tar", {"./b.webp": b"no picture", "c.png": png(3)})
     write_png(tmp_path / "in" / "loose.png", picture(4))
     found = find([tmp_path / "in"])
-    records, skipped = build(found.pictures, val_frac=0, min_side_px=1, twins=found.twins, captions=found.captions)
+    records, skipped = build(found.pictures, val_frac=0, min_side_px=1, lq=found.lq, captions=found.captions)
     assert [(record.key, record.caption, record.lq_scale) for record in records] == [
         ("a/0001", "one", 0), ("a/0002", "two", 4), ("c", "", 0), ("loose", "", 0),
     ]  # fmt: skip

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from training.cli import main
-from training.folder.client import NoAnswer, QueueClient, describe_refusal, header, server_url
+from training.folder.address import header, server_url
+from training.folder.client import NoAnswer, QueueClient, describe_refusal
 from training.folder.prompt import make_form
 from training.folder.result import NoResult, read_ending, read_result
 

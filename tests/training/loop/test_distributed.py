@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
-from toy_task import ModelTask, ToyTask, first_gradient, toy_config
+from toy_task import ModelTask, ToyTask, first_gradient, toy_config, train_part
 
-from training.loop import checkpoints, loop
+from training.loop import checkpoints
 
 TOY = ["steps=4", "save_every=1", "keep_checkpoints=9", "lr=1e-3", "validate_every=4"]
-MODEL = [*TOY, "lora_rank=2", "lora_targets=attention"]
+MODEL = [*TOY, "lora_rank=2"]
 PARTS = "micro_batch_size=1"
 UNITS = ("--fsdp_transformer_layer_cls_to_wrap", "UNet2DConditionModel,LQEncoder,Linear")
 
@@ -35,7 +35,7 @@ def launch(*jobs: list[Any], **options: Any) -> str:
 
 def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int | None = None) -> None:
     config = toy_config(*settings)
-    loop.train(kind(config), config, out, extra={}, resume=True, stop_after=stop_after)
+    train_part(kind(config), config, out, resume=True, stop_after=stop_after)
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, first_gradient, toy_config
+from toy_task import ToyTask, equal, first_gradient, toy_config, train_part
 
 from training.batches.crops import ImageStore
 from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
 from training.loop.micro_batches import check_batches, micro_batches
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 from training.optim.schedule import lr_factor
 from training.tasks.vae import VAETask
 
@@ -32,7 +32,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 def train(run_dir: Path, *settings: str, resume: bool = False, stop_after: int | None = None) -> ToyTask:
     config = toy_config(*settings)
     task = ToyTask(config)
-    loop.train(task, config, run_dir, extra={"data_digest": "x"}, resume=resume, stop_after=stop_after)
+    train_part(task, config, run_dir, extra={"data_digest": "x"}, resume=resume, stop_after=stop_after)
     return task
 
 
@@ -90,8 +90,8 @@ def test_learning_rates_follow_the_schedule_and_the_groups_shares(tmp_path: Path
         return original(self, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    train(tmp_path, "steps=5", "warmup_steps=2", "final_lr_frac=0.1", "lr=0.02")
-    wanted = [0.02 * lr_factor(step, steps=5, warmup_steps=2, final_frac=0.1) for step in range(5)]
+    train(tmp_path, "steps=5", "warmup_steps=2", "lr=0.02")
+    wanted = [0.02 * lr_factor(step, steps=5, warmup_steps=2) for step in range(5)]
     assert seen == [[lr, 0.1 * lr] for lr in wanted]
     assert [row["lr"] for row in rows_of(tmp_path)] == wanted
 
@@ -132,7 +132,7 @@ def test_gradients_are_clipped_and_the_norm_is_logged(
         return original(self, *args, **options)  # type: ignore[arg-type]
 
     class Loud(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             loss, figures = super().loss(module, batch)
             return 1e3 * loss, figures
 
@@ -163,7 +163,7 @@ def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Pat
     config = toy_config("optimiser=adamw8bit", "steps=4")
     for name, stops in (("whole", [4]), ("parts", [2, 4])):
         for stop in stops:
-            loop.train(Wide(config), config, tmp_path / name, extra={}, resume=True, stop_after=stop)
+            train_part(Wide(config), config, tmp_path / name, resume=True, stop_after=stop)
     whole, parts = (checkpoints.load(tmp_path / name) for name in ("whole", "parts"))
     assert equal(whole["optimiser"], parts["optimiser"]) and equal(whole["trained"], parts["trained"])
     assert any("codes" in values["exp_avg"] for values in whole["optimiser"].values() if isinstance(values["exp_avg"], dict))
@@ -173,7 +173,7 @@ def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Pat
 
 def test_a_loss_that_reaches_no_parameter_is_our_mistake(tmp_path: Path) -> None:
     class Detached(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             return torch.ones((), requires_grad=True), {}
 
     config = toy_config()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy_task import ToyTask, toy_config
+from toy_task import ToyTask, toy_config, train_part
 from training_support import picture
 
 from training.common.images import write_png
@@ -23,7 +23,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 
 def train(run_dir: Path, *settings: str, resume: bool = False, stop_after: int | None = None) -> None:
     config = toy_config(*settings)
-    loop.train(ToyTask(config), config, run_dir, extra={}, resume=resume, stop_after=stop_after)
+    train_part(ToyTask(config), config, run_dir, resume=resume, stop_after=stop_after)
 
 
 def test_validation_sees_the_average_and_leaves_the_weights_alone(tmp_path: Path) -> None:

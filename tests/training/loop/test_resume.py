@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from processes import finish, start, wait_for
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.batches.crops import ImageStore
 from training.config.schema import TrainConfig
@@ -60,7 +60,7 @@ def test_the_vae_stage_resumes_bit_for_bit(quick: Quick, data: Path, tmp_path: P
     store = ImageStore(manifest.read(data), short_side_px=96, cache_bytes=10**8)
     for name, stops in (("whole", [5]), ("parts", [3, 5])):
         for stop in stops:
-            loop.train(VAETask(config, store), config, tmp_path / name, extra={}, resume=True, stop_after=stop)
+            train_part(VAETask(config, store), config, tmp_path / name, resume=True, stop_after=stop)
     same_end(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -72,7 +72,7 @@ def test_draws_from_torchs_own_random_state_resume_too(tmp_path: Path) -> None:
 
     config = toy_config("steps=4")
     loop.train(Drawing(config), config, tmp_path / "whole", extra={}, resume=False)
-    loop.train(Drawing(config), config, tmp_path / "parts", extra={}, resume=False, stop_after=3)
+    train_part(Drawing(config), config, tmp_path / "parts", resume=False, stop_after=3)
     torch.manual_seed(12345)  # whatever happened in between
     loop.train(Drawing(config), config, tmp_path / "parts", extra={}, resume=True)
     same_end(tmp_path / "whole", tmp_path / "parts")
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     tmp_path: Path, damage: Callable[[Path], Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = toy_config("save_every=2", "keep_checkpoints=3")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=4)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=4)
     # Copies: what `load` returns is read from the file as it is used, and the file is damaged under it here.
     whole = {name: value.clone() for name, value in checkpoints.load(tmp_path)["trained"].items()}
     older, newest = checkpoints.saved_in(tmp_path)
@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     capfd.readouterr()
     assert checkpoints.load(tmp_path)["step"] == 2
     assert capfd.readouterr().err.count("step-00000004.pt is damaged") == 1
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=True, stop_after=4)
+    train_part(ToyTask(config), config, tmp_path, resume=True, stop_after=4)
     assert equal(checkpoints.load(tmp_path)["trained"], whole)
     damage(older)
     damage(newest)

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config
+from toy_task import ToyTask, equal, toy_config, train_part
 
 from training.common import interrupts
 from training.common.interrupts import ECHO_S, Interrupts
 from training.loop import checkpoints, loop
 from training.loop.run import SaveError
-from training.loop.task import Batch, Figures
+from training.loop.task import Batch, Metrics
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_run_that_cannot_even_start_says_so(small_disk: Path) -> None:
 
 def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config("steps=3", "save_every=1")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=1)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=1)
     before = checkpoints.saved_in(tmp_path)[0].read_bytes()
 
     def broken_save(_state: object, file: Any) -> None:
@@ -117,12 +117,12 @@ def test_other_write_errors_lose_nothing_either(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(("factor", "poisoned"), [(float("nan"), "loss is nan"), (float("inf"), "loss is inf")])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path, factor: float, poisoned: str) -> None:
     class Poisoned(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             loss, figures = super().loss(module, batch)
             return loss * factor, figures
 
     config = toy_config("steps=5", "save_every=1")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=2)
     before = checkpoints.load(tmp_path)
     with pytest.raises(
         loop.DivergedError, match=f"{poisoned} at step 2; the last checkpoint is kept; go on from it with --resume"
@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path,
 
 def test_a_gradient_that_is_no_number_stops(tmp_path: Path) -> None:
     class Root(ToyTask):
-        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Figures]:
+        def loss(self, module: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
             # The root of 0 has no finite slope.
             return super().loss(module, batch)[0].mul(0.0).sqrt(), {}
 
@@ -145,7 +145,7 @@ def test_a_gradient_that_is_no_number_stops(tmp_path: Path) -> None:
 
 def test_what_a_killed_write_left_goes_when_the_run_goes_on(tmp_path: Path) -> None:
     config = toy_config("steps=3")
-    loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False, stop_after=2)
+    train_part(ToyTask(config), config, tmp_path, resume=False, stop_after=2)
     half = tmp_path / checkpoints.FOLDER / ".step-00000003.abcd.pt"
     half.write_bytes(b"half")
     assert checkpoints.load(tmp_path)["step"] == 2

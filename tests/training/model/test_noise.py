@@ -70,11 +70,11 @@ def test_sampler_finds_the_latent_when_the_noise_is_known() -> None:
     assert_close(sample(oracle, noise, None, steps=20), truth, NETWORK)
 
 
-def test_learning_rate_warms_up_and_ends_at_its_share() -> None:
-    factors = [lr_factor(step, steps=100, warmup_steps=10, final_frac=0.1) for step in range(100)]
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    factors = [lr_factor(step, steps=100, warmup_steps=10) for step in range(100)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == 1.0 == max(factors)
-    assert factors[55] == pytest.approx(0.1 + 0.9 * 0.5, abs=1e-6)
-    assert factors[99] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert factors[55] == pytest.approx(0.5, abs=1e-6)
+    assert factors[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
     assert all(late <= early for early, late in zip(factors[10:], factors[11:], strict=False))
 
 

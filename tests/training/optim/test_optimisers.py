@@ -68,7 +68,7 @@ def test_an_optimiser_holds_what_trains_and_nothing_else(
     groups = trained_groups(model, config)
     only_train(model, groups)
     optimiser = make_optimiser(groups, config)
-    assert {group["name"]: group["share"] for group in optimiser.param_groups} == parts
+    assert {group["name"]: group["lr_scale"] for group in optimiser.param_groups} == parts
     held = {id(p) for group in optimiser.param_groups for p in group["params"]}
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
     assert held == {id(p) for part in parts for p in getattr(model, part).parameters()}
@@ -84,7 +84,7 @@ def test_fused_backward_without_clipping_equals_the_ordinary_step_bit_for_bit(op
     for step in range(4):
         for held in (ordinary, fused):
             for group in held.param_groups:
-                group["lr"] = config.lr * group["share"] * (step + 1)
+                group["lr"] = config.lr * group["lr_scale"] * (step + 1)
         backward(net, step)
         backward(fused_net, step)
         assert all(p.grad is None for p in fused_net.parameters())

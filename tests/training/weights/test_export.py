@@ -19,7 +19,7 @@ from training.config.schema import TrainConfig
 from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import host_lora
 from training.weights.export import export
-from training.weights.load_export import load_exported, reference_noise
+from training.weights.load_export import load_exported
 from training.weights.starting_point import averaged_weights, part_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -53,8 +53,8 @@ VARIANTS = {
     "no layers": {"alignment_layers": 0},
     "align": {"stage": "align"},
     "bf16 unet": {"unet_dtype": "bf16"},
-    "lora": {"lora_rank": 2, "lora_alpha": 3.0},
-    "lora beside bf16": {"lora_rank": 2, "unet_dtype": "bf16", "lora_targets": "attention"},
+    "lora": {"lora_rank": 2},
+    "lora beside bf16": {"lora_rank": 2, "unet_dtype": "bf16"},
 }
 
 
@@ -117,7 +117,7 @@ def test_an_adapter_brings_its_lora_beside_it(tmp_path: Path) -> None:
     beside = tmp_path / "out.lora.safetensors"
     assert f"{beside}: the UNet's LoRA" in line and "left out" not in line
     assert read_parts(out).unet is None
-    got, expected = load_file(beside), host_lora(part_of(weights, "unet"), config)
+    got, expected = load_file(beside), host_lora(part_of(weights, "unet"))
     assert got.keys() == expected.keys() and all(torch.equal(got[name], expected[name].half()) for name in got)
     full = tmp_path / "full.safetensors"
     write(run, full)
@@ -129,14 +129,15 @@ def test_an_adapter_brings_its_lora_beside_it(tmp_path: Path) -> None:
     ]
 
 
-def test_reference_noise_takes_a_prompt(tmp_path: Path) -> None:
+def test_an_export_read_back_takes_a_prompt(tmp_path: Path) -> None:
     run, _ = run_of(tmp_path, tiny())
     out = tmp_path / "out.safetensors"
     write(run, out)
+    model = load_exported(out)
     noisy, t, ids = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.full((1, 6), 64.0)
-    without = reference_noise(out, noisy, t, None, ids)
+    without = model.predict(noisy, t, ids, None)
     context, pooled = torch.randn(1, 77, 16), torch.randn(1, 16)
-    assert relative_difference(reference_noise(out, noisy, t, None, ids, context, pooled), without) > CHANGED
+    assert relative_difference(model.predict(noisy, t, ids, None, context, pooled), without) > CHANGED
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:

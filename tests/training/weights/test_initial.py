@@ -20,6 +20,7 @@ from model_support import (
 )
 from support.compare import NETWORK, assert_close
 
+from faithdiff_core.architecture import LQEncoderSizes
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.common.weight_files import file_digest
 from training.config.sources import Sources
@@ -29,7 +30,7 @@ from training.weights.export import write_faithdiff
 from training.weights.initial import initial_model, load_vae
 from training.weights.starting_point import part_of
 
-SPEC = replace(NETWORKS["tiny"], vae_channels=(32, 32, 64, 64), vae_norm_groups=32)
+SPEC = replace(NETWORKS["tiny"], encoder=LQEncoderSizes(block_out_channels=(32, 32, 64, 64), layers_per_block=1))
 """Foreign VAE files do not tell how many norm groups they have: they have SDXL's 32."""
 
 

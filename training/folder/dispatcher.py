@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-MOST_LOST = 3
-"""So often a picture may vanish from servers' queues (a restart, somebody clears the queue) before that counts as a failure."""
+MAX_LOST = 3
+"""How often a picture may vanish from servers' queues (a restart, somebody clears the queue) before that counts as a failure."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class PictureTask:
     lost: int = 0
 
 
-class Share:
+class Dispatcher:
     """The pictures of a run and the servers that still work. Every method may be called from any thread.
 
     Whoever takes a task ends it by exactly one of done, failed, lost, put_back, or by leaving with it."""
@@ -84,7 +84,7 @@ class Share:
         """A server has forgotten a task. True if it is queued again, False if it happened too often and the task has ended."""
         with self._lock:
             self._in_work -= 1
-            if task.lost >= MOST_LOST:
+            if task.lost >= MAX_LOST:
                 return False
             self._fresh.appendleft(dataclasses.replace(task, lost=task.lost + 1))
             return True

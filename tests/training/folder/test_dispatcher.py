@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from training.common.images import picture_paths
+from training.folder.dispatcher import MAX_LOST, Dispatcher, PictureTask
 from training.folder.record import NAME, FolderRecord, Workflow, check_folders, result_path, sha256_of
-from training.folder.share import MOST_LOST, PictureTask, Share
 
 WORKFLOW = Workflow(file="w.json", sha256="f" * 64, settings=("8.seed=3",), input_node="1", output_node="4")
 OTHER = Workflow(file="v.json", sha256="e" * 64, settings=(), input_node="1", output_node="4")
 
 
-def share_of(count: int, *servers: str) -> Share:
-    return Share([(f"p{index}", Path(f"p{index}.png")) for index in range(count)], servers)
+def share_of(count: int, *servers: str) -> Dispatcher:
+    return Dispatcher([(f"p{index}", Path(f"p{index}.png")) for index in range(count)], servers)
 
 
-def take(share: Share, server: str) -> PictureTask:
+def take(share: Dispatcher, server: str) -> PictureTask:
     task = share.take(server)
     assert task
     return task
@@ -61,7 +61,7 @@ def test_tasks_of_a_server_that_leaves_go_on_elsewhere() -> None:
 def test_lost_pictures_are_queued_again_but_not_for_ever() -> None:
     share = share_of(1, "A")
     share.put_back(take(share, "A"))  # never reached a server: does not count
-    for _ in range(MOST_LOST):
+    for _ in range(MAX_LOST):
         assert share.lost(take(share, "A"))
     assert not share.lost(take(share, "A")) and share.is_finished
 
