@@ -145,7 +145,8 @@ def test_overflow_in_half_precision_is_encoded_again(loaded, monkeypatch, caplog
         alone = encode(loaded, image[i : i + 1], tile_size)[0]
         assert alone.dtype == dtype and torch.equal(alone.float(), features[i : i + 1])
     monkeypatch.undo()
-    assert_close(features, encode(loaded, image)[0], HALF)
+    for ours, expected in zip(features, encode(loaded, image)[0], strict=True):  # one by one: the second's range is larger
+        assert_close(ours, expected, HALF)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

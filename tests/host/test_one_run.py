@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui_faithdiff.faithdiff_core.fidelity_ssim import psnr_db
+from comfyui_faithdiff.faithdiff_core.fidelity.ssim import psnr_db
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ

@@ -31,8 +31,8 @@ def start(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = 3 * PATIENCE_S) -> tuple[int, str]:
-    """(exit code, everything it printed). One that hangs is killed with all that it started, and subprocess.TimeoutExpired raised;
-    the time is for several runs of two processes, one after another."""
+    """(exit code, everything it printed). One that hangs is killed with all that it has started, and subprocess.TimeoutExpired
+    raised; the time is for several runs of two processes, one after another."""
     try:
         printed, _ = process.communicate(timeout=timeout_s)
     except BaseException:  # nobody else ends what it has started

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
-from toy_task import ModelTask, ToyTask, first_gradient, toy_config, train_part
+from support.compare import NETWORK
+from toy_task import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from training_support import NEVER_MATTER
 
 from training.loop import checkpoints
 
@@ -74,25 +75,23 @@ def replicated(sharded: Path) -> Path:
 
 
 def assert_same(one: Path, other: Path) -> None:
-    """Gradients of the first step within 1e-5 of the largest; rates equal; losses, norms and weights close."""
-    wanted, got = first_gradient(one), first_gradient(other)
-    assert wanted.keys() == got.keys()
-    largest = max(value.abs().max().item() for value in wanted.values())
-    for name, value in wanted.items():
-        assert (value - got[name]).abs().max().item() <= 1e-5 * largest, name
+    """Gradients of the first step, losses and norms within rounding; rates equal; weights where it has brought the others."""
+    assert apart(first_gradient(one), first_gradient(other)) <= NETWORK
     for row, other_row in zip(rows_of(one), rows_of(other), strict=True):
         assert (row["step"], row["lr"]) == (other_row["step"], other_row["lr"])
         for name in ("loss", "grad_norm"):
-            assert row[name] == pytest.approx(other_row[name], rel=1e-4), name
+            assert row[name] == pytest.approx(other_row[name], rel=NETWORK), name
     last, other_last = rows_of(one)[-1], rows_of(other)[-1]
-    assert last["validation/features"] == pytest.approx(other_last["validation/features"], rel=1e-2, abs=1e-4)
+    figures = [name for name in last if name.startswith("validation/")]
+    assert figures
+    for name in figures:
+        assert last[name] == pytest.approx(other_last[name], rel=NETWORK), name
+    start = (ModelTask(toy_config(*MODEL)) if one.name == "model" else ToyTask(toy_config(*TOY))).module.state_dict()
     ends, other_ends = checkpoints.load(one), checkpoints.load(other)
     assert ends["step"] == other_ends["step"] == 4
     for part in ("model", "ema"):
-        assert ends[part].keys() == other_ends[part].keys()
-        for name, value in ends[part].items():
-            assert value.dtype == other_ends[part][name].dtype
-            assert torch.allclose(value.float(), other_ends[part][name].float(), atol=1e-4), name
+        for name, share in strayed(ends[part], other_ends[part], start).items():
+            assert share <= STRAYED or name in NEVER_MATTER, (name, share)
 
 
 def rows_held(run_dir: Path) -> list[float]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, first_gradient, toy_config, train_part
+from support.compare import NETWORK, ONE_MODULE, assert_close
+from toy_task import STRAYED, ToyTask, apart, equal, first_gradient, strayed, toy_config, train_part
 
 from training.batches.crops import ImageStore
 from training.config.schema import TrainConfig
@@ -63,7 +64,7 @@ def test_a_vae_run_is_an_autoencoders_state_dict(quick: Quick, data: Path, tmp_p
     batch = task.batch(0, range(1))
     with torch.no_grad():
         mean, _, got = task.module(batch["image"], torch.zeros(1, 4, 4, 4))
-        assert torch.allclose(got, vae.decode(mean, return_dict=False)[0], atol=1e-6)  # type: ignore[arg-type]
+        assert_close(got, vae.decode(mean, return_dict=False)[0], NETWORK)  # type: ignore[arg-type]
     loop.train(task, config, tmp_path, extra={}, resume=False)
     vae.load_state_dict(checkpoints.load(tmp_path)["model"])
 
@@ -107,15 +108,13 @@ def test_every_place_is_asked_for_once_and_announced_before(tmp_path: Path) -> N
 def test_micro_batches_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     for name, settings in (("whole", []), ("parts", ["micro_batch_size=1"])):
         train(tmp_path / name, "steps=3", "save_every=1", "keep_checkpoints=3", "clip_norm=0", *settings)
-    whole, parts = (first_gradient(tmp_path / name) for name in ("whole", "parts"))
-    for name in whole:
-        assert torch.allclose(whole[name], parts[name], atol=1e-6, rtol=1e-5), name
-    whole, parts = (checkpoints.load(tmp_path / name)["trained"] for name in ("whole", "parts"))
-    for name in whole:
-        assert torch.allclose(whole[name], parts[name], atol=1e-4), name
+    assert apart(*(first_gradient(tmp_path / name) for name in ("whole", "parts"))) <= ONE_MODULE
+    trained = [checkpoints.load(tmp_path / name)["trained"] for name in ("whole", "parts")]
+    for name, share in strayed(*trained, ToyTask(toy_config()).module.state_dict()).items():
+        assert share <= STRAYED, (name, share)
     for one, other in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts"), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5) and one["l1"] == pytest.approx(other["l1"], rel=1e-5)
-        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+        for name in ("loss", "l1", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=NETWORK), name
         assert (one["rows"], other["rows"]) == (4.0, 1.0)
 
 
@@ -150,7 +149,8 @@ def test_fused_backward_trains_resumes_and_logs_its_norm(tmp_path: Path) -> None
     plain, fused = checkpoints.load(tmp_path / "plain"), checkpoints.load(tmp_path / "fused")
     for name in plain["trained"]:
         assert torch.equal(plain["trained"][name], fused["trained"][name]), name
-    assert rows_of(tmp_path / "fused")[-1]["grad_norm"] == pytest.approx(rows_of(tmp_path / "plain")[-1]["grad_norm"], rel=1e-5)
+    norms = [rows_of(tmp_path / name)[-1]["grad_norm"] for name in ("fused", "plain")]
+    assert norms[0] == pytest.approx(norms[1], rel=ONE_MODULE)
 
 
 def test_8_bit_moments_resume_bit_for_bit_and_read_without_torchao(tmp_path: Path) -> None:

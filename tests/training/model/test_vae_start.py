@@ -44,5 +44,6 @@ def test_every_parameter_can_still_learn() -> None:
         (decode(vae, latent) - images).abs().mean().backward()
         optimiser.step()
     # The middle attention's queries and keys wait for its values' output layer, which opened last.
+    # Of keys: see NEVER_MATTER in training_support.
     key_biases = {f"{part}.mid_block.attentions.0.to_k.bias" for part in ("encoder", "decoder")}
     assert without_gradient(vae) <= key_biases
