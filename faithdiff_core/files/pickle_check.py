@@ -145,7 +145,7 @@ class _Walker(_Base):
         if (module, name) == ("collections", "OrderedDict"):
             return _StandIn(_ordered)
         if module == "torch._utils":
-            known: dict[str, Callable[..., Any]] = {"_rebuild_parameter": lambda data, *_: data}
+            known: dict[str, Callable[..., Any]] = {"_rebuild_parameter": _unchanged}
             known |= dict.fromkeys(("_rebuild_tensor_v2", "_rebuild_tensor_v3"), self._tensor)
             if name in known:
                 return _StandIn(known[name])
@@ -221,6 +221,11 @@ class _Walker(_Base):
         ("\x81", load_reduce),
     ):
         dispatch[ord(_code)] = _method
+
+
+def _unchanged(data: Any, *_others: Any) -> Any:
+    """A parameter is, for what is checked here, its tensor."""
+    return data
 
 
 def _ordered(*arguments: Any) -> _Table:

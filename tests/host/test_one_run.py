@@ -12,10 +12,11 @@ from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent
 from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix
 from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.nano import FaithDiffNoPrompt, load_nano_vae
+from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt
 from comfyui_faithdiff.nodes.sampler import FaithDiffSampler
+from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from comfyui_faithdiff.nodes.upscale import FaithDiffUpscale
-from comfyui_faithdiff.nodes.weights_file import read_weights
 from PIL import Image
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
