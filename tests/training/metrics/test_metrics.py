@@ -20,7 +20,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from training.common.images import write_png
 from training.evaluate.scores import score_rows
-from training.metrics.catalogue import OWN
+from training.metrics.catalogue import DEFAULT_METRICS, OWN
 from training.metrics.networks import WEIGHT_FILES
 from training.metrics.own import ssim_map
 
@@ -87,6 +87,10 @@ def test_scikit_image_says_the_same(name: str) -> None:
     assert len(PAIRS) == 20
     for picture, reference in PAIRS:
         assert OWN[name](tensor(picture), tensor(reference)) == pytest.approx(expected(name, picture, reference), abs=1e-4)
+
+
+def test_a_default_needs_no_weights() -> None:
+    assert DEFAULT_METRICS and set(DEFAULT_METRICS) <= set(OWN)
 
 
 def test_positions_are_those_where_the_whole_window_fits() -> None:
