@@ -40,7 +40,7 @@ def plain() -> MemoryEstimate:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("network=nano",),
+        ("network=nano", "crop_px=64"),
         ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"),
         ("network=tiny", "crop_px=128", "lora_rank=8", "micro_batch_size=1", "gradient_checkpointing=true"),
     ],
