@@ -33,7 +33,7 @@ def metric_table(scores: SetScores, metric: str) -> Table:
 
 def recall_table(scores: SetScores, engine: str) -> Table:
     """An engine's recall of all rows, by picture."""
-    return {row: recalls(counts) for row, counts in scores["text"][engine].items()}
+    return {row: recalls(counts) for row, counts in scores.get("text", {})[engine].items()}
 
 
 def shipped_table(scores: SetScores, metrics: Sequence[str], engines: Sequence[str]) -> str:
