@@ -24,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0 = done, 1 = some pictures failed, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not
-    be saved, 5 = another process of the run was lost, 130 = Ctrl-C, 143 = SIGTERM."""
+    be saved, 5 = another process of the run was lost, 130 = Ctrl-C, 143 = SIGTERM.
+    """
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0

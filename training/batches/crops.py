@@ -1,7 +1,8 @@
 """Training crops, and the pictures they are taken from.
 
 A crop is taken from the source picture scaled down by a factor drawn per sample; "original size" is the scaled picture's, "crop"
-the crop's origin in it, both in px, as SDXL means them."""
+the crop's origin in it, both in px, as SDXL means them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from training.data.manifest import Record, common_scale, data_digest, split_of
 @dataclass(frozen=True)
 class Crop:
     """image_CHW float32 in [-1, 1]; (height, width) of the scaled source and (top, left) of the crop in it, px; of a pair
-    the LQ pixels of the same place, too, float32 in [0, 1]."""
+    the LQ pixels of the same place, too, float32 in [0, 1].
+    """
 
     image_CHW: torch.Tensor
     original_HW_px: tuple[int, int]
@@ -34,7 +36,8 @@ class Crop:
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
     """One record's picture and, for a pair the LQ one, both uint8 (3, H, W), and how many times larger the first is (0 = no
-    pair)."""
+    pair).
+    """
 
     image_u8: torch.Tensor
     lq_u8: torch.Tensor | None = None
@@ -43,7 +46,8 @@ class Pictures:
 
 class ImageStore:
     """Source pictures in the order of their keys, read when first asked for, scaled down to a shorter side, the latest kept up
-    to `cache_bytes`. Pairs keep their own sizes. Threads may share one store."""
+    to `cache_bytes`. Pairs keep their own sizes. Threads may share one store.
+    """
 
     def __init__(self, records: list[Record], *, short_side_px: int, cache_bytes: int) -> None:
         self.records = sorted(records, key=lambda record: record.key)
@@ -120,7 +124,8 @@ def scale_short_side(image_u8: torch.Tensor, short_side_px: int) -> torch.Tensor
 def draw_crop(image_u8: torch.Tensor, crop_px: int, max_zoom_out: float, generator: torch.Generator) -> Crop:
     """One crop of `crop_px` by `crop_px` px, mirrored half of the time.
 
-    Pictures with a side below crop_px are padded by reflection (official dataloader: BORDER_REFLECT_101)."""
+    Pictures with a side below crop_px are padded by reflection (official dataloader: BORDER_REFLECT_101).
+    """
     height_px, width_px = image_u8.shape[1:]
     if min(height_px, width_px) < crop_px:
         image_u8 = _reflect_edge_once(image_u8, crop_px)

@@ -1,6 +1,7 @@
 """A fixed number of training crops whose VAE posterior is computed once and kept on disk.
 
-Crop number i depends on (seed, i) and its picture alone, so it can be cut again (for its LQ picture) without being stored."""
+Crop number i depends on (seed, i) and its picture alone, so it can be cut again (for its LQ picture) without being stored.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ ENCODED_AT_ONCE = 8
 
 class LatentCache:
     """posterior_NCHW: float16 (N, 8, S/8, S/8), mean and log variance of crop i, in the VAE's own units; record_N: int64, the
-    place in the store of the picture that crop i was cut from."""
+    place in the store of the picture that crop i was cut from.
+    """
 
     def __init__(self, config: TrainConfig, posterior_NCHW: torch.Tensor, record_N: torch.Tensor) -> None:
         self.config = config

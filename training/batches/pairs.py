@@ -46,7 +46,8 @@ def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px
 
 def _reflect_edge_twice(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
     """Extend uint8 (3, H, W) at the bottom and right until both sides are at least `side_px`, the edge pixel twice at each
-    turn."""
+    turn.
+    """
     for axis in (1, 2):
         size = image_u8.shape[axis]
         if size < side_px:

@@ -1,7 +1,8 @@
 """Prompts as SDXL sees them: both CLIP text encoders, run once per caption and kept on disk.
 
 Two half-precision tensors a caption (at SDXL's widths 318 kB) instead of 0.8 billion parameters in memory and a pass at every
-step."""
+step.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +75,9 @@ class TextEncoders:
 
     @torch.no_grad()
     def encode(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """context (B, 77, C1 + C2): the layer before the last of both; pooled (B, C2): the second's projection. float32, on the
-        encoders' device (official train_SDXL_stage_2.py:913-919). Longer captions are cut at 77 tokens."""
+        """Context (B, 77, C1 + C2): the layer before the last of both; pooled (B, C2): the second's projection. float32, on the
+        encoders' device (official train_SDXL_stage_2.py:913-919). Longer captions are cut at 77 tokens.
+        """
         captions = [
             caption.encode("utf-8", "replace").decode() for caption in captions
         ]  # the tokenizers refuse halves of surrogate pairs
@@ -106,7 +108,8 @@ def _identity(folder: Path, encoders: tuple[Any, ...]) -> str:
 
 class TextCache:
     """One file a caption: folder/ab/abcd....safetensors, named by the encoders and the caption. Processes may fill one cache
-    together."""
+    together.
+    """
 
     def __init__(self, folder: Path, encoder_id: str) -> None:
         self._folder = folder
@@ -118,7 +121,7 @@ class TextCache:
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def get(self, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """context (77, C1 + C2) and pooled (C2,), float16.
+        """Context (77, C1 + C2) and pooled (C2,), float16.
 
         Raises:
             ValueError: they are not there or damaged.

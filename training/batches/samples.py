@@ -5,7 +5,8 @@ Pictures come in a seeded order that uses each once before any comes again.
 
 Threads, not torch's DataLoader: its workers are processes. Each would decode, keep and count unreadable pictures for itself, and
 Ctrl-C would end them before the step is done. Nor is it faster: in two turns on two busy cores (two workers, crops of 256 px, the
-same samples) 40 steps took 52 and 56 s by threads, 84 and 97 s by a DataLoader; the first batch came after 1 s, and after 3 s."""
+same samples) 40 steps took 52 and 56 s by threads, 84 and 97 s by a DataLoader; the first batch came after 1 s, and after 3 s.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Sample:
 
     image_CHW: float32 (3, S, S) in [-1, 1]. lq_CHW: its LQ picture's pixels, float32 (3, s, s) in [0, 1], or None. posterior_CHW:
     float16 (8, S/8, S/8), mean and log variance in the VAE's own units, or None. time_ids_6: SDXL's six numbers, float32.
-    generator: for all further draws of this sample."""
+    generator: for all further draws of this sample.
+    """
 
     key: str
     image_CHW: torch.Tensor

@@ -1,5 +1,6 @@
 """Pictures that could be read when the manifest was made and cannot be now: replaced, named once, and too many of them stop the
-run."""
+run.
+"""
 
 from __future__ import annotations
 

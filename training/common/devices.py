@@ -25,7 +25,8 @@ def device_of(choice: str) -> torch.device:
 
 def process_state(choice: str) -> PartialState:
     """This process among the run's processes, which it joins when first asked: is_main_process, main_process_first(), ...
-    `choice` as for `device_of`."""
+    `choice` as for `device_of`.
+    """
     return PartialState(cpu=device_of(choice).type == "cpu", timeout=PROCESS_TIMEOUT)
 
 

@@ -32,7 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path in the same folder, then move it onto `path`; on any error nothing is left behind.
 
     `write` opens the file of that path and does not put another in its place. What killed processes have left in the folder goes
-    when a process first writes there."""
+    when a process first writes there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _swept:
         _swept.add(path.parent)
@@ -63,7 +64,8 @@ def _new_temporary(path: Path) -> tuple[int, Path]:
 def remove_leftovers(folder: Path, *, only_user: bool = False) -> None:
     """Delete the temporary files in `folder` whose writer lives no more.
 
-    Files of other machines stay until they are OTHERS_AGE_S old, but where the caller is the folder's `only_user`."""
+    Files of other machines stay until they are OTHERS_AGE_S old, but where the caller is the folder's `only_user`.
+    """
     for path in folder.glob(f".*{UNFINISHED}*"):
         if only_user or f"{UNFINISHED}{HERE}" in path.name or _age_s(path) > OTHERS_AGE_S:
             remove_abandoned(path)

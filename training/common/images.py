@@ -20,7 +20,8 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 
 class Located(Protocol):
     """Where the bytes of one file lie: a whole file (size_bytes 0), or `size_bytes` from `offset` on in a
-    shard (data/shards.py)."""
+    shard (data/shards.py).
+    """
 
     @property
     def path(self) -> str: ...
@@ -91,7 +92,7 @@ def to_signed(image_u8: torch.Tensor) -> torch.Tensor:
 
 
 def unit_to_u8(image: torch.Tensor) -> torch.Tensor:
-    """float [0, 1] -> uint8, rounded, clipped."""
+    """Float [0, 1] -> uint8, rounded, clipped."""
     return (image.float().clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 

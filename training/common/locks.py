@@ -5,7 +5,8 @@ open already, and a sweep must not make a file anew that has just been moved to 
 the name is looked for: a file that has lost its name guards nothing.
 
 On Windows temporary files are not locked, because an open file can be neither moved nor deleted there: what dead writers left
-stays."""
+stays.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ OPEN_FILES_MOVE = os.name != "nt"
 def claim(handle: int, path: Path) -> bool:
     """Mark a new file, open at `path`, as in use until it is closed, where there are locks.
 
-    False: `remove_abandoned` of another process has come between the making and the marking, and the file is gone."""
+    False: `remove_abandoned` of another process has come between the making and the marking, and the file is gone.
+    """
     try:
         return lock_descriptor(handle, blocking=False) and path.exists()
     except OSError:  # nothing can be locked on this disk, so nothing is taken for abandoned

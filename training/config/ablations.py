@@ -1,7 +1,8 @@
 """The rows of the paper's Tables 5 and 6 as runs, so that each claim can be tried at any size.
 
 A row is one or two runs after the common start. The alignment module trains in every run, so that rows differ in the parts they
-are named for only. Settings are those of the nano model, small enough for a CPU; `--set network=sdxl ...` makes them larger."""
+are named for only. Settings are those of the nano model, small enough for a CPU; `--set network=sdxl ...` makes them larger.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ STAGE1_STEPS, STAGE2_STEPS = 100, 240
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A row of a table: what it is, and its runs in order, each from the one before. `from_stage1`: the first run starts from the
-    common stage 1; otherwise from the prior."""
+    common stage 1; otherwise from the prior.
+    """
 
     table: str
     says: str

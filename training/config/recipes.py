@@ -1,6 +1,7 @@
 """Named runs. Each is a function without arguments that returns the whole configuration; its first line says what it is for.
 
-The paper's ablations have their own file, ablations.py."""
+The paper's ablations have their own file, ablations.py.
+"""
 
 from __future__ import annotations
 

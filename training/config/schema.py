@@ -6,7 +6,8 @@ Not pydantic or tyro: most checks are of numbers and of several settings togethe
 messages ("expected X, got Y, do Z", the nearest name) would have to be made of theirs; and pydantic would be one package more.
 
 "Batch" always means all crops of one optimiser step, whatever the number of processes: learning rate, schedule and random draws
-are counted by optimiser steps and by a sample's index in that batch, so nothing depends on how many devices share the work."""
+are counted by optimiser steps and by a sample's index in that batch, so nothing depends on how many devices share the work.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ class Sources:
     """Files a run starts from. Which are needed depends on the stage; see weights/initial.py.
 
     data: manifest. vae: VAE to use in place of the base's. init: run folder, or FaithDiff file. base: SDXL checkpoint or
-    diffusers folder. text: diffusers folder with the text encoders, where base has none."""
+    diffusers folder. text: diffusers folder with the text encoders, where base has none.
+    """
 
     data: Path
     vae: Path | None = None

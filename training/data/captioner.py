@@ -1,5 +1,6 @@
 """A local image-to-text model of transformers: pictures in, captions out. Nothing is downloaded and no code of the model's
-folder is run."""
+folder is run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ QUESTION = "Describe this image and its style in a very detailed manner."
 @dataclass(frozen=True, kw_only=True)
 class Captioner:
     """is_asked: the model answers a question (it has a chat template); others only go on with a text. `text` is what it is
-    given."""
+    given.
+    """
 
     folder: Path
     model: Any

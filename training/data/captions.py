@@ -72,7 +72,8 @@ def _read(batch: list[Record], skipped: list[Skipped]) -> tuple[list[Record], li
 
 def _resume(part: Path, captioner: Captioner) -> dict[tuple[str, str], str]:
     """What an interrupted call left, by key and digest. Begins the file if it is not there; cuts off a last line that is not
-    whole."""
+    whole.
+    """
     wanted = {"model": _model_digest(captioner), "prompt": captioner.text, "max_tokens": captioner.max_tokens}
     part.parent.mkdir(parents=True, exist_ok=True)
     data = part.read_bytes() if part.is_file() else b""
@@ -100,7 +101,8 @@ def _resume(part: Path, captioner: Captioner) -> dict[tuple[str, str], str]:
 
 def _model_digest(captioner: Captioner) -> str:
     """sha256 over the names and sizes of the model's files and its configuration: tells models apart without reading
-    gigabytes."""
+    gigabytes.
+    """
     files = sorted(path for path in captioner.folder.iterdir() if path.is_file())
     digest = hashlib.sha256("".join(f"{path.name} {path.stat().st_size}\n" for path in files).encode())
     digest.update((captioner.folder / "config.json").read_bytes())

@@ -2,7 +2,8 @@
 
 Each line: key, path, width_px, height_px, digest (sha256 of the picture's bytes), split ("train" or "val"), caption ("" if
 none). A picture inside a shard has offset and size_bytes there; one of a pair has the same three for the LQ picture, its digest
-and the scale between them."""
+and the scale between them.
+"""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ def join(
     pictures: list[tuple[str, Source]], lq: Mapping[str, Source], *, required: bool
 ) -> tuple[list[tuple[str, Source]], list[Skipped]]:
     """The pictures to use, and what has no partner: LQ pictures without an HQ one and, where one is `required`, pictures without
-    one."""
+    one.
+    """
     keys = {key for key, _ in pictures}
     skipped = [
         Skipped(key, _path(source), "an LQ picture without an HQ one of this key")
@@ -104,7 +105,8 @@ def build(
 
     Two pictures with one key are refused (ValueError). Skipped are: a second copy of the same file, an unreadable or too small
     picture, one whose LQ picture is unreadable or of another shape, one whose caption's file is damaged. The split depends on the
-    key alone, so that adding pictures moves none of the others. `trim`: captions are shortened as the official trainer does."""
+    key alone, so that adding pictures moves none of the others. `trim`: captions are shortened as the official trainer does.
+    """
     chosen = by_key(pictures)
     lq, captions = lq or {}, captions or {}
 

@@ -28,7 +28,8 @@ def _colour(generator: torch.Generator, low: int, high: int) -> tuple[int, int, 
 
 def render(seed: int, index: int, *, smallest_px: int = 12) -> Image.Image:
     """Picture number `index` of the series `seed`: 512 x 512 px, lines of made-up words in Pillow's own font at `smallest_px` to
-    72 px."""
+    72 px.
+    """
     generator = generator_for(seed, "text", index)
     dark_on_light = integer(generator, 0, 2) > 0
     paper, ink = ((180, 255), (0, 90)) if dark_on_light else ((0, 80), (170, 255))

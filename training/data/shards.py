@@ -2,7 +2,8 @@
 
 KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. Only the table of
 contents is read here; pictures are read later, one at a time, by their offset. Nothing is ever extracted, so a member's name
-never becomes a path."""
+never becomes a path.
+"""
 
 from __future__ import annotations
 

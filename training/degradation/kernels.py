@@ -8,7 +8,7 @@ import torch
 
 
 def grid(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y of every cell, in px from the centre, float64 (size, size). `size` is odd."""
+    """X and y of every cell, in px from the centre, float64 (size, size). `size` is odd."""
     assert size % 2 == 1, size
     axis = torch.arange(size, dtype=torch.float64) - size // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")

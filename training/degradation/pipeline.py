@@ -68,7 +68,8 @@ def _scaled(size_HW_px: tuple[int, int], factor: float) -> tuple[int, int]:
 def degrade(image_CHW: torch.Tensor, preset: Preset, scale: int, generator: torch.Generator) -> torch.Tensor:
     """Degrade float32 (3, H, W) in [0, 1] to (3, round(H / scale), round(W / scale)), rounded to 8 bits.
 
-    Order as in the official realesrgan.py:203-303, which follows Real-ESRGAN."""
+    Order as in the official realesrgan.py:203-303, which follows Real-ESRGAN.
+    """
     full = (int(image_CHW.shape[1]), int(image_CHW.shape[2]))
     small = _scaled(full, 1.0 / scale)
     out = image_CHW

@@ -19,7 +19,8 @@ LUMA = (0.299, 0.587, 0.114)
 def blur(image_CHW: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Filter every channel with `kernel` (k, k), the border reflected (repeated where the picture is smaller than the kernel).
 
-    By FFT: the same as a direct convolution within 1e-6, and 4 to 16 times as fast on a CPU core at 512 px for k 7 to 21."""
+    By FFT: the same as a direct convolution within 1e-6, and 4 to 16 times as fast on a CPU core at 512 px for k 7 to 21.
+    """
     pad = kernel.shape[-1] // 2
     mode = "reflect" if min(image_CHW.shape[1:]) > pad else "replicate"
     padded = F.pad(image_CHW[:, None], (pad, pad, pad, pad), mode=mode)[:, 0]
@@ -55,7 +56,8 @@ def gaussian_noise(image_CHW: torch.Tensor, sigma_u8: float, gray: bool, generat
 
 def poisson_noise(image_CHW: torch.Tensor, scale: float, gray: bool, generator: torch.Generator) -> torch.Tensor:
     """Add `scale` times shot noise. The photon count of white is the number of distinct 8-bit values, rounded up to a power of
-    two."""
+    two.
+    """
     base = image_CHW
     if gray:
         base = (image_CHW * torch.tensor(LUMA).to(image_CHW)[:, None, None]).sum(0, keepdim=True)

@@ -1,6 +1,7 @@
 """The paper's own figures (arXiv 2411.18824) as far as they are known here, for orientation beside a report.
 
-They are of other pictures, degraded by a generator that is not public: nothing in them compares with a number made here."""
+They are of other pictures, degraded by a generator that is not public: nothing in them compares with a number made here.
+"""
 
 from __future__ import annotations
 
@@ -110,6 +111,7 @@ PAPER_TABLES = (
 
 def paper_section(computed: Collection[str], wanted: bool | None) -> str:
     """The section for a report, "" for none: all tables if `wanted`, none if it is False, those that belong to what was computed
-    (metric names, TEXT) if it is None."""
+    (metric names, TEXT) if it is None.
+    """
     tables = [table for table in PAPER_TABLES if wanted or (wanted is None and table.belongs_to & set(computed))]
     return "\n\n".join([f"## {TITLE}", *(table.markdown() for table in tables)]) if tables else ""

@@ -64,7 +64,8 @@ def pictures(scores: Scores) -> dict[str, Any]:
 
 def worst_keys(scores: Scores, row: str, name: str, count: int) -> list[str]:
     """The `count` keys of the row with the worst values of the metric, the worst first; equal ones in the order of their keys.
-    A value that is not finite is an equal picture's, and never among them."""
+    A value that is not finite is an equal picture's, and never among them.
+    """
     sign = -1.0 if scores.metrics[name].higher_is_better is False else 1.0
     finite = [(sign * value, key) for key, value in scores.values[row][name].items() if value is not None]
     return [key for _, key in sorted(finite)[:count]]

@@ -134,7 +134,8 @@ def size_px(path: Path) -> tuple[int, int]:
 
 def enlarge(lq: Paths, sizes: Mapping[str, tuple[int, int]], folder: Path, *, progress: bool) -> dict[str, Path]:
     """LQ pictures at their reference's size, bicubic (torch's, a = -0.75), 8 bits, as files in `folder`; those that have it
-    already stay where they are."""
+    already stay where they are.
+    """
     found: dict[str, Path] = {}
     for number, (key, path) in enumerate(tqdm(lq.items(), desc="enlarge", disable=not progress, mininterval=2.0, delay=2.0)):
         small = read_image(path)

@@ -23,7 +23,8 @@ RowValues = dict[str, dict[str, "float | None"]]
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """`values[row][metric][key]`; None = not finite. A metric that could not be computed is in no row, and its reason is in
-    `not_computed`. `metrics`: what was computed, in the order asked for. `notes`: the weight files used, by metric."""
+    `not_computed`. `metrics`: what was computed, in the order asked for. `notes`: the weight files used, by metric.
+    """
 
     values: dict[str, RowValues]
     not_computed: dict[str, str]

@@ -17,7 +17,8 @@ GAP_PX = 8
 def write_strips(folder: Path, keys: Sequence[str], columns: Mapping[str, Paths]) -> dict[str, Path]:
     """One PNG a key with the pictures of `columns` side by side at full size, numbered in the order of `keys`; their paths.
 
-    Strips that an earlier report left in `folder` are removed."""
+    Strips that an earlier report left in `folder` are removed.
+    """
     written: dict[str, Path] = {}
     for number, key in enumerate(keys, start=1):
         written[key] = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]', '_', key)}.png"

@@ -5,7 +5,8 @@ be refused; it takes passwords from ~/.netrc over --header; and it unpacks an an
 each of these off takes more lines than the multipart body and the redirect handler here.
 
 Two kinds of trouble, apart because one passes and the other does not: `NoAnswer` (nothing came, or nothing of ComfyUI's)
-and `Refused` (ComfyUI said no)."""
+and `Refused` (ComfyUI said no).
+"""
 
 from __future__ import annotations
 
@@ -100,7 +101,8 @@ class QueueClient:
 
     def post(self, prompt: Prompt, *, prompt_id: str, output_node: str) -> None:
         """Queue a prompt under an id of ours (a UUID), so that it is known even if the answer is lost. Only what `output_node`
-        needs is computed."""
+        needs is computed.
+        """
         body = {
             "prompt": prompt,
             "prompt_id": prompt_id,

@@ -1,6 +1,7 @@
 """Who does which picture. Servers pull: one that is faster comes back sooner, and so gets more.
 
-Pictures not tried yet go first, then those that failed once, each to another server than before while there is one."""
+Pictures not tried yet go first, then those that failed once, each to another server than before while there is one.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class PictureTask:
 class Dispatcher:
     """The pictures of a run and the servers that still work. Every method may be called from any thread.
 
-    Whoever takes a task ends it by exactly one of done, failed, lost, put_back, or by leaving with it."""
+    Whoever takes a task ends it by exactly one of done, failed, lost, put_back, or by leaving with it.
+    """
 
     def __init__(self, pictures: Sequence[tuple[str, Path]], servers: Sequence[str]) -> None:
         self._lock = threading.Lock()

@@ -30,7 +30,8 @@ SHUTDOWN_TIMEOUT_S = 60.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderJob:
     """What the command line asks for. `servers` as `server_url` gives them; `ahead` prompts at most wait or run at each;
-    one that is silent for `patience_s` is given up; `again` restores what is there already."""
+    one that is silent for `patience_s` is given up; `again` restores what is there already.
+    """
 
     source: Path
     out: Path

@@ -226,7 +226,8 @@ def _set_input(prompt: Prompt, text: str) -> None:
 
 def _typed(present: Any, text: str, target: str) -> Any:
     """The value that `text` means for an input that now holds `present`. Texts need no quotes; whole numbers and others are one
-    kind, because a browser writes 1.0 as 1."""
+    kind, because a browser writes 1.0 as 1.
+    """
     try:
         value = parse_json(text)
     except ValueError:

@@ -1,7 +1,8 @@
 """restore.json: what was asked for, and the outcome of every picture. A run that was stopped goes on from it.
 
 The same sources under the same workflow are not restored twice; another workflow in the same folder would mix results, so it is
-refused."""
+refused.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ class FolderRecord:
         return self._path.exists()
 
     def state(self, key: str, source: Path, result: Path) -> str:
-        """ "missing", "done", or "changed": done, but somebody has changed the result since."""
+        """One of "missing", "done" and "changed": done, but somebody has changed the result since."""
         entry = self._pictures.get(key)
         if not (entry and entry["status"] == "done" and result.is_file()):
             return "missing"

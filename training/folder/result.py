@@ -82,7 +82,8 @@ def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
 
 def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
     """From start to success by the server's clock, without the time in the queue. Stamps are milliseconds
-    (ComfyUI execution.py, add_message)."""
+    (ComfyUI execution.py, add_message).
+    """
     stamps = {kind: data.get("timestamp") for kind, data in messages}
     start, end = stamps.get("execution_start"), stamps.get("execution_success")
     return round((end - start) / 1000, 3) if start is not None and end is not None else None

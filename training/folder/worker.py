@@ -1,6 +1,7 @@
 """The work at one server: keep a few prompts in its queue, fetch what is done, wait while it does not answer.
 
-The server is asked again and again instead of listened to: a restarted one has forgotten its prompts, and says nothing."""
+The server is asked again and again instead of listened to: a restarted one has forgotten its prompts, and says nothing.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ Event = PictureEnded | Message | WorkflowRefused | WorkerFailed
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """What is the same for all servers. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
-    the uploads of this run."""
+    the uploads of this run.
+    """
 
     form: PromptForm
     out: Path
@@ -79,7 +81,8 @@ class _Sent:
 
 class Worker:
     """One server. `run` is for a thread of its own; it says what happens by `report`, and ends when nothing is left to do, when
-    `stop` is set, or when it gives the server up. It leaves no prompt of its own behind."""
+    `stop` is set, or when it gives the server up. It leaves no prompt of its own behind.
+    """
 
     def __init__(
         self,

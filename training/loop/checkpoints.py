@@ -5,7 +5,8 @@
                                         row: the step's line of the log, {} = none; frozen_crc32: of the file above
     RUN/.lock                           locked while a process trains here (run_lock.py)
 
-Random state needs no place here: every draw follows from the seed, the step and a sample's place."""
+Random state needs no place here: every draw follows from the seed, the step and a sample's place.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +136,8 @@ def _frozen(run_dir: Path, crc32: int | None) -> dict[str, torch.Tensor]:
 
 def tidy(run_dir: Path, step: int) -> None:
     """Delete what is of no use to a run that goes on from `step`: half-written files of a killed process, and later checkpoints,
-    which `load` has found damaged."""
+    which `load` has found damaged.
+    """
     for folder in (run_dir, run_dir / FOLDER, run_dir / VALIDATION):
         remove_leftovers(folder, only_user=True)  # the run's lock says so (run_lock.py)
     for path in (run_dir / FOLDER).glob(".step-*"):  # also where nothing can be locked: this run is the only one here

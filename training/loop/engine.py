@@ -59,7 +59,8 @@ class Engine:
     def accumulating(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """Context of one micro-batch: gradients are averaged over the processes in the last one only.
 
-        Not with FSDP2, where holding back means whole gradients in every process."""
+        Not with FSDP2, where holding back means whole gradients in every process.
+        """
         return contextlib.nullcontext() if last or self.sharded else self.accelerator.no_sync(module)
 
     def clip(self, parameters: list[nn.Parameter], clip_norm: float) -> float:

@@ -97,7 +97,8 @@ class Reports:
 def drop_rows_after(path: Path, step: int) -> int:
     """Take rows beyond `step`, and half-written ones, out of a log: a run goes on from its checkpoint and writes them again.
 
-    Returns the step of the last row, 0 = there is none."""
+    Returns the step of the last row, 0 = there is none.
+    """
     if not path.is_file():
         return 0
     # What a crash of the machine has left there may be no text at all.

@@ -124,7 +124,8 @@ class Run:
     def save(self, row: dict[str, float]) -> None:
         """Write a checkpoint; all processes call it, the main one writes. `row`: the step's row of the log, {} = none is due.
 
-        A disk that is full or gone costs a warning and is kept in `failure`: training goes on, and the next save tries again."""
+        A disk that is full or gone costs a warning and is kept in `failure`: training goes on, and the next save tries again.
+        """
         keep = self.engine.is_main
         state = {
             "config": to_json(self.config),

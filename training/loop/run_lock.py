@@ -1,7 +1,8 @@
 """One run folder, one run at a time: a second one would delete the first one's half-written files and mix the logs.
 
 filelock's lock of an open file, not its FileLock: where a disk cannot lock, that one leaves a marker behind, which outlives a
-killed process."""
+killed process.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class Task(Protocol):
     """A stage: its module, what of it trains, its batches and its loss.
 
     A sample's index is its place in the whole batch of an optimiser step, over all processes. A sample must depend on the
-    configuration, the step and its index alone."""
+    configuration, the step and its index alone.
+    """
 
     @property
     def module(self) -> torch.nn.Module:
@@ -43,5 +44,6 @@ class Task(Protocol):
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         """Metrics of the weights as they stand (the EMA's), {} = nothing to validate. Pictures go to folder/step-<8 digits>*.png.
 
-        Called in the main process alone; with sharded parameters in all of them, and what others write is thrown away."""
+        Called in the main process alone; with sharded parameters in all of them, and what others write is thrown away.
+        """
         ...

@@ -1,6 +1,7 @@
 """What each metric's name stands for. The report prints this beside the numbers, so that nobody compares two conventions.
 
-"The official FaithDiff convention": what its `test_metrics.py:127-140` makes pyiqa compute, read with pyiqa's own defaults."""
+"The official FaithDiff convention": what its `test_metrics.py:127-140` makes pyiqa compute, read with pyiqa's own defaults.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ HIGHER, LOWER = "\u2191", "\u2193"
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One convention. `values` is its range in words; `higher_is_better` None and `needs_reference` None: not known before pyiqa
-    has said so. `is_default`: computed when no metrics are named."""
+    has said so. `is_default`: computed when no metrics are named.
+    """
 
     name: str
     higher_is_better: bool | None

@@ -2,7 +2,8 @@
 RGB in [0, 1].
 
 Two numbers of the same name differ by up to several dB where one is taken over RGB and the other over a luma, so every function
-here is one convention, and `catalogue.py` says which name stands for which."""
+here is one convention, and `catalogue.py` says which name stands for which.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +42,10 @@ def ssim_y(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float:
 
 
 def ssim_yiq(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float:
-    """pyiqa's `ssim`: the Y of YIQ rounded to whole steps of 1/255, negative values counted as 0.
+    """Pyiqa's `ssim`: the Y of YIQ rounded to whole steps of 1/255, negative values counted as 0.
 
-    pyiqa clips the contrast-structure factor; the luminance factor is positive, so clipping the product is the same."""
+    pyiqa clips the contrast-structure factor; the luminance factor is positive, so clipping the product is the same.
+    """
     return ssim_map(y_of_yiq(image_CHW), y_of_yiq(reference_CHW)).clamp(min=0).mean().item()
 
 

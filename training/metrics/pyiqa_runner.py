@@ -1,7 +1,8 @@
 """pyiqa's metrics, computed by an interpreter of its own.
 
 pyiqa is licensed for non-commercial use and brings many packages with it, so it is never imported here: a worker script runs in
-an environment that the user made for it, and numbers come back as JSON."""
+an environment that the user made for it, and numbers come back as JSON.
+"""
 
 from __future__ import annotations
 

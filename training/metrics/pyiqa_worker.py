@@ -2,7 +2,8 @@
 
 Reads pictures as the rest of the package does, computes one metric after another, and refuses every download: weights come from
 the job's folder or the metric is reported as missing them. Needs pyiqa and what it brings, and of ours only
-`common/images.py`."""
+`common/images.py`.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ UNET_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class FaithDiffComposite(nn.Module):
     """One forward for DDP, FSDP and plain runs alike: nothing of it is called from outside.
 
-    `use_alignment` False leaves the LQ branch out altogether (the prior)."""
+    `use_alignment` False leaves the LQ branch out altogether (the prior).
+    """
 
     _no_split_modules = ["UNet2DConditionModel", "BasicTransformerBlock", "ResnetBlock2D"]
     """FSDP gathers these one by one (accelerate reads this name)."""
@@ -63,7 +64,8 @@ class FaithDiffComposite(nn.Module):
         """The noise in `noisy_BCHW` (B, 4, h, w), float32. `features_BCHW` None: without alignment.
 
         time_ids_B6 in float32: SDXL's original H, W, crop top, left, target H, W in px. context_BNC (B, N, context width) and
-        pooled_BC (B, pooled width): the prompt; None = zeros."""
+        pooled_BC (B, pooled width): the prompt; None = zeros.
+        """
         assert time_ids_B6.dtype == torch.float32, "sizes in px are rounded in half precision: above 256 in bf16, 2048 in fp16"
         dtype = self.unet.conv_in.weight.dtype  # with LoRA this is still the base layer's
         if context_BNC is None or pooled_BC is None:
@@ -98,7 +100,8 @@ class FaithDiffComposite(nn.Module):
         """The noise in `noisy_BCHW`, given the LQ picture (None for the prior) and a prompt as in `predict`.
 
         There may be D times as many noisy latents and timesteps as rows of the rest: D draws for each picture, which is then
-        encoded once."""
+        encoded once.
+        """
         features = None
         if self.use_alignment and lq_BCHW is not None:
             frozen = not any(parameter.requires_grad for parameter in self.lq_encoder.parameters())
@@ -167,7 +170,8 @@ def build_model(config: TrainConfig) -> FaithDiffComposite:
 
 def _checkpoint_resnets(encoder: LQEncoder) -> None:
     """Keep one tensor per ResNet block for the backward pass instead of all in it: at 512 px, bf16, 0.69 GiB a picture instead of
-    1.47 (0.91 with one per level, as in the official code)."""
+    1.47 (0.91 with one per level, as in the official code).
+    """
     for block in encoder.modules():
         if isinstance(block, ResnetBlock):
             # The block keeps its class and its parameters' names.

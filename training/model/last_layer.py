@@ -1,6 +1,7 @@
 """The ablation of the paper's Table 5 that takes the VAE encoder's last features, 8 channels, in place of the penultimate ones.
 
-For experiments: a file of such a network is none that the nodes know, so it is never exported."""
+For experiments: a file of such a network is none that the nodes know, so it is never exported.
+"""
 
 from __future__ import annotations
 

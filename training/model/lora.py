@@ -35,7 +35,8 @@ def add_lora(unet: UNet2DConditionModel, config: TrainConfig) -> None:
     """Put LoRA layers into `unet`, in place: fp32, the first factor random, the second zero, so that nothing changes yet.
 
     The UNet's own weights keep their type and are frozen. Afterwards a layer's weight is called `<layer>.base_layer.weight`, its
-    factors `<layer>.lora_A.default.weight` and `<layer>.lora_B.default.weight`."""
+    factors `<layer>.lora_A.default.weight` and `<layer>.lora_B.default.weight`.
+    """
     # alpha = rank, that is scale 1; another scale would act as another learning rate, which unet_lr_ratio sets.
     settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=_TARGETS)
     inject_adapter_in_model(settings, unet, adapter_name=ADAPTER)
@@ -61,7 +62,8 @@ def lora_state(unet: Mapping[str, torch.Tensor]) -> State:
 def merged_unet(unet: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, weight) of a UNet's state dict with its LoRA folded in, in diffusers' own names; what has LoRA becomes fp32.
 
-    One at a time, so that a caller who narrows them never holds two UNets in fp32. Without LoRA they come as they are."""
+    One at a time, so that a caller who narrows them never holds two UNets in fp32. Without LoRA they come as they are.
+    """
     for name, value in base_unet(unet).items():
         layer, _, leaf = name.rpartition(".")
         if leaf == "weight" and layer + _DOWN in unet:

@@ -117,7 +117,8 @@ def build_vae(spec: NetworkSpec) -> AutoencoderKL:
 
 def encode(vae: AutoencoderKL, image_BCHW: torch.Tensor) -> torch.Tensor:
     """Images (B, 3, H, W) in [-1, 1] -> posterior (B, 8, H/8, W/8): 4 channels of mean, 4 of log variance, in the VAE's own
-    units."""
+    units.
+    """
     posterior: Any = vae.encode(cast(Any, image_BCHW), return_dict=False)[0]
     return posterior.parameters
 
@@ -162,5 +163,6 @@ def no_prompt(spec: NetworkSpec, batch: int) -> tuple[torch.Tensor, torch.Tensor
 def time_ids(original_HW_px: tuple[int, int], origin_YX_px: tuple[int, int], target_px: int) -> torch.Tensor:
     """SDXL's six numbers, float32 (6,): original H, W, crop top, left, target H, W.
 
-    fp32 on purpose: fp16 rounds sizes above 2048 px (the official trainer does)."""
+    fp32 on purpose: fp16 rounds sizes above 2048 px (the official trainer does).
+    """
     return torch.tensor([*original_HW_px, *origin_YX_px, target_px, target_px], dtype=torch.float32)

@@ -1,5 +1,6 @@
 """The diffusion objective: SDXL's noise schedule, noise with an offset, L1 on the noise (paper, section 3; official stage 2
-:899-936)."""
+:899-936).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ BETA_START, BETA_END = 0.00085, 0.012
 
 def alphas_cumprod() -> torch.Tensor:
     """SDXL's cumulative signal power, float32 (1000,): betas are the squares of a linear ramp of square roots
-    ("scaled_linear")."""
+    ("scaled_linear").
+    """
     betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, TRAIN_TIMESTEPS, dtype=torch.float32) ** 2
     return torch.cumprod(1.0 - betas, dim=0)
 

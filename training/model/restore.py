@@ -37,7 +37,8 @@ def restore(
 ) -> torch.Tensor:
     """Restore float32 (3, h, w) in [0, 1] at `scale` times its size; returns (3, scale h, scale w) in [0, 1].
 
-    start: "lq" = noise over the encoded LQ picture, "noise" = noise alone. colour: a method of faithdiff_core.color_fix."""
+    start: "lq" = noise over the encoded LQ picture, "noise" = noise alone. colour: a method of faithdiff_core.color_fix.
+    """
     size = Size(lq_CHW.shape[1] * scale, lq_CHW.shape[2] * scale)
     enlarged = F.interpolate(lq_CHW[None], size=tuple(size), mode="bicubic").clamp(0, 1)
     padded = pad_to_latent_cells(enlarged) * 2.0 - 1.0

@@ -10,7 +10,7 @@ from training.model.noise import TRAIN_TIMESTEPS, alphas_cumprod
 
 
 def leading_timesteps(steps: int) -> list[int]:
-    """diffusers' "leading" spacing with offset 1, the host's `ddim_uniform`, from noisy to clean."""
+    """Diffusers' "leading" spacing with offset 1, the host's `ddim_uniform`, from noisy to clean."""
     if not 1 <= steps <= TRAIN_TIMESTEPS:
         raise ValueError(f"expected 1 to {TRAIN_TIMESTEPS} sampling steps, got {steps}, choose for example 20")
     stride = TRAIN_TIMESTEPS // steps
@@ -34,7 +34,8 @@ def sample(
     """Denoise to a latent (B, 4, h, w) in model units (the VAE's times 0.13025).
 
     predict_noise(x, t): x is the scaled (variance preserving) latent, t (B,) int64. `start_BCHW` is the clean latent that the
-    first noisy one is made of ("lq"), None starts from noise alone."""
+    first noisy one is made of ("lq"), None starts from noise alone.
+    """
     cumprod = alphas_cumprod()
     timesteps = leading_timesteps(steps)
     sigmas = [sigma_of(timestep, cumprod) for timestep in timesteps] + [0.0]

@@ -2,7 +2,8 @@
 
 From a random start it spends all four latent channels on brightness and stays grey for hundreds of steps. Here the residual
 stream carries R, G and B through identity weights, the residual branches start at zero, and the two output layers are fitted
-by least squares."""
+by least squares.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ RIDGE = 1e-3
 @torch.no_grad()
 def start_with_colour(vae: AutoencoderKL, images_NCHW: torch.Tensor) -> None:
     """Set the weights of an untrained autoencoder; `images_NCHW` (N, 3, H, W) in [-1, 1] are what the output layers are fitted
-    on."""
+    on.
+    """
     coder: Any = vae
     for part in (coder.encoder, coder.decoder):
         _carry_through(part)

@@ -4,7 +4,8 @@ Differences from torchao's class: the learning rate is a plain float for whoever
 even for bf16 weights (in bf16 the second moment, which moves by a thousandth a step, would stand still); stochastic rounding
 draws from (seed, step, parameter), so that replicas on several devices round alike and a resumed run rounds as the uninterrupted
 one; and no compiler is needed: the step is compiled only on a GPU with triton (one graph per shape of parameter, at the first
-step)."""
+step).
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ Parameters = dict[str, torch.nn.Parameter]
 class EMA:
     """Shadow copies of named parameters; of sharded ones, of this process's shard.
 
-    `max_decay` 0 = no average at all: the shadow is empty. `on_cpu` keeps it in main memory."""
+    `max_decay` 0 = no average at all: the shadow is empty. `on_cpu` keeps it in main memory.
+    """
 
     def __init__(self, parameters: Parameters, *, max_decay: float, on_cpu: bool = False) -> None:
         self.max_decay = max_decay
@@ -53,7 +54,8 @@ class EMA:
     @torch.no_grad()
     def in_place(self, parameters: Parameters) -> Iterator[None]:
         """The averages stand in the parameters' place inside the context; afterwards the parameters are what they were, bit for
-        bit. Their copies wait in main memory."""
+        bit. Their copies wait in main memory.
+        """
         kept = {name: local(parameters[name]).to("cpu", copy=True) for name in self.shadow}
         try:
             for name, shadow in self.shadow.items():

@@ -1,5 +1,6 @@
 """Learning rate over optimiser steps: linear warm-up, then cosine to 0. Counted by us, so process count and accumulation cannot
-stretch it."""
+stretch it.
+"""
 
 from __future__ import annotations
 

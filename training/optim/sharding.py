@@ -1,6 +1,7 @@
 """Parameters held in shards by several processes (FSDP2): making them, and going from whole tensors to shards and back.
 
-Every function but `shard` takes ordinary tensors just as well and then has nothing to do."""
+Every function but `shard` takes ordinary tensors just as well and then has nothing to do.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 def full_tensor(tensor: torch.Tensor, *, keep: bool) -> torch.Tensor:
     """The full tensor. A sharded one is gathered, by all processes together, into the main memory of those that `keep` it; others
-    get an empty one."""
+    get an empty one.
+    """
     if not isinstance(tensor, DTensor):
         return tensor
     full = tensor.full_tensor()

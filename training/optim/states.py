@@ -2,7 +2,8 @@
 
 Not by torch.distributed.checkpoint.state_dict (tried): it loads by the optimiser's own load_state_dict, which turns the
 fp32 moments of bf16 weights into bf16, where the second one stands still, and makes new group dictionaries, which FusedBackward's
-hooks do not see. Its files would need torchao to be read."""
+hooks do not see. Its files would need torchao to be read.
+"""
 
 from __future__ import annotations
 

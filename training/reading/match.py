@@ -18,7 +18,8 @@ _LEFT_OUT = ("P", "S", "Z", "C")
 @dataclass(frozen=True, kw_only=True)
 class MatchRule:
     """When a found word counts. `min_iou`: overlap of the boxes, intersection over union, above 0 up to 1. `min_similarity`: of
-    the normalised texts, above 0 up to 1; 1 asks for equal texts."""
+    the normalised texts, above 0 up to 1; 1 asks for equal texts.
+    """
 
     min_iou: float = 0.5
     min_similarity: float = 1.0
@@ -36,7 +37,8 @@ class Counts:
 
     true, found: words. boxes: pairs whose boxes match. words: pairs whose texts match as well. similarity: sum over true words
     of 1 - normalised edit distance, 0 without a matching box. characters: of all true words. characters_right: those less
-    the edit distance, and not less than 0 in any word."""
+    the edit distance, and not less than 0 in any word.
+    """
 
     true: int
     found: int
@@ -104,7 +106,8 @@ def iou(first: Box, second: Box) -> float:
 
 def _match(found: Sequence[tuple[str, Box]], true: Sequence[tuple[str, Box]], min_iou: float) -> list[tuple[int, int]]:
     """One-to-one pairs (found, true), the best overlap first. Of equal overlaps the better text goes first, so that the order
-    in which an engine lists its words decides nothing."""
+    in which an engine lists its words decides nothing.
+    """
     overlaps = [
         (-value, -similarity(found_text, true_text), j, i)
         for i, (found_text, found_box) in enumerate(found)

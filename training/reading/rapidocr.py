@@ -75,7 +75,8 @@ def words_of_line(text: str, quad: Points, confidence: float, characters: Sequen
     """A line divided at its spaces. `characters` are its letters without the spaces, each with the corners of its box; where
     they do not spell the line, the line's own box, `quad`, is divided by the number of characters.
 
-    rapidocr has a word option too, but it divides wherever two letters stand far apart, as wide capitals do."""
+    rapidocr has a word option too, but it divides wherever two letters stand far apart, as wide capitals do.
+    """
     pieces = text.split()
     spelled = "".join(character for character, _ in characters) == "".join(pieces)
     words: list[Word] = []

@@ -32,7 +32,8 @@ class TextScores:
 
     values[engine][row][key] holds the Counts of one picture as a dict; every row has the same keys in the same order, so rows
     can be compared in pairs. engines[engine] holds the engine's settings, not_computed[engine] why it did not read.
-    annotated_pictures is the number in the annotations, of which some may be in no row."""
+    annotated_pictures is the number in the annotations, of which some may be in no row.
+    """
 
     rows: tuple[str, ...]
     keys: tuple[str, ...]

@@ -94,7 +94,8 @@ def render(seed: int, index: int, *, font: Font, font_px: int, side_px: int) -> 
 
 def word_box(font: Font, text: str, x_px: int, baseline_px: int) -> Box:
     """The box of a word set at (x_px, baseline_px): its ink, made to reach from the baseline up to a capital's height, and
-    BOX_MARGIN_FRAC around. Without the capital's height the box of "sum" would be half as high as that of "Sum"."""
+    BOX_MARGIN_FRAC around. Without the capital's height the box of "sum" would be half as high as that of "Sum".
+    """
     left, top, right, bottom = _ink(font, text)
     _, capital_top, _, capital_bottom = _ink(font, "H")
     margin_px = BOX_MARGIN_FRAC * font.size

@@ -1,6 +1,7 @@
 """Means and ratios with their uncertainty, by resampling the pictures: percentile bootstrap (Efron 1979), seeded and vectorised.
 
-The interval speaks of other pictures of the same kind. It does not speak of another training run or another seed."""
+The interval speaks of other pictures of the same kind. It does not speak of another training run or another seed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Draw = Callable[[int, int], torch.Tensor]
 class Interval:
     """A mean, the ends of its interval, the standard deviation between pictures (n - 1; 0 for one) and the number of pictures.
 
-    With one picture the ends are the mean: that says nothing about other pictures."""
+    With one picture the ends are the mean: that says nothing about other pictures.
+    """
 
     mean: float
     low: float
@@ -35,7 +37,8 @@ class Interval:
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
     """`value` = sum of the numerators / sum of the denominators, and its percentile interval [low, high]. All three are None
-    where the denominators sum to 0: nothing was counted, which is no score of 0."""
+    where the denominators sum to 0: nothing was counted, which is no score of 0.
+    """
 
     value: float | None
     low: float | None
@@ -146,7 +149,8 @@ def _of_numpy(seed: int) -> Draw:
 
 def _resampled(above_JN: torch.Tensor, below_N: torch.Tensor, resamples: int, draw: Draw) -> torch.Tensor:
     """J ratios of sums over the same pictures drawn with replacement, (J, R); denominators of 1 make them means. Draws whose
-    denominators sum to 0 are left out, so R may be below `resamples`."""
+    denominators sum to 0 are left out, so R may be below `resamples`.
+    """
     parts: list[torch.Tensor] = []
     rows = max(1, DRAWN_AT_ONCE // len(below_N))
     for start in range(0, resamples, rows):

@@ -21,7 +21,8 @@ class LiveBytes(TorchDispatchMode):
     """Inside this context every tensor made by an operator counts from then until its memory is freed; views count once.
 
     Works on real and on fake tensors alike. What an operator uses inside itself is not seen; `scratch_bytes(operator, arguments)`
-    may tell."""
+    may tell.
+    """
 
     def __init__(self, scratch_bytes: Callable[[Any, Any], int]) -> None:
         super().__init__()

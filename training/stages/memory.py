@@ -1,7 +1,8 @@
 """How much memory a run needs, found by running one of its steps on tensors without content: no memory, no data, no weights.
 
 Networks, loss, optimiser and average are the trainer's own, under torch's FakeTensorMode, so that checkpointing, LoRA, types and
-micro-batches count as they are. Measured against CPU runs (benchmarks/train_memory.py); no GPU was at hand to measure on."""
+micro-batches count as they are. Measured against CPU runs (benchmarks/train_memory.py); no GPU was at hand to measure on.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class _GPUAutocast(TorchFunctionMode):
 
 def convolution_copies_bytes(func: Any, args: Any) -> int:
     """What a CPU's convolution takes beside its results: copies in the layout of its library. Forward: of the output (here taken
-    to be as large as the input); backward: of the input and of the output's gradient (measured: 1 to 1.5 times that)."""
+    to be as large as the input); backward: of the input and of the output's gradient (measured: 1 to 1.5 times that).
+    """
     if func is torch.ops.aten.convolution.default:
         return args[0].nbytes
     if func is torch.ops.aten.convolution_backward.default:
@@ -134,7 +136,8 @@ def _step(
     step_bytes_per_value: int,
 ) -> None:
     """One optimiser step of a run under way. `buckets`: gradients are held all the time (DDP). `step_bytes_per_value`:
-    what the optimiser takes for a while, for each value of the parameter that it is at."""
+    what the optimiser takes for a while, for each value of the parameter that it is at.
+    """
     groups = task.groups()
     only_train(task.module, groups)
     parameters = trainable(groups)
@@ -198,7 +201,8 @@ def empty_batch(config: TrainConfig, crops: int, crop_px: int) -> Batch:
 
 def _gathered_bytes(module: nn.Module) -> int:
     """What FSDP2 holds whole at a time, at most (by its design, not measured): its root unit, and of the largest other unit the
-    weights, those of the next one, and a gradient of either. Units are made as in sharding.shard."""
+    weights, those of the next one, and a gradient of either. Units are made as in sharding.shard.
+    """
     names = set(getattr(module, "_no_split_modules", None) or ())
     sizes: list[int] = []
     taken: set[int] = set()
@@ -213,7 +217,8 @@ def _gathered_bytes(module: nn.Module) -> int:
 
 def report(config: TrainConfig) -> str:
     """What trains, and the memory (GB, 1e9 bytes) of one device: the one at hand, and a GPU where the run would take one and
-    finds none. Under a launcher: of this process's device."""
+    finds none. Under a launcher: of this process's device.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     task, _ = _without_content(config)

@@ -1,6 +1,7 @@
 """`ablate`: the rows of config/ablations.py from one prior, several seeds, compared on the validation split.
 
-Every row is measured with the same pictures, noise and timesteps, so differences between rows are paired."""
+Every row is measured with the same pictures, noise and timesteps, so differences between rows are paired.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def train_rows(
 @torch.no_grad()
 def measure(config: TrainConfig, sources: Sources, picture: Path) -> dict[str, float]:
     """Validation metrics of the run `sources.init` (its averaged weights) on the whole validation split, the seed of the draws
-    fixed."""
+    fixed.
+    """
     device = device_of(config.device)
     records = [record for record in manifest.read(sources.data) if record.split == "val"]
     fixed = replace(config, seed=0, validation_pictures=len(records))

@@ -34,7 +34,8 @@ def bicubic(lq_CHW: torch.Tensor, scale: int) -> torch.Tensor:
 
 def through_vae(vae: AutoencoderKL, scale: int, *, colour: str = "none") -> Make:
     """The floor: the enlarged LQ picture through the VAE and back, without or with the LQ picture's colours put back. A restorer
-    that changes nothing comes out here."""
+    that changes nothing comes out here.
+    """
 
     def make(lq_CHW: torch.Tensor) -> torch.Tensor:
         enlarged = bicubic(lq_CHW, scale)
@@ -68,7 +69,8 @@ def classical(scale: int) -> Make:
 
 def noise_sigma(image_CHW: torch.Tensor) -> float:
     """Standard deviation of white noise in a picture, by the mean of a Laplacian that plane surfaces do not answer to (Immerkaer
-    1996, equation 5)."""
+    1996, equation 5).
+    """
     mask = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     answer = F.conv2d(image_CHW.double()[:, None], mask[None, None])
     return float(answer.abs().mean() * (math.pi / 2) ** 0.5 / 6.0)

@@ -21,7 +21,8 @@ JPEG_QUALITY = 90
 def write_curves(path: Path, runs: Mapping[str, Sequence[Sequence[Path]]]) -> None:
     """Training loss by step of every row: the mean over its seeds as a line, their span as a band.
 
-    runs[row] = for each seed its run folders in order; a second run is drawn after the first."""
+    runs[row] = for each seed its run folders in order; a second run is drawn after the first.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -56,7 +56,8 @@ class Method:
 
 def write_row(folder: Path, sources: Mapping[str, Path], method: Method) -> dict[str, Path]:
     """Make the pictures that are missing and return all of them by key. A folder of another method, or made of other pictures, is
-    made anew."""
+    made anew.
+    """
     stamp, identity = folder / STAMP, {**method.identity, "sources": _digest(sources)}
     if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != identity):
         shutil.rmtree(folder)

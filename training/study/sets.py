@@ -1,6 +1,7 @@
 """The study's pictures: crops of photos that no training saw, rendered words, and both at Levels I to III.
 
-The photos are scikit-image's samples, which come with that package; the words are those of reading/word_pictures.py."""
+The photos are scikit-image's samples, which come with that package; the words are those of reading/word_pictures.py.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ HELD_OUT = (
 class StudySet:
     """hq[key] and lq[level][key] are pictures of `side_px` and `side_px / SCALE` px; `annotations` the words of a text set.
 
-    Crops of one photo have keys `photo/number`: they are not independent, so intervals resample photos."""
+    Crops of one photo have keys `photo/number`: they are not independent, so intervals resample photos.
+    """
 
     name: str
     side_px: int

@@ -42,7 +42,8 @@ class StudyPlan:
     """What is measured. Sizes in px.
 
     The shipped model is measured at the size that it was trained at last; the ablation's rows, which train on 128 px crops, on
-    photos of that size."""
+    photos of that size.
+    """
 
     levels: tuple[str, ...] = LEVELS
     seed: int = 0
@@ -65,7 +66,8 @@ class StudyPlan:
 @dataclass(frozen=True, kw_only=True)
 class StudyInputs:
     """`sources`: manifest, VAE and prior of the ablation; `model`, `vae`: the shipped files; `photos`: a folder, None =
-    scikit-image's samples."""
+    scikit-image's samples.
+    """
 
     sources: Sources
     model: Path

@@ -28,7 +28,8 @@ class DiffusionTask:
     """What the loop needs to know about these stages.
 
     `vae` (frozen, on `device`) encodes crops that the source has no posterior for; `texts` holds the prompts' embeddings (None =
-    no prompts)."""
+    no prompts).
+    """
 
     def __init__(
         self, config: TrainConfig, source: SampleSource, model: FaithDiffComposite, *, device: torch.device, vae: AutoencoderKL |
@@ -52,11 +53,12 @@ class DiffusionTask:
         self.source.prefetch(step, indices)
 
     def batch(self, step: int, indices: range) -> dict[str, torch.Tensor]:
-        """noisy and noise (B D, 4, h, w), timestep (B D,) with D = config.noise_draws, a crop's draws together; time_ids (B, 6);
+        """Noisy and noise (B D, 4, h, w), timestep (B D,) with D = config.noise_draws, a crop's draws together; time_ids (B, 6);
         with alignment lq (B, 3, H, W) in [-1, 1]; with prompts context (B, 77, C) and pooled (B, C). All on the task's device,
         float32.
 
-        Every draw comes from the sample's own generator, in one order, whatever else is in the batch."""
+        Every draw comes from the sample's own generator, in one order, whatever else is in the batch.
+        """
         samples = self.source.samples(step, indices)
         rows = [self._row(sample, posterior) for sample, posterior in zip(samples, self._posteriors(samples), strict=True)]
         joined = {name: torch.cat([row[name] for row in rows]) for name in DRAWN}

@@ -1,5 +1,6 @@
 """Training of the small autoencoder, or of its decoder alone: L1 at three scales, L1 of differences and of colour, and a little
-KL."""
+KL.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class RoundTrip(nn.Module):
         self, image_BCHW: torch.Tensor, noise_BCHW: torch.Tensor, error_BCHW: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Images (B, 3, H, W) in [-1, 1] and normal noise (B, 4, H/8, W/8) -> the posterior's mean and log variance, each of the
-        noise's shape, and the decoded sample (B, 3, H, W), all float32. `error_BCHW` is added to the latent."""
+        noise's shape, and the decoded sample (B, 3, H, W), all float32. `error_BCHW` is added to the latent.
+        """
         frozen = not any(parameter.requires_grad for parameter in self.encoder.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             mean, log_variance = self.quant_conv(self.encoder(image_BCHW)).float().chunk(2, dim=1)
@@ -121,8 +123,9 @@ class VAETask:
         """Nothing: the store keeps its few pictures in memory."""
 
     def batch(self, step: int, indices: range) -> Batch:
-        """image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior; with `latent_noise` also error, of noise's
-        shape, in the VAE's own units."""
+        """Image (B, 3, S, S) in [-1, 1] and noise (B, 4, S/8, S/8) of the posterior; with `latent_noise` also error, of noise's
+        shape, in the VAE's own units.
+        """
         _, crop_px = self.config.crops_at(step)
         images, noises, errors = [], [], []
         for index in indices:

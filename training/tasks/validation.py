@@ -1,7 +1,8 @@
 """Validation on fixed pictures with fixed draws: the loss, and restored pictures beside their input and the truth.
 
 Whatever the step, the same picture gets the same degradation, noise and timesteps, so that values can be compared along a run and
-between runs of the same settings."""
+between runs of the same settings.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ LOSS_TIMESTEPS = 8
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """One validation picture: truth and enlarged LQ (1, 3, S, S) in [0, 1], its latent in model units, and its prompt's
-    embeddings."""
+    embeddings.
+    """
 
     key: str
     truth_BCHW: torch.Tensor
@@ -49,7 +51,8 @@ class Picture:
 class Validation:
     """The first `config.validation_pictures` readable pictures of `records`, in the order of their keys.
 
-    `vae` is frozen and on `device`; `texts` None = no prompts."""
+    `vae` is frozen and on `device`; `texts` None = no prompts.
+    """
 
     def __init__(
         self, config: TrainConfig, records: list[Record], vae: AutoencoderKL, texts: TextCache | None, device: torch.device
@@ -93,7 +96,8 @@ class Validation:
     @torch.no_grad()
     def run(self, model: FaithDiffComposite, step: int, folder: Path) -> dict[str, float]:
         """Mean metrics over the pictures: `loss`; with alignment also `psnr_db` and `ssim` of the restored and `lq_psnr_db`,
-        `lq_ssim` of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth."""
+        `lq_ssim` of the enlarged LQ picture, and folder/step-00000500.png with a row a picture: LQ, restored, truth.
+        """
         if not self.pictures:
             return {}
         training = model.training

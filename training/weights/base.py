@@ -1,6 +1,7 @@
 """SDXL checkpoints to start from: a diffusers folder, or one file in the original (LDM) names.
 
-Everything is returned in diffusers' names, the tensors mapped from the file."""
+Everything is returned in diffusers' names, the tensors mapped from the file.
+"""
 
 from __future__ import annotations
 

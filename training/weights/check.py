@@ -30,6 +30,7 @@ def require_sha256(path: Path, expected: str) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Of a file, as 64 hexadecimal digits, with a progress bar."""
     digest = hashlib.sha256()
     with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash", leave=False) as bar:
         for chunk in chunks(path):

@@ -74,7 +74,8 @@ def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffCompo
 def _filled(config: TrainConfig, part: str, state: State) -> nn.Module:
     """A part made of these weights and nothing else: no random ones are drawn, none of the file's stay mapped.
 
-    Each replaces the one in `state` at once, so that no two UNets need memory."""
+    Each replaces the one in `state` at once, so that no two UNets need memory.
+    """
     with torch.device("meta"):
         module = make_part(config, part)
     check_state(module.state_dict(), state, {"unet": "UNet", "lq_encoder": "LQ encoder", "alignment": "alignment module"}[part])

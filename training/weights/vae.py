@@ -34,7 +34,8 @@ def fold_latent_statistics(vae: AutoencoderKL, mean_C: torch.Tensor, std_C: torc
     same.
 
     z' = a (z - m) with a = 1 / (0.13025 s): rows 0:4 of quant_conv are the mean; rows 4:8 the log variance, which shifts by 2 ln
-    a; post_quant_conv undoes it."""
+    a; post_quant_conv undoes it.
+    """
     gain_C = 1.0 / (LATENT_SCALE * std_C.double())
     channels = len(gain_C)
     quant, post = vae.quant_conv, vae.post_quant_conv
