@@ -16,7 +16,7 @@ from training.seeds import generator_for
 from training.settings_text import override
 from training.task import Batch, Figures
 
-STRAYED = 1e-2
+STRAYED = 3e-3
 """See `strayed`: bound after a few steps. AdamW divides each gradient by its own size, so that a small one's rounding counts as
 much as a large one's: measured up to 3e-4, in the tiny FaithDiff."""
 
