@@ -76,7 +76,7 @@ def test_half_precision_files_are_held_in_half_and_give_their_own_numbers(tmp_pa
     a = Loaded(*load(str(tiny.write_full(tmp_path / "half.safetensors", half))))
     b = Loaded(*load(str(tiny.write_full(tmp_path / "rounded.safetensors", rounded))))
     assert {p.dtype for p in a.model.model.diffusion_model.parameters()} == {torch.float16}
-    assert_close(picture(a), picture(b), NETWORK)
+    assert_close(picture(a), picture(b), NETWORK / 2)  # with weights that were not rounded it is 9.5e-4
 
 
 @pytest.mark.parametrize("weight_dtype", ["fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"])

@@ -20,7 +20,7 @@ from training.optim.groups import Groups
 from training.optim.optimisers import BETA1
 from training.tasks.diffusion import trained_groups
 
-STRAYED = 1e-2
+STRAYED = 3e-3
 """See `strayed`: bound after a few steps. AdamW divides each gradient by its own size, so that a small one's rounding counts as
 much as a large one's: measured up to 3e-4, in the tiny FaithDiff."""
 

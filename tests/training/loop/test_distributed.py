@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
-from support.compare import NETWORK
+from support.compare import NETWORK, ONE_MODULE
 from toy_task import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
 from training_support import NEVER_MATTER
 
@@ -80,12 +80,12 @@ def assert_same(one: Path, other: Path) -> None:
     for row, other_row in zip(rows_of(one), rows_of(other), strict=True):
         assert (row["step"], row["lr"]) == (other_row["step"], other_row["lr"])
         for name in ("loss", "grad_norm"):
-            assert row[name] == pytest.approx(other_row[name], rel=NETWORK), name
+            assert row[name] == pytest.approx(other_row[name], rel=ONE_MODULE), name  # means of much: measured 4e-7
     last, other_last = rows_of(one)[-1], rows_of(other)[-1]
     figures = [name for name in last if name.startswith("validation/")]
     assert figures
     for name in figures:
-        assert last[name] == pytest.approx(other_last[name], rel=NETWORK), name
+        assert last[name] == pytest.approx(other_last[name], rel=ONE_MODULE), name
     start = (ModelTask(toy_config(*MODEL)) if one.name == "model" else ToyTask(toy_config(*TOY))).module.state_dict()
     ends, other_ends = checkpoints.load(one), checkpoints.load(other)
     assert ends["step"] == other_ends["step"] == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ def same_end(one: Path, other: Path) -> None:
         assert equal(first[name], second[name]), name
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many as a process of `processes.start` has: another count may add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_ends_as_the_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
     settings = ["steps=20", "save_every=5", "late_from_frac=0.6", "late_crop_px=64", "late_batch_size=2"]
     # After the checkpoint of step 10, with steps beyond it done; it waits there, so that no slow machine comes too late.
