@@ -29,12 +29,13 @@ VARIANTS = ("pointwise", "spatial", "no-layers", "lora", "adapter", "nano")
 TRAINER = """
 import sys, torch
 from pathlib import Path
-from training.weights.load_export import reference_features, reference_noise
+from training.weights.load_export import load_exported
 given = torch.load(sys.argv[1])
-nano = Path(sys.argv[2])
-features = reference_features(nano, given["lq"])
+model = load_exported(Path(sys.argv[2]))
 ids = torch.tensor([[80.0, 104.0, 0.0, 0.0, given["target"], given["target"]]])
-noise = [reference_noise(nano, given["x"], torch.tensor([t]), features, ids) for t in given["timesteps"]]
+with torch.no_grad():
+    features = model.encode_lq(given["lq"])
+    noise = [model.predict(given["x"], torch.tensor([t]), ids, features) for t in given["timesteps"]]
 torch.save({"features": features, "noise": noise}, sys.argv[1])
 """
 
