@@ -44,7 +44,9 @@ def ssim_strips(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> Iterato
     height, width = image_CHW.shape[1:]
     if min(height, width) < SSIM_WINDOW_PX:
         return
-    taps_W = torch.exp(-((torch.arange(SSIM_WINDOW_PX) - SSIM_WINDOW_PX // 2) ** 2) / (2 * SSIM_SIGMA_PX**2))
+    # In float64, so that they add up to 1: else a flat picture has a variance, of a thousandth of C2.
+    distance_W = torch.arange(SSIM_WINDOW_PX, dtype=torch.float64) - SSIM_WINDOW_PX // 2
+    taps_W = torch.exp(-(distance_W**2) / (2 * SSIM_SIGMA_PX**2))
     taps = [float(tap) for tap in taps_W / taps_W.sum()]
     reach = SSIM_WINDOW_PX - 1
     for top in range(0, height - reach, STRIP_ROWS):

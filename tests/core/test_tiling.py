@@ -17,7 +17,7 @@ SIDES = [1, 7, 63, 64, 65, 96, 128, 129, 160, 191, 192, 193, 256, 300, 512]
 @pytest.mark.parametrize("tile", [8, 31, 64, 128])
 def test_grid_is_the_releases(tile, overlap_frac):
     for height in SIDES:
-        for width in (height, 200):
+        for width in (min(height, 200), 65):  # the two directions are alike, and boxes are many
             expected = [
                 Box(top, left, min(tile, height), min(tile, width))
                 for top in official_starts(height, tile, 1 - overlap_frac)

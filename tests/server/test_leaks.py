@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support.soak import copies_of_the_model, run_all, varied
 
 MIB = 1024**2
@@ -12,6 +13,7 @@ MOST_GROWTH_BYTES = 64 * MIB
 """A model kept by mistake at each change would hold 16 times 35 MiB and more; measured: 0 to 12 MiB."""
 
 
+@pytest.mark.long
 def test_runs_with_changing_models_and_sizes_leave_nothing(server, client, demo_prompt):
     models = copies_of_the_model(Path(__file__).parents[2] / "demo", server.options.base / "models" / "faithdiff", 2)
     prompts = varied(demo_prompt, models, seed=3, largest_px=96)

@@ -13,6 +13,7 @@ from support.compare import NETWORK, assert_close
 from training.model.faithdiff import FaithDiffComposite
 from training.weights.load_export import load_exported
 
+pytestmark = pytest.mark.long  # tests/host/test_official.py has the nodes, in `make test`
 OFFICIAL = Path(__file__).resolve().parents[2] / "data" / "official_vega.npz"
 
 

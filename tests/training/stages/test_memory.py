@@ -41,8 +41,13 @@ def plain() -> MemoryEstimate:
     "settings",
     [
         ("network=nano", "crop_px=64"),
-        ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"),
-        ("network=tiny", "crop_px=128", "lora_rank=8", "micro_batch_size=1", "gradient_checkpointing=true"),
+        pytest.param(
+            ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"), marks=pytest.mark.long
+        ),
+        pytest.param(
+            ("network=tiny", "crop_px=128", "lora_rank=8", "micro_batch_size=1", "gradient_checkpointing=true"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_the_estimate_agrees_with_the_loop_at_work(settings: tuple[str, ...]) -> None:
@@ -68,6 +73,7 @@ def test_states_are_counted_by_their_bytes(plain: MemoryEstimate) -> None:
     assert of(optimiser="adamw8bit").optimiser_bytes < 0.35 * plain.optimiser_bytes
 
 
+@pytest.mark.long
 def test_each_saving_saves(plain: MemoryEstimate) -> None:
     assert of(gradient_checkpointing=True).activations_bytes < 0.8 * plain.activations_bytes
     assert of(lora_rank=2).optimiser_bytes < 0.6 * plain.optimiser_bytes

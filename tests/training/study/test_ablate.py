@@ -78,6 +78,7 @@ def centre_box_of(height_px: int, width_px: int):  # noqa: ANN201
     return centre_box(Size(height_px, width_px), 2 * 32 // 2)
 
 
+@pytest.mark.long
 def test_the_study_trains_every_row_and_goes_on_where_it_was(
     chain: Path, validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

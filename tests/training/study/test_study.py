@@ -60,6 +60,7 @@ def first(inputs: StudyInputs, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder, run(inputs, folder)
 
 
+@pytest.mark.long
 def test_the_study_twice_is_the_same_page(inputs: StudyInputs, first: tuple[Path, str], tmp_path: Path) -> None:
     """Trained, restored and scored twice, in two folders."""
     folder, page = first
