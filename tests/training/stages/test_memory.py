@@ -42,7 +42,8 @@ def plain() -> MemoryEstimate:
     [
         ("network=nano", "crop_px=64"),
         pytest.param(
-            ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"), marks=pytest.mark.long
+            ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"),
+            marks=pytest.mark.long,
         ),
         pytest.param(
             ("network=tiny", "crop_px=128", "lora_rank=8", "micro_batch_size=1", "gradient_checkpointing=true"),
