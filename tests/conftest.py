@@ -74,7 +74,12 @@ def pytest_report_header() -> str:
     )
 
 
+LONG_FILES = {"server", "study", "stages", "loop", "test_official.py", "test_trainer_agrees.py"}
+"""Folders and files whose tests take long: they come first, so that worker processes that share out files end together."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG_FILES.isdisjoint(item.path.parts))
     if not HOST:
         for item in items:
             if "host" in item.keywords:

@@ -49,17 +49,18 @@ def _pytest(name: str, *arguments: str, host: str = "newest", workers: int = MAX
 LINT = (Part(name="lint", arguments=("-m", "ruff", "check", ".")), Part(name="types", arguments=("tools/type_check.py",)))
 ONE_RUN = "tests/host/test_one_run.py"
 # Processes of their own: a trainer must never see a host. tests/core knows no host, so the oldest does not repeat it.
+OF_THE_NODES = ("tests/core", "tests/host", "tests/server")
 SHORT, LONG = ("-m", "not long"), ("-m", "long")
 PARTS = {
     "check": (*LINT, _pytest("core and one run", "tests/core", ONE_RUN, *SHORT, workers=1)),
     "lint": LINT,
     "test": (
-        _pytest("newest ComfyUI", "tests/core", "tests/host", "tests/server", *SHORT),
+        _pytest("newest ComfyUI", *OF_THE_NODES, *SHORT),
         _pytest("trainer", "tests/training", *SHORT, host=NO_HOST),
         _pytest("browser", "tests/browser", *SHORT, workers=1),
     ),
     "long": (
-        _pytest("newest ComfyUI", "tests/core", "tests/host", "tests/server", *LONG),
+        _pytest("newest ComfyUI", *OF_THE_NODES, *LONG),
         _pytest("oldest ComfyUI", "tests/host", *SHORT, host="oldest"),
         _pytest("trainer", "tests/training", *LONG, host=NO_HOST),
         _pytest("browser", "tests/browser", *LONG),
@@ -107,8 +108,8 @@ def _run(part: Part, environment: Environment, variables: dict[str, str], *, wai
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
         workers = min(part.workers, usable_cores())
-        # By files: what a file's fixtures make is made once.
-        shared = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+        # By files: what a file's fixtures make is made once. tests/conftest.py puts the long ones first.
+        shared = ["-n", str(workers), "--dist", "loadfile", "--no-loadscope-reorder"] if workers > 1 else []
         command += [*shared, f"--junitxml={report}"]
     hidden = ("COMFYUI_PATH", "PYTHONPATH", "PYTHONHOME")
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
