@@ -177,6 +177,7 @@ def test_no_disk_for_the_pictures_is_one_line(
     )
 
 
+@pytest.mark.long
 def test_pack_that_fails_to_import_is_reported_with_the_reason(tmp_path: Path) -> None:
     pack = tmp_path / "broken"
     pack.mkdir()

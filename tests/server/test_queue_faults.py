@@ -127,6 +127,7 @@ def test_two_clients_at_once(session):
         assert heard == {ids[1], ids[3]}, "each hears of its own prompts"
 
 
+@pytest.mark.long
 def test_server_killed_in_mid_queue_and_started_again(session):
     server = shared_server()
     expected = {seed: picture(session, seed=seed) for seed in (5, 6)}

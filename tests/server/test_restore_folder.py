@@ -227,6 +227,7 @@ def test_nano_workflow_goes_to_the_server_that_has_the_nodes(pair: list[HostServ
             assert result.size == size_px
 
 
+@pytest.mark.long
 def test_a_killed_server_and_a_cleared_queue_cost_no_picture(pair: list[HostServer], slow: list[object], tmp_path: Path) -> None:
     # Seconds in which a server that lives answers for certain, be it busy.
     process = start(*slow, *at(*pair), "--give-up-after", 10, "--ahead", 3)

@@ -132,6 +132,7 @@ def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:
     assert checkpoints.load(tmp_path)["step"] == 2
 
 
+@pytest.mark.long
 def test_sigterm_to_the_launcher_stops_all_after_the_same_step(tmp_path: Path) -> None:
     process = start("slow", tmp_path, "steps=100000", "save_every=100000", launcher=torchrun(2))
     wait_for(lambda: (tmp_path / "log.jsonl").is_file() or process.poll() is not None)

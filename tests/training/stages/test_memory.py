@@ -90,6 +90,7 @@ def test_the_frozen_vae_counts_where_crops_are_encoded(plain: MemoryEstimate) ->
     assert of(latent_crops=0).weights_bytes > plain.weights_bytes
 
 
+@pytest.mark.long
 def test_a_gpu_keeps_norms_in_fp32_and_may_leave_the_average_outside(plain: MemoryEstimate) -> None:
     gpu = estimate(config_of(ema_on_cpu=True), on_gpu=True)
     assert gpu.activations_bytes > 1.1 * plain.activations_bytes
@@ -97,6 +98,7 @@ def test_a_gpu_keeps_norms_in_fp32_and_may_leave_the_average_outside(plain: Memo
     assert of(ema_on_cpu=True).ema_bytes == plain.ema_bytes
 
 
+@pytest.mark.long
 def test_processes_share_the_batch_and_with_fsdp_the_states(plain: MemoryEstimate) -> None:
     config = config_of()
     ddp = estimate(config, on_gpu=False, processes=2)

@@ -74,6 +74,7 @@ def test_the_study_twice_is_the_same_page(inputs: StudyInputs, first: tuple[Path
         assert (tmp_path / "docs" / name).read_bytes() == (folder / "docs" / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_a_finished_study_makes_nothing_again(inputs: StudyInputs, first: tuple[Path, str]) -> None:
     folder, page = first
     made = {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")}
@@ -82,6 +83,7 @@ def test_a_finished_study_makes_nothing_again(inputs: StudyInputs, first: tuple[
     assert {path: path.stat().st_mtime_ns for path in (folder / "out" / "pictures").rglob("*.png")} == made
 
 
+@pytest.mark.long
 def test_kept_figures_are_those_of_the_same_weights_settings_and_pictures(
     inputs: StudyInputs, first: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_manifest_without_validation_is_told_before_any_work(inputs: StudyInpu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_the_page_is_made_of_the_scores(first: tuple[Path, str]) -> None:
     folder, page = first
     results = json.loads((folder / "out" / "study.json").read_text(encoding="utf-8"))
@@ -128,6 +131,7 @@ def test_the_page_is_made_of_the_scores(first: tuple[Path, str]) -> None:
     assert "against the paper: unet-only." in study_report.report(worse)
 
 
+@pytest.mark.long
 def test_floor_and_ceiling_are_the_vae_alone(inputs: StudyInputs, first: tuple[Path, str]) -> None:
     from training.model.restore import reconstruct
     from training.weights.vae import read_vae
