@@ -44,6 +44,18 @@ def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[
     return folder
 
 
+def inputs(batch: int = 2, side_px: int = 64) -> dict[str, torch.Tensor]:
+    """Seeded arguments of the composite's forward."""
+    generator = torch.Generator().manual_seed(3)
+    cells = side_px // 8
+    return {
+        "noisy_BCHW": torch.randn(batch, 4, cells, cells, generator=generator),
+        "timestep_B": torch.tensor([400, 10])[:batch],
+        "time_ids_B6": torch.full((batch, 6), 64.0),
+        "lq_BCHW": torch.rand(batch, 3, side_px, side_px, generator=generator) * 2 - 1,
+    }
+
+
 def made_up_model(config: TrainConfig, seed: int = 0) -> FaithDiffComposite:
     """The network of `config` with random weights everywhere, what starts at zero included."""
     model = build_model(config)

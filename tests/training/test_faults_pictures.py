@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_shards import write_shard
 from toy_task import equal, train_part
-from training_support import png
+from training_support import png, write_shard
 
 from training.batches.crops import ImageStore, Pictures
 from training.batches.samples import SampleSource

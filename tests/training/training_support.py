@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -40,3 +42,14 @@ def png(seed: int, height_px: int = 96, width_px: int = 128) -> bytes:
     written = io.BytesIO()
     Image.fromarray(picture(seed, height_px, width_px).permute(1, 2, 0).contiguous().numpy(), "RGB").save(written, format="PNG")
     return written.getvalue()
+
+
+def write_shard(path: Path, members: dict[str, bytes]) -> Path:
+    """A .tar file of these members, in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            archive.addfile(header, io.BytesIO(data))
+    return path

@@ -61,7 +61,7 @@ PARTS = {
     ),
     "long": (
         _pytest("newest ComfyUI", *OF_THE_NODES, *LONG),
-        # Without the network of published size, whose numbers do not depend on the host's version (tests/server/test_determinism.py).
+        # Without the network of published size: tests/server/test_determinism.py compares both versions.
         _pytest("oldest ComfyUI", "tests/host", "--ignore", "tests/host/test_official.py", *SHORT, host="oldest"),
         _pytest("trainer", "tests/training", *LONG, host=NO_HOST),
         _pytest("browser", "tests/browser", *LONG),

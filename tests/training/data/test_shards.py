@@ -9,23 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture, png
+from training_support import picture, png, write_shard
 
 from training.batches.crops import ImageStore
 from training.common.images import read_image, write_png
 from training.data import manifest
 from training.data.prepare import build, find
 from training.data.shards import Segment, read_contents
-
-
-def write_shard(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            archive.addfile(header, io.BytesIO(data))
-    return path
 
 
 def test_members_are_joined_by_their_name_and_read_by_offset(tmp_path: Path) -> None:

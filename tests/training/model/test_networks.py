@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_support import tiny
+from model_support import inputs, tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
 
 from training.model.faithdiff import FaithDiffComposite, build_model
@@ -15,17 +15,6 @@ from training.model.shapes import fits, unet_widths, vae_widths
 UNET_PARAMETERS = {"sdxl": 2_567_463_684, "vega": 745_225_604}
 ENCODER_PARAMETERS = 34_125_696
 ALIGNMENT_PARAMETERS = {"spatial": 10_608_512, "pointwise": 8_967_552}
-
-
-def inputs(batch: int = 2, side_px: int = 64) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    cells = side_px // 8
-    return {
-        "noisy_BCHW": torch.randn(batch, 4, cells, cells, generator=generator),
-        "timestep_B": torch.tensor([400, 10])[:batch],
-        "time_ids_B6": torch.full((batch, 6), 64.0),
-        "lq_BCHW": torch.rand(batch, 3, side_px, side_px, generator=generator) * 2 - 1,
-    }
 
 
 def count(module: torch.nn.Module) -> int:

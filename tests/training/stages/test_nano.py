@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from chain import make_chain, sources_of, task_of
-from model_support import tiny
+from model_support import inputs, tiny
 from support.compare import NETWORK, assert_close
-from test_networks import inputs
 
 from training.config.schema import TrainConfig
 from training.config.sources import Sources
