@@ -50,7 +50,7 @@ def test_vae_loss_falls_on_one_batch(quick: Quick, data: Path, tmp_path: Path) -
     loop.train(OneBatch(config, vae_task(config, data).store), config, tmp_path, extra={}, resume=False)
     rows = rows_of(tmp_path)
     assert rows[-1]["step"] == 25
-    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]  # measured: 0.13
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]  # measured: 0.21
     assert {"grad_norm", "images_per_s", "lr", "memory_gb", "psnr_db"} <= set(rows[0])
 
 
