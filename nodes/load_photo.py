@@ -10,7 +10,7 @@ from ..faithdiff_core.photo.curves import read_profile
 from ..faithdiff_core.photo.photo import Photo, to_unit
 from .photos.bundle import FaithDiffPhoto
 from .photos.files import fingerprint, load, photo_names, photo_path
-from .seam.inputs import checked
+from .seam.inputs import UNPAINTED_PX, checked
 from .seam.types import CATEGORY, FaithDiffPhotoType
 
 
@@ -38,7 +38,7 @@ class FaithDiffLoadPhoto(io.ComfyNode):
                 io.Image.Output(
                     tooltip="The picture in sRGB, upright, without alpha: where it was invisible, the colours around."
                 ),
-                io.Mask.Output(tooltip="Where the picture is transparent (1) or not (0), at its size."),
+                io.Mask.Output(tooltip="Where the picture is transparent. As Load Image's: 64 x 64 px of nothing if it is opaque."),
                 FaithDiffPhotoType.Output(
                     display_name="photo", tooltip="Profile, EXIF, XMP, DPI, alpha, bit depth and name, for Save Photo."
                 ),
@@ -64,7 +64,8 @@ class FaithDiffLoadPhoto(io.ComfyNode):
         device = mm.intermediate_device()
         color_HWC = torch.from_numpy(to_unit(photo.color_HWC)).to(device)
         alpha_HW = None if photo.alpha_HW is None else torch.from_numpy(to_unit(photo.alpha_HW)).to(device)
-        mask_HW = torch.zeros(color_HWC.shape[:2], device=device) if alpha_HW is None else 1.0 - alpha_HW
+        unpainted_px = (UNPAINTED_PX, UNPAINTED_PX)
+        mask_HW = torch.zeros(unpainted_px, device=device) if alpha_HW is None else 1.0 - alpha_HW
         bundle = FaithDiffPhoto(photo.source, alpha_HW)
         return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=ui.PreviewText("\n".join(facts(photo))))
 

@@ -17,7 +17,7 @@ from ..faithdiff_core.geometry import Size
 from ..faithdiff_core.photo.write import Output, Written, encode_photo
 from .photos.bundle import FaithDiffPhoto
 from .photos.output import NAME, place_for, write_new
-from .seam.inputs import FROM_A_VAE, checked
+from .seam.inputs import FROM_A_VAE, checked, painted
 from .seam.types import CATEGORY, FaithDiffPhotoType
 
 AS_SOURCE = "as source"
@@ -111,7 +111,7 @@ class FaithDiffSavePhoto(io.ComfyNode):
         bar, paths, notes = comfy.utils.ProgressBar(image.shape[0]), [], []
         for i in range(image.shape[0]):
             mm.throw_exception_if_processing_interrupted()
-            written = _encoded(image, i, photo, _alpha(image, i, photo, mask), output)
+            written = _encoded(image, i, photo, _alpha(image, i, photo, painted(mask)), output)
             number = f"_{i + 1:04d}" if image.shape[0] > 1 else ""
             paths.append(write_new(folder, stem + number, written.suffix, written.data))
             notes += [note for note in written.notes if note not in notes]

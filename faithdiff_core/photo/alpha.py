@@ -6,6 +6,12 @@ import torch
 import torch.nn.functional as F
 
 
+def visible_colors(image_HWC: torch.Tensor) -> torch.Tensor:
+    """The first three channels of a picture of three or four, with `fill_hidden` by the fourth."""
+    color_HWC = image_HWC[..., :3]
+    return color_HWC if image_HWC.shape[-1] == 3 else fill_hidden(color_HWC, image_HWC[..., 3])
+
+
 def fill_hidden(color_HWC: torch.Tensor, alpha_HW: torch.Tensor) -> torch.Tensor:
     """Give pixels of alpha 0 the colours of the visible ones around them.
 

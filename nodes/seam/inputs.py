@@ -24,8 +24,17 @@ ATTRIBUTES = {
 """What a value of each type has to have; other packs' classes need not be the host's."""
 FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"
 """What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision."""
+UNPAINTED_PX = 64
+"""Side of the mask of zeros that the host's Load Image gives with a picture without alpha (H nodes.py, LoadImage)."""
 MAY_BE_NONE = ("CLIP", "VAE")
 """A checkpoint gives None where it has none; the node that needs them says what to do then."""
+
+
+def painted(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The mask, or None for the one that Load Image gives where nothing was painted."""
+    if mask is not None and tuple(mask.shape[-2:]) == (UNPAINTED_PX, UNPAINTED_PX) and not mask.any():
+        return None
+    return mask
 
 
 def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
