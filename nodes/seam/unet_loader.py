@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.lora
 import comfy.model_base
 import comfy.model_detection
 import comfy.model_management as mm
@@ -24,6 +25,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...faithdiff_core.architecture import unet_sizes
 from ...faithdiff_core.files.checks import check_finite, check_state
+from ...faithdiff_core.lora import fit_lora
 from .host import is_oom, patcher_class
 
 SIZE_EMBEDDING_CHANNELS = 6 * 256
@@ -108,6 +110,20 @@ def load_unet(
             unet[name] = unet[name].to(device=offload_device, dtype=dtype)
     model.load_model_weights(unet, "", assign=True)
     return patcher
+
+
+def add_lora(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> str:
+    """Puts a LoRA, in any tool's names, on the MODEL as the host's Load LoRA does at strength 1; says how much of it fits.
+
+    Raises:
+        ValueError: as `fit_lora`.
+    """
+    prefix = "diffusion_model."
+    unet = {name.removeprefix(prefix): t for name, t in model.model.state_dict().items() if name.startswith(prefix)}
+    fitted = fit_lora(lora, unet)
+    patches = comfy.lora.load_lora(fitted.host_state(), comfy.lora.model_lora_keys_unet(model.model, {}))
+    model.add_patches(patches)
+    return f"LoRA: {fitted}"
 
 
 def require_sdxl(model: comfy.model_patcher.ModelPatcher, what: str) -> comfy.model_base.SDXL:
