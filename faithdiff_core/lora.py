@@ -70,7 +70,9 @@ class FittedLora:
         return state
 
 
-def fit_lora(lora: Mapping[str, torch.Tensor], unet: Mapping[str, torch.Tensor], settings: LoraSettings | None = None) -> FittedLora:
+def fit_lora(
+    lora: Mapping[str, torch.Tensor], unet: Mapping[str, torch.Tensor], settings: LoraSettings | None = None
+) -> FittedLora:
     """Which layers of a LoRA the UNet has, by name and shape.
 
     Args:
@@ -81,7 +83,8 @@ def fit_lora(lora: Mapping[str, torch.Tensor], unet: Mapping[str, torch.Tensor],
     Raises:
         ValueError: none fits, a layer without one of its factors, or magnitudes (DoRA), which are more than a LoRA.
     """
-    layers, others = {}, []
+    layers: dict[str, Factors] = {}
+    others: list[str] = []
     names = _layer_names(unet)
     for layer, tensors in _by_layer(lora).items():
         target = _target(layer, names)
@@ -167,7 +170,9 @@ def _factors(layer: str, tensors: Mapping[str, torch.Tensor], settings: LoraSett
         for marks in (("lora_A", "down"), ("lora_B", "up"))
     )
     if down is None or up is None or min(down.ndim, up.ndim) < 2 or not up.numel() or len(down) != up[0].numel():
-        raise ValueError(f"expected two factors of one rank for each layer of the LoRA, got others in {shown(layer)}; get it again")
+        raise ValueError(
+            f"expected two factors of one rank for each layer of the LoRA, got others in {shown(layer)}; get it again"
+        )
     rank = len(down)
     own = tensors.get(".alpha")
     if own is not None:

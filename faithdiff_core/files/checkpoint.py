@@ -189,18 +189,16 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
 
 def describe_foreign(keys: Iterable[str]) -> str:
     """Why a file with neither LQ encoder nor alignment module is not a FaithDiff file, and what to do."""
-    keys = set(without_wrappers(dict.fromkeys(keys), UNET_PREFIXES, beside=OTHER_MODEL_PREFIXES))
+    held = dict.fromkeys(keys)
+    keys = set(without_wrappers(held, UNET_PREFIXES, beside=OTHER_MODEL_PREFIXES))
     choose = "choose FaithDiff.bin or a FaithDiff .safetensors from models/faithdiff"
-    if is_lora(keys):
-        layers = sorted({layer for k in keys if (layer := lora_layer(k)) is not None})
-        found = f"a LoRA of {len(layers)} layers ({named(layers)})"
-        return (
-            f"expected a FaithDiff file, got {found}; {choose}, and put Load LoRA behind it (peft's names: with what `python -m "
-            "training convert FILE --out lora.safetensors` makes of this one)"
+    if is_lora(keys) or not any(k.startswith(UNET_PREFIXES) for k in keys):
+        found = f"{named(sorted(held)[:3]) or 'nothing'}, {len(keys)} tensors in all"
+        lora = (
+            ": a LoRA, for Load LoRA behind this node (where that finds none of its layers, with what `python -m training "
+            "convert FILE --out lora.safetensors` makes of it)"
         )
-    if not any(k.startswith(UNET_PREFIXES) for k in keys):
-        found = named(sorted(keys)[:3]) or "nothing"
-        return f"expected a FaithDiff file, got one that holds something else ({found}, {len(keys)} tensors in all); {choose}"
+        return f"expected a FaithDiff file, got one that holds something else ({found}){lora if is_lora(keys) else ''}; {choose}"
     sdxl = any(k.startswith((UNET_PREFIX + "label_emb.", "label_emb.", "add_embedding.")) for k in keys)
     kind = "a plain SDXL checkpoint or UNet" if sdxl else "a UNet of another family (no SDXL size embedding; SD 1.5 or 2?)"
     base = ", or an adapter file with this checkpoint's MODEL (from Load Checkpoint) as base_model" if sdxl else ""
@@ -211,7 +209,7 @@ def describe_foreign(keys: Iterable[str]) -> str:
 
 
 def is_lora(keys: Iterable[str]) -> bool:
-    """Whether a file is a LoRA and no network: most of its tensors are factors, and none is the LQ encoder's or the alignment's."""
+    """Whether a file is a LoRA and no network: most of its tensors are factors, and none is one of our modules'."""
     names = list(without_wrappers(dict.fromkeys(keys), _OUR_PREFIXES, beside=OTHER_MODEL_PREFIXES))
     factors = sum(lora_layer(name) is not None for name in names)
     return 2 * factors > len(names) and not any(name.startswith(_OUR_PREFIXES) for name in names)

@@ -49,7 +49,8 @@ class Shards:
         if lost:
             shard = self.weight_map[lost[0]]
             raise ValueError(
-                f"expected the tensors that the index names, got {shown(shard)} without {len(lost)} of them ({named(lost)}); {AGAIN}"
+                f"expected the tensors that the index names, got {shown(shard)} without {len(lost)} of them ({named(lost)}); "
+                f"{AGAIN}"
             )
 
 
@@ -73,8 +74,8 @@ def find_shards(path: Path) -> Shards:
     files = sorted(each for each in path.iterdir() if each.name.endswith(ENDINGS) and each.is_file())
     if len({_SHARD.sub(r"-of-\2", each.name) for each in files}) > 1:
         raise ValueError(
-            f"expected the weights of one network in the folder, got {len(files)} files ({named([each.name for each in files])}); "
-            "name one of them in place of the folder"
+            f"expected the weights of one network in the folder, got {len(files)} files "
+            f"({named([each.name for each in files])}); name one of them in place of the folder"
         )
     if not files:
         raise ValueError("expected a folder with an index or a weight file, got none in it; check the path")

@@ -32,7 +32,19 @@ _GZIP_MARK = b"\x1f\x8b"
 """RFC 1952, 2.3.1."""
 _MOST_LEVELS = 3
 """Of tables in one another, as in {"model": {"state_dict": ...}}: two were seen, and every level is one more look."""
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "unet", "net", "network", "params", "params_ema", "ema", "weights")
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "unet",
+    "net",
+    "network",
+    "params",
+    "params_ema",
+    "ema",
+    "weights",
+)
 """Names under which trainers keep the weights beside their own state (Lightning, torch's tutorials, DeepSpeed, BasicSR, ...)."""
 
 
@@ -51,9 +63,7 @@ def check_weight_file(path: str | os.PathLike[str]) -> bool:
     if (other := _other_kind(path, head)) is not None:
         raise ValueError(other)
     if not is_safetensors and head[8:9] == b"{":  # a JSON header after its length in 8 bytes
-        raise ValueError(
-            "expected a torch pickle, got a safetensors file under another name; rename it to end in .safetensors"
-        )
+        raise ValueError("expected a torch pickle, got a safetensors file under another name; rename it to end in .safetensors")
     if not is_safetensors and not head.startswith(_PICKLE_MARKS):
         raise ValueError(
             f"expected a weight file (.safetensors, or a torch pickle such as FaithDiff.bin), got something else; {AGAIN}"
@@ -75,7 +85,8 @@ def check_weight_file(path: str | os.PathLike[str]) -> bool:
 def why_unreadable(error: Exception, *, is_safetensors: bool) -> str:
     """The message for what a reader has raised."""
     if is_safetensors:
-        reason = f"expected a whole .safetensors file, got one that is cut short or no safetensors at all ({first_line(error)})"
+        reason = "expected a whole .safetensors file, got one that cannot be read: cut short, or no safetensors at all"
+        reason += f" ({first_line(error)})"
     elif isinstance(error, PickleError) and error.wants_code:
         reason = "expected weights only, got a pickle that asks to run code; it was refused and nothing was run"
         reason += f" ({first_line(error)})"
@@ -88,17 +99,18 @@ def named_tensors(value: object, table: str | None = None) -> dict[str, torch.Te
     """The table of named tensors in what a pickle holds: itself, or the only one that it wraps beside a trainer's own state.
 
     Args:
+        value: what torch has read.
         table: the name of the one to take; None takes "state_dict", or the only one.
 
     Raises:
         ValueError: there is none, none of that name, or several.
     """
     if table is not None:
-        chosen = cast("dict[Any, Any]", value).get(table) if isinstance(value, dict) else None
-        if chosen is None:
-            held = named([str(key) for key in cast("dict[Any, Any]", value)]) if isinstance(value, dict) else shown(value)
+        tables: dict[Any, Any] = cast("dict[Any, Any]", value) if isinstance(value, dict) else {}
+        if table not in tables:
+            held = named([str(key) for key in tables]) or "none"
             raise ValueError(f"expected a table {shown(table)} in the file, got {held}; choose one that is there")
-        return named_tensors(chosen)
+        return named_tensors(tables[table])
     for _ in range(_MOST_LEVELS):
         if not isinstance(value, dict):
             break
@@ -123,8 +135,8 @@ def named_tensors(value: object, table: str | None = None) -> dict[str, torch.Te
 def index_alone(shards: Sequence[str]) -> str:
     """The message about an index without what it lists."""
     return (
-        f"expected weights, got an index, which has none itself but names {len(shards)} shards ({named(shards)}); get all of them "
-        "into its folder and run `python -m training convert FOLDER --out FaithDiff.safetensors`"
+        f"expected weights, got an index, which has none itself but names {len(shards)} shards ({named(shards)}); get all of "
+        "them into its folder and run `python -m training convert FOLDER --out FaithDiff.safetensors`"
     )
 
 
@@ -151,15 +163,15 @@ def _other_kind(path: str | os.PathLike[str], head: bytes) -> str | None:
         return f"expected weights, got an empty file; {AGAIN}"
     if head.startswith(b"version https://git-lfs"):  # the Git LFS specification's first line
         size = re.search(rb"^size (\d{1,15})$", head, re.MULTILINE)
-        stands_for = f" for {int(size[1]) / 1e9:.3g} GB" if size else ""
+        stands_for = f" ({int(size[1]) / 1e9:.3g} GB)" if size else ""
         return (
-            f"expected weights, got a Git LFS pointer, a short text that stands{stands_for}; run `git lfs pull` in its repository, "
-            f"or {AGAIN}"
+            f"expected weights, got a Git LFS pointer, a short text in its place{stands_for}; run `git lfs pull` in its "
+            f"repository, or {AGAIN}"
         )
     if head.startswith(b"GGUF"):  # the GGUF specification's magic number
         return (
-            "expected a .safetensors file or a torch pickle, got a GGUF file; load it with a GGUF loader, as the base_model of an "
-            f"adapter file, or {AGAIN} as .safetensors"
+            "expected a .safetensors file or a torch pickle, got a GGUF file; load it with a GGUF loader, as the base_model of "
+            f"an adapter file, or {AGAIN} as .safetensors"
         )
     text = _unpacked(head) if head.startswith(_GZIP_MARK) else head
     start = text.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -25,10 +25,12 @@ _BASE_LAYER = ".base_layer."
 
 
 def without_wrappers(state: Mapping[str, Value], known: tuple[str, ...], *, beside: tuple[str, ...] = ()) -> dict[str, Value]:
-    """The values under their names without wrappers: those that all names share are taken off, one after another, until one name
-    starts as a `known` layout does.
+    """The values under their names without wrappers.
+
+    Those that all names share are taken off, one after another, until one name starts as a `known` layout does.
 
     Args:
+        state: values by name.
         known: prefixes of names in layouts that are read. Where none appears, names keep what they came with.
         beside: prefixes of names that belong to something else, and are not looked at.
 
@@ -66,5 +68,5 @@ def lora_layer(name: str) -> str | None:
 
 
 def own_weight(name: str) -> str:
-    """peft's name of a layer's own weight as the network calls it; any other name as it is."""
+    """What the network calls a layer's own weight, whose name peft has changed; any other name as it is."""
     return name.replace(_BASE_LAYER, ".")

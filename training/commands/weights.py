@@ -26,7 +26,7 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("convert", help="FaithDiff.bin to .safetensors and back, between layouts and types")
     verb.add_argument(
         "source", type=Path, metavar="FILE",
-        help="FaithDiff.bin, a FaithDiff .safetensors, an index of shards or their folder; or a LoRA, to be written for Load LoRA",
+        help="FaithDiff.bin, a FaithDiff .safetensors, an index of shards or their folder; a LoRA is written for Load LoRA",
     )  # fmt: skip
     verb.add_argument("--out", type=Path, required=True, help="the .safetensors or .bin to write")
     verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")

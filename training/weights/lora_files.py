@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from faithdiff_core.files.checks import check_finite
-from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lora import FittedLora, LoraSettings, fit_lora
+from faithdiff_core.unet_layers import KNOWN_UNETS, layer_weights
 from training.common.strict_json import parse_json
 from training.common.weight_files import State, read_tensors, weight_files
 from training.weights.check import require_written
@@ -68,23 +68,17 @@ def write_host_lora(source: Path, out: Path, lora: State, settings: LoraSettings
     out.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(out, state, {})
     require_written(out, state)
-    return f"{out}: LoRA for Load LoRA: {fitted}, of the network {network}"
+    return f"{out}: LoRA for Load LoRA: {fitted} ({network})"
 
 
 def _best_fit(source: Path, lora: State, settings: LoraSettings) -> tuple[str, FittedLora]:
-    # Late, because only this needs diffusers: for the names and shapes of published networks.
-    from training.model.networks import NETWORKS, build_unet
-
     found: list[tuple[str, FittedLora]] = []
     reason = ""
-    for network in sorted(NETWORKS, key=lambda name: name != "sdxl"):  # which people's LoRAs are for, so that errors name its layers
-        with torch.device("meta"):
-            unet = build_unet(NETWORKS[network]).state_dict()
-        names = diffusers_to_ldm(unet)
+    for network, sizes in KNOWN_UNETS.items():
         try:
-            found.append((network, fit_lora(lora, {names[name]: value for name, value in unet.items()}, settings)))
+            found.append((network, fit_lora(lora, layer_weights(sizes), settings)))
         except ValueError as error:
-            reason = reason or str(error)
+            reason = reason or str(error)  # the first: SDXL's, which people's LoRAs are for
     if not found:
         raise ValueError(f"{reason} ({source})")
     return max(found, key=lambda each: len(each[1].layers))

@@ -134,5 +134,8 @@ def _of_file(path: Path) -> StartingPoint:
         lq_encoder=parts.lq_encoder,
         alignment=parts.alignment,
         alignment_mode=parts.metadata.align_attention,
-        history=[*parts.metadata.training.get("stages", []), *({"file": each.name, "sha256": file_digest(each)} for each in weight_files(path))],
+        history=[
+            *parts.metadata.training.get("stages", []),
+            *({"file": each.name, "sha256": file_digest(each)} for each in weight_files(path)),
+        ],
     )
