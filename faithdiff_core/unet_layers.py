@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 SIZE_EMBEDDING_CHANNELS = 6 * 256
-"""SDXL: six sizes, 256 channels each."""
+"""SDXL: height, width, crop top, crop left, target height, target width, 256 channels each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,11 +26,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from ...faithdiff_core.architecture import unet_sizes
 from ...faithdiff_core.files.checks import check_finite, check_state
 from ...faithdiff_core.lora import fit_lora
+from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .host import is_oom, patcher_class
-
-SIZE_EMBEDDING_CHANNELS = 6 * 256
-"""SDXL: height, width, crop top, crop left, target height, target width, 256 channels each."""
-
 
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support import foreign_files as foreign
 
 from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released, split_state_dict
-from faithdiff_core.files.keymap import diffusers_to_ldm
+from faithdiff_core.files.keymap import diffusers_to_ldm, ldm_to_diffusers
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.weight_file import check_weight_file
 from faithdiff_core.lora import fit_lora, merged
@@ -204,7 +204,9 @@ def test_known_unets_have_diffusers_layers(network: str) -> None:
     names = diffusers_to_ldm(unet)
     expected = {names[name]: tuple(value.shape) for name, value in unet.items() if value.ndim > 1}
     sizes = KNOWN_UNETS[{"sdxl": "SDXL", "vega": "Segmind-Vega", "nano": "the nano model"}[network]]
-    assert {name: tuple(value.shape) for name, value in layer_weights(sizes).items()} == expected
+    found = layer_weights(sizes)
+    assert {name: tuple(value.shape) for name, value in found.items()} == expected
+    assert ldm_to_diffusers(found) == {names[name]: name for name, value in unet.items() if value.ndim > 1}
 
 
 def test_a_lora_for_the_hosts_own_loader(tmp_path: Path, out: Path, capsys: Told, parts: FaithDiffParts, lora) -> None:
