@@ -57,7 +57,7 @@ def check_weight_file(path: str | os.PathLike[str]) -> bool:
         ValueError: it is neither (the message says what it is), damaged, or a pickle that wants to run code.
         OSError: it cannot be read.
     """
-    is_safetensors = os.fspath(path).lower().endswith(SAFETENSORS_ENDINGS)
+    is_safetensors = os.path.splitext(path)[1].lower() in SAFETENSORS_ENDINGS
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if (other := _other_kind(path, head)) is not None:
@@ -108,13 +108,14 @@ def named_tensors(value: object, table: str | None = None) -> dict[str, torch.Te
     if table is not None:
         tables: dict[Any, Any] = cast("dict[Any, Any]", value) if isinstance(value, dict) else {}
         if table not in tables:
-            held = named([str(key) for key in tables]) or "none"
+            held = named([name for name in tables if isinstance(name, str)]) or "none"
             raise ValueError(f"expected a table {shown(table)} in the file, got {held}; choose one that is there")
         return named_tensors(tables[table])
+    inner: Any = value
     for _ in range(_MOST_LEVELS):
-        if not isinstance(value, dict):
+        if not isinstance(inner, dict):
             break
-        entries = cast("dict[Any, Any]", value)
+        entries = cast("dict[Any, Any]", inner)
         if _is_table(entries):
             return entries
         wrapped = [name for name in _WRAPPERS if isinstance(entries.get(name), dict) and entries[name]]
@@ -126,10 +127,9 @@ def named_tensors(value: object, table: str | None = None) -> dict[str, torch.Te
             )
         if not wrapped:
             break
-        value = entries[wrapped[0]]
-    raise ValueError(
-        f"expected a table of named tensors, got a pickle of {type(value).__name__} with other things in it; {AGAIN}"
-    )
+        inner = entries[wrapped[0]]
+    kind = type(cast("object", inner)).__name__
+    raise ValueError(f"expected a table of named tensors, got a pickle of {kind} with other things in it; {AGAIN}")
 
 
 def index_alone(shards: Sequence[str]) -> str:
