@@ -9,8 +9,10 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from .metadata import EXIF_IFD, GPS_IFD
@@ -28,7 +30,7 @@ FILTER_UP = 2
 
 
 def png(
-    pixels_HWC: np.ndarray, *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None,
+    pixels_HWC: NDArray[Any], *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None,
     texts: Mapping[str, str],
 ) -> bytes:  # fmt: skip
     """uint8 or uint16 (H, W, 3 or 4) as PNG. `texts`: keyword -> text, as ComfyUI embeds its workflow."""
@@ -52,7 +54,7 @@ def png(
 
 
 def tiff(
-    pixels_HWC: np.ndarray, *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None,
+    pixels_HWC: NDArray[Any], *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None,
     description: str,
 ) -> bytes:  # fmt: skip
     """uint8 or uint16 (H, W, 3 or 4, alpha not multiplied in) as TIFF in strips, deflate with horizontal differences."""
@@ -95,7 +97,7 @@ def _text_chunk(keyword: str, text: str) -> bytes:
         return _chunk(b"iTXt", keyword.encode("latin-1", "replace") + b"\0\0\0\0\0" + text.encode())
 
 
-def _png_rows(pixels_HWC: np.ndarray) -> Iterator[bytes]:
+def _png_rows(pixels_HWC: NDArray[Any]) -> Iterator[bytes]:
     """Filtered rows, some MB at a time. 16 bits are big-endian (PNG 7.2)."""
     height = pixels_HWC.shape[0]
     row_bytes = pixels_HWC[0].nbytes
@@ -120,7 +122,7 @@ def _compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def _differences(pixels_HWC: np.ndarray) -> bytes:
+def _differences(pixels_HWC: NDArray[Any]) -> bytes:
     """Each sample minus that of its left neighbour (TIFF 6.0, section 14), little-endian."""
     made = pixels_HWC.copy()
     made[:, 1:] -= pixels_HWC[:, :-1]

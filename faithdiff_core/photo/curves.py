@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 CURVE_POINTS = 65536
 """One for each 16-bit value."""
@@ -35,8 +37,8 @@ ADOBE_GAMMA = 563 / 256
 class CurvesProfile:
     """`curves`: (3 or 1, CURVE_POINTS), device values 0..1 at even steps to linear light. `to_xyz`: (3, 3), or None for grey."""
 
-    curves: np.ndarray
-    to_xyz: np.ndarray | None
+    curves: NDArray[Any]
+    to_xyz: NDArray[Any] | None
 
     @property
     def is_srgb(self) -> bool:
@@ -45,7 +47,7 @@ class CurvesProfile:
             return False
         return bool(np.abs(self.curves - srgb_curve()).max() < SAME_CURVE)
 
-    def to_srgb(self, color_HWC: np.ndarray) -> np.ndarray:
+    def to_srgb(self, color_HWC: NDArray[Any]) -> NDArray[Any]:
         """uint16 (H, W, 3) of this profile ((H, W, 1) of grey) to uint16 sRGB (H, W, 3)."""
         result = np.empty((*color_HWC.shape[:2], 3), np.uint16)
         for rows in _strips(color_HWC):
@@ -55,7 +57,7 @@ class CurvesProfile:
             result[rows] = np.rint(_encode_srgb(np.clip(linear, 0.0, 1.0)) * 65535)
         return result
 
-    def from_srgb(self, color_HWC: np.ndarray) -> np.ndarray:
+    def from_srgb(self, color_HWC: NDArray[Any]) -> NDArray[Any]:
         """Float32 sRGB (H, W, 3) in [0, 1] to float32 of this profile, clipped to it.
 
         Raises:
@@ -97,21 +99,21 @@ def adobe_rgb() -> CurvesProfile:
     return CurvesProfile(np.stack([curve] * 3), ADOBE_TO_XYZ)
 
 
-def srgb_curve() -> np.ndarray:
+def srgb_curve() -> NDArray[Any]:
     """The curve of sRGB itself, (CURVE_POINTS,)."""
     return _decode_srgb(np.linspace(0.0, 1.0, CURVE_POINTS, dtype=np.float32))
 
 
-def _strips(color_HWC: np.ndarray) -> list[slice]:
+def _strips(color_HWC: NDArray[Any]) -> list[slice]:
     return [slice(top, top + STRIP_ROWS) for top in range(0, color_HWC.shape[0], STRIP_ROWS)]
 
 
-def _decode_srgb(values: np.ndarray) -> np.ndarray:
+def _decode_srgb(values: NDArray[Any]) -> NDArray[Any]:
     """IEC 61966-2-1."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def _encode_srgb(linear: np.ndarray) -> np.ndarray:
+def _encode_srgb(linear: NDArray[Any]) -> NDArray[Any]:
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
@@ -125,13 +127,13 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def _xyz(tag: bytes) -> np.ndarray:
+def _xyz(tag: bytes) -> NDArray[Any]:
     if tag[:4] != b"XYZ ":
         raise ValueError("no XYZ")
     return np.array(struct.unpack_from(">3i", tag, 8)) / 65536
 
 
-def _curve(tag: bytes) -> np.ndarray:
+def _curve(tag: bytes) -> NDArray[Any]:
     """A `curv` (10.6) or `para` (10.18) over 0..1."""
     device = np.linspace(0.0, 1.0, CURVE_POINTS)
     if tag[:4] == b"curv":
@@ -149,7 +151,7 @@ def _curve(tag: bytes) -> np.ndarray:
     return _parametric(device, kind, numbers)
 
 
-def _parametric(x: np.ndarray, kind: int, numbers: list[float]) -> np.ndarray:
+def _parametric(x: NDArray[Any], kind: int, numbers: list[float]) -> NDArray[Any]:
     """ICC.1 table 68; the letters are its own."""
     g, a, b, c, d, e, f = (*numbers, *(1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)[len(numbers) :])
     if kind == 1:
@@ -160,7 +162,7 @@ def _parametric(x: np.ndarray, kind: int, numbers: list[float]) -> np.ndarray:
         return np.where(x >= d, np.maximum(a * x + b, 0.0) ** g + e, c * x + f)
 
 
-def _rising(curves: list[np.ndarray]) -> np.ndarray:
+def _rising(curves: list[NDArray[Any]]) -> NDArray[Any]:
     stacked = np.clip(np.stack(curves), 0.0, 1.0).astype(np.float32)
     if (np.diff(stacked, axis=-1) < 0).any() or (stacked[:, -1] <= stacked[:, 0]).any():
         raise ValueError("a curve that goes down")

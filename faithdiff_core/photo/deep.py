@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .photo import from_unit
@@ -15,6 +18,14 @@ PNG_DEPTH_AT = 24
 TIFF_BITS, TIFF_EXTRA_SAMPLES = 258, 338
 ASSOCIATED_ALPHA = 1
 """TIFF 6.0, section 18: colours are multiplied by alpha."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a file keeps its pixels, before anything is turned: EXIF's orientation, and (width, height)."""
+
+    orientation: int
+    size: tuple[int, int]
 
 
 def is_deep(image: Image.Image, data: bytes) -> bool:
@@ -29,10 +40,11 @@ def is_deep(image: Image.Image, data: bytes) -> bool:
     return False
 
 
-def decode_deep(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """uint16 (H, W, C), C of 1 (grey), 3 or 4 (alpha last), as the file has it; None where PyAV is missing or does not take it.
+def decode_deep(image: Image.Image, stored: Stored, data: bytes) -> NDArray[Any] | None:
+    """uint16 (H, W, C), C of 1 (grey), 3 or 4 (alpha last); None where PyAV is missing or does not take it.
 
-    `image` has been decoded by Pillow, which is strict; PyAV shows half a file without a word.
+    Grey comes turned as `image` is, which Pillow has decoded; colour as it is stored. PyAV shows half a file without a word, and
+    Pillow does not.
     """
     if image.mode == "F":
         return _of_floats(np.asarray(image))[..., None]
@@ -40,16 +52,17 @@ def decode_deep(image: Image.Image, data: bytes) -> np.ndarray | None:
         return np.asarray(image).astype(np.uint16)[..., None]
     try:
         import av
+        from av.error import FFmpegError
     except ImportError:
         return None
     try:
         with av.open(io.BytesIO(data)) as container:
             frame = next(container.decode(video=0))
             pixels = _pixels(frame)
-    except (av.FFmpegError, StopIteration, ValueError, IndexError) as error:
+    except (FFmpegError, StopIteration, ValueError, IndexError) as error:
         logging.debug("PyAV does not take the picture: %s", error)
         return None
-    if pixels is None or pixels.shape[:2] != (image.height, image.width):
+    if pixels is None or pixels.shape[1::-1] != stored.size:
         return None
     if image.format == "TIFF" and _is_associated(image):
         alpha = np.maximum(pixels[..., 3:].astype(np.float32), 1.0)
@@ -57,7 +70,7 @@ def decode_deep(image: Image.Image, data: bytes) -> np.ndarray | None:
     return pixels
 
 
-def _of_floats(values: np.ndarray) -> np.ndarray:
+def _of_floats(values: NDArray[Any]) -> NDArray[Any]:
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"expected floats from 0 (black) to 1 (white), got {values.min():g} to {values.max():g}; save it as 16 bit"
@@ -65,7 +78,7 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
     return from_unit(values, 16)
 
 
-def _pixels(frame) -> np.ndarray | None:
+def _pixels(frame) -> NDArray[Any] | None:
     """FFmpeg's formats of whole channels, in the byte order of this machine."""
     name = frame.format.name
     if name.startswith(("rgb48", "rgba64")):

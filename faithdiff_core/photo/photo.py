@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MAX_PX = 2**28
 """16384 x 16384, the largest picture that the nodes make. One limit for whatever is read: a few kilobytes can say that they are a
@@ -40,24 +42,24 @@ class Photo:
     `alpha_HW`: of the same kind, or None for an opaque picture. `warnings`: what was not taken as it is, a sentence each.
     """
 
-    color_HWC: np.ndarray
-    alpha_HW: np.ndarray | None
+    color_HWC: NDArray[Any]
+    alpha_HW: NDArray[Any] | None
     source: PhotoSource
     warnings: tuple[str, ...] = ()
 
 
-def to_unit(pixels: np.ndarray) -> np.ndarray:
+def to_unit(pixels: NDArray[Any]) -> NDArray[Any]:
     """uint8 or uint16 -> float32 in [0, 1]."""
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
-def from_unit(pixels: np.ndarray, depth_bits: int) -> np.ndarray:
+def from_unit(pixels: NDArray[Any], depth_bits: int) -> NDArray[Any]:
     """Floats in [0, 1], clipped and rounded to uint8 or uint16."""
     scaled = np.clip(pixels, 0.0, 1.0) * np.float32(MAX_OF_DEPTH[depth_bits])
     return np.rint(scaled).astype(np.uint8 if depth_bits == 8 else np.uint16)
 
 
-def at_depth(pixels: np.ndarray, depth_bits: int) -> np.ndarray:
+def at_depth(pixels: NDArray[Any], depth_bits: int) -> NDArray[Any]:
     """uint8 or uint16 as the other: 255 and 65535 are the same white."""
     if pixels.dtype == (np.uint8 if depth_bits == 8 else np.uint16):
         return pixels

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .curves import read_profile
@@ -40,7 +42,7 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
     return _transformed(image, _cms().createProfile("LAB"), _srgb(), "RGB")
 
 
-def from_srgb(color_HWC: np.ndarray, profile: bytes, depth_bits: int) -> np.ndarray:
+def from_srgb(color_HWC: NDArray[Any], profile: bytes, depth_bits: int) -> NDArray[Any]:
     """Float32 sRGB (H, W, 3) in [0, 1] as uint8 or uint16 in an RGB profile. One of tables gives 8 significant bits.
 
     Raises:

@@ -8,15 +8,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from . import metadata, profiles
 from .alpha import fill_hidden
 from .curves import adobe_rgb, read_profile
-from .deep import decode_deep, is_deep
+from .deep import Stored, decode_deep, is_deep
 from .photo import MAX_PX, Photo, PhotoSource, at_depth, from_unit, to_unit
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
@@ -58,8 +60,9 @@ def read_photo(data: bytes, name: str) -> Photo:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in OF_FRAMES:
                 told.append(f"has {frames} frames or pages, of which the first is taken")
+            stored = Stored(metadata.orientation_of(image), image.size)
             image.load()
-            return _photo(image, data, name, told)
+            return _photo(image, stored, data, name, told)
     except MemoryError:
         raise  # of this machine, not of the file: its size was looked at
     except Exception as error:  # decoders raise many kinds, down to struct.error and KeyError, for damaged files
@@ -88,11 +91,15 @@ def _strict() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _photo(image: Image.Image, data: bytes, name: str, told: list[str]) -> Photo:
+def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: list[str]) -> Photo:
+    """Of an image that Pillow has decoded."""
     profile = image.info.get("icc_profile") or None
-    orientation = metadata.orientation_of(image)
     deep = is_deep(image, data)
-    color_HWC, alpha_HW, kept = _deep(image, data, profile, told) if deep else _plain(image, profile, told)
+    pixels_HWC = decode_deep(image, stored, data) if deep else None
+    # Pillow turns a TIFF when it decodes it, and no other; PyAV, which gives deep colour, none.
+    in_colour = pixels_HWC is not None and pixels_HWC.shape[-1] > 1
+    orientation = stored.orientation if in_colour else metadata.orientation_of(image)
+    color_HWC, alpha_HW, kept = _deep(image, pixels_HWC, profile, told) if deep else _plain(image, profile, told)
     if orientation in UPRIGHT:
         color_HWC = _turned(color_HWC, orientation)
         alpha_HW = None if alpha_HW is None else _turned(alpha_HW, orientation)
@@ -112,7 +119,7 @@ def _photo(image: Image.Image, data: bytes, name: str, told: list[str]) -> Photo
     return Photo(color_HWC=color_HWC, alpha_HW=alpha_HW, source=source, warnings=tuple(told))
 
 
-def _plain(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
+def _plain(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:
     """Colours in sRGB, alpha, and the profile to give back, of a picture of 8 bits a channel."""
     alpha_HW = None
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
@@ -132,7 +139,7 @@ def _plain(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[
     return color_HWC, alpha_HW, kept
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[np.ndarray, bytes | None]:
+def _in_srgb(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[NDArray[Any], bytes | None]:
     """As RGB in sRGB, and the profile that a result can be given. Of 16 bits where the way to sRGB would lose some."""
     if image.mode == "LAB":
         return np.array(profiles.lab_to_srgb(image)), None
@@ -156,10 +163,9 @@ def _in_srgb(image: Image.Image, profile: bytes | None, told: list[str]) -> tupl
 
 
 def _deep(
-    image: Image.Image, data: bytes, profile: bytes | None, told: list[str]
-) -> tuple[np.ndarray, np.ndarray | None, bytes | None]:
-    """The same in uint16."""
-    pixels_HWC = decode_deep(image, data)
+    image: Image.Image, pixels_HWC: NDArray[Any] | None, profile: bytes | None, told: list[str]
+) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:
+    """The same in uint16, of what `decode_deep` gave."""
     curves = read_profile(profile) if profile else None
     grey = pixels_HWC is not None and pixels_HWC.shape[-1] == 1
     usable = not profile or (curves is not None and (curves.to_xyz is None) == bool(grey))
@@ -180,19 +186,19 @@ def _deep(
     return color_HWC, alpha_HW, None if grey else profile
 
 
-def _alpha_of_one_colour(pixels_HWC: np.ndarray, colour: int | tuple[int, ...]) -> np.ndarray:
+def _alpha_of_one_colour(pixels_HWC: NDArray[Any], colour: int | tuple[int, ...]) -> NDArray[Any]:
     """PNG's tRNS: pixels of exactly that colour are invisible."""
     same_HW = (pixels_HWC == np.atleast_1d(np.array(colour, np.uint16))).all(axis=-1)
     return np.where(same_HW, 0, 65535).astype(np.uint16)
 
 
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     swap, (rows, columns) = UPRIGHT[orientation]
     pixels = pixels.swapaxes(0, 1) if swap else pixels
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
-def _filled(color_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
+def _filled(color_HWC: NDArray[Any], alpha_HW: NDArray[Any]) -> NDArray[Any]:
     if alpha_HW.all() or not alpha_HW.any():
         return color_HWC
     filled = fill_hidden(torch.from_numpy(to_unit(color_HWC)), torch.from_numpy(to_unit(alpha_HW)))

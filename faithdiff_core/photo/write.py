@@ -6,8 +6,10 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import metadata
@@ -39,7 +41,7 @@ class Output:
     in_srgb: bool = False
     quality: int = 95
     keep_metadata: bool = True
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def container_of(source: PhotoSource, output: Output) -> str:
     return wanted if wanted in SUFFIXES else "PNG"
 
 
-def encode_photo(color_HWC: np.ndarray, alpha_HW: np.ndarray | None, source: PhotoSource | None, output: Output) -> Written:
+def encode_photo(color_HWC: NDArray[Any], alpha_HW: NDArray[Any] | None, source: PhotoSource | None, output: Output) -> Written:
     """Encode a picture.
 
     Args:
@@ -97,8 +99,8 @@ def encode_photo(color_HWC: np.ndarray, alpha_HW: np.ndarray | None, source: Pho
 
 
 def _colored(
-    color_HWC: np.ndarray, source: PhotoSource, output: Output, depth_bits: int, notes: list[str]
-) -> tuple[np.ndarray, bytes | None]:
+    color_HWC: NDArray[Any], source: PhotoSource, output: Output, depth_bits: int, notes: list[str]
+) -> tuple[NDArray[Any], bytes | None]:
     """Pixels, and the profile that they are in (None: sRGB, and none is embedded)."""
     if source.profile is None:
         return from_unit(color_HWC, depth_bits), None
@@ -117,7 +119,7 @@ def _is_srgb(profile: bytes) -> bool:
 
 
 def _encoded(
-    container: str, pixels_HWC: np.ndarray, output: Output, *, profile: bytes | None, exif: bytes | None, xmp: bytes | None,
+    container: str, pixels_HWC: NDArray[Any], output: Output, *, profile: bytes | None, exif: bytes | None, xmp: bytes | None,
     dpi: tuple[float, float] | None,
 ) -> bytes:  # fmt: skip
     if container == "PNG":

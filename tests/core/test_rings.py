@@ -27,11 +27,12 @@ ROOMS = {
         "tiled_encoder": ".",
     },
     "nodes": {
-        ".": "alignment attribution_maps planning reporting seam tiles",  # one file a node
+        ".": "alignment attribution_maps photos planning reporting seam tiles",  # one file a node
         "seam": "",
         "alignment": "seam",
         "attribution_maps": "seam",
         "tiles": "alignment seam",
+        "photos": "seam",
         "planning": "alignment seam tiles",
         "reporting": "tiles",
     },
