@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
+from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
+from .unet_loader import require_sdxl
 
 ATTRIBUTES = {
     "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
