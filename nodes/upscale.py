@@ -31,7 +31,8 @@ class FaithDiffUpscale(io.ComfyNode):
             display_name="FaithDiff Upscale To Target",
             category=PHOTO_CATEGORY,
             description="Enlarges an image to exactly the size you want, before FaithDiff Encode LQ Features: by Lanczos, or by "
-            "an upscale model and then Lanczos. Keeps alpha, and colours under it out of what is seen.",
+            "an upscale model and then Lanczos. Warns where the target is smaller than the image. Keeps alpha, and colours under "
+            "it out of what is seen.",
             search_aliases=[*SEARCHED, "resize", "scale image", "enlarge", "megapixels", "longest side"],
             inputs=[
                 io.Image.Input("image", tooltip="The image as it is, or a batch of images of one size."),
