@@ -116,17 +116,20 @@ def test_the_workflow_is_in_the_file_unless_it_is_not_wanted(client: Client, fol
 def test_a_mask_takes_the_place_of_alpha(client: Client, folders: tuple[Path, Path]) -> None:
     prompt = {
         "load": load("t-rgba-png.png"),
-        "other": load("t-plain-png.png"),
+        "unpainted": load("t-plain-png.png"),
+        "half": {"class_type": "SolidMask", "inputs": {"value": 0.25, "width": 48, "height": 32}},
         "save": save(["load", 0], ["load", 2], filename="masked"),
-        "masked": save(["load", 0], ["load", 2], filename="masked", mask=["other", 1]),
+        "not": save(["load", 0], ["load", 2], filename="masked", mask=["unpainted", 1]),
+        "masked": save(["load", 0], ["load", 2], filename="masked", mask=["half", 0]),
     }
     history = client.run(prompt)
     found = []
-    for node in ("save", "masked"):
+    for node in ("save", "not", "masked"):
         (entry,) = saved(history, node)
         found.append(read_photo((folders[1] / entry["filename"]).read_bytes(), "x.png"))
     assert np.array_equal(found[0].alpha_HW, alpha()) and np.array_equal(found[0].color_HWC[alpha() > 0], card()[alpha() > 0])
-    assert found[1].alpha_HW is not None and (found[1].alpha_HW == 255).all()
+    assert np.array_equal(found[1].alpha_HW, alpha()), "Load Image and Load Photo give a mask of 64 x 64 for an opaque picture"
+    assert found[2].alpha_HW is not None and (found[2].alpha_HW == 191).all()
 
 
 def test_alpha_is_enlarged_with_the_picture(client: Client, folders: tuple[Path, Path]) -> None:
