@@ -158,7 +158,9 @@ def _restore_locally(arguments: argparse.Namespace) -> int:
     def work(key: str, path: Path) -> Iterable[str]:
         source = read_picture(path)
         if source.image_u8[0].numel() * arguments.scale**2 > MAX_PX:
-            raise ValueError(f"expected a result of at most {MAX_PX} px, got more with --scale {arguments.scale}, choose a smaller")
+            raise ValueError(
+                f"expected a result of at most {MAX_PX} px, got more with --scale {arguments.scale}, choose a smaller"
+            )
         picture = run(
             model, vae, to_unit(source.image_u8), scale=arguments.scale, target_px=parts.metadata.target_size_px,
             steps=arguments.steps,

@@ -108,7 +108,7 @@ class ResultsFolder:
     def __init__(
         self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Collection[str] | None = None
     ) -> None:
-        """`pictures`: (key, path). `made`: names below `out` of results of an earlier run; None = those that MADE lists and nobody
+        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results; None = those that MADE lists and nobody
         has changed. `again`: others may be replaced, too.
 
         Raises:
@@ -118,7 +118,7 @@ class ResultsFolder:
         self.out, self._again = out, again
         self._made = set(_made(out / self.MADE) if made is None else made)
         self._sources = {_place(path) for _, path in pictures}
-        self._folder = source.resolve() if source.is_dir() else None
+        self._folder = source.resolve() if pictures and source.is_dir() else None
         keys: dict[str, Path] = {}
         for key, path in pictures:
             other = keys.setdefault(same_on_some_disk(key), path)
@@ -145,7 +145,7 @@ class ResultsFolder:
         return path
 
     def write(self, name: str, data: bytes) -> Path:
-        """Write one result and, where that is the record, its line in MADE.
+        """Write one result and its line in MADE.
 
         Raises:
             ValueError: as `check`.
@@ -153,11 +153,15 @@ class ResultsFolder:
         """
         path = self.check(name)
         write_bytes(path, data)
+        self.note(name)
+        return path
+
+    def note(self, name: str) -> None:
+        """Write the line of a result that lies in its place."""
         self._made.add(name)
-        line = json.dumps({"file": name, "sha256": hashlib.sha256(data).hexdigest()}) + "\n"
+        line = json.dumps({"file": name, "sha256": _sha256(self.out / name)}) + "\n"
         with (self.out / self.MADE).open("a", encoding="utf-8") as lines:
             lines.write(line)
-        return path
 
 
 def _made(record: Path) -> set[str]:

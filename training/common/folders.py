@@ -195,9 +195,9 @@ class Tally:
         lines += [f"left out: {some(paths)}: {reason}" for reason, paths in by_reason.items()]
         return [shown(line) for line in lines + [f"failed: {key}: {reason}" for key, reason in sorted(self.failed.items())]]
 
-    def summary(self, more: Iterable[str] = ()) -> str:
-        """`3 done, 2 left out (1 hidden, 1 .heic), 1 failed`; `more` goes behind "done"."""
-        parts = [f"{self.done} done", *more]
+    def summary(self, more: Iterable[str] = (), *, shares: str = "") -> str:
+        """`3 done, 2 left out (1 hidden, 1 .heic), 1 failed`; `shares`: who did them; `more` goes behind "done"."""
+        parts = [f"{self.done} done" + (f" ({shares})" if shares else ""), *more]
         if self.left_out:
             kinds = Counter(item.kind for item in self.left_out)
             parts.append(f"{len(self.left_out)} left out ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})")
@@ -228,5 +228,5 @@ def some(names: list[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """A text that every terminal takes: bytes of a name that are no UTF-8 as \\udcff."""
+    """A text that every terminal takes: bytes of a name that are no UTF-8 are written out in hexadecimal."""
     return text.encode("utf-8", "backslashreplace").decode()

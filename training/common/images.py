@@ -19,7 +19,20 @@ from training.common.files import write_bytes
 HAS_AVIF = features.check("avif")
 """Whether this Pillow was built with it."""
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif", *([".avif"] if HAS_AVIF else [])}
+    {
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        *([".avif"] if HAS_AVIF else []),
+    }
 )
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_AVIF else []))
 """Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""

@@ -1,8 +1,8 @@
 """Pictures inside .tar shards of the WebDataset layout: members that share a name up to their kind belong together.
 
-A name may have dots (WebDataset ends the key at the first one; a camera's or a user's names go on). KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. Only the table of
-contents is read here; pictures are read later, one at a time, by their offset. Nothing is ever extracted, so a member's name
-never becomes a path.
+KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. KEY may have
+dots (WebDataset ends it at the first; names of cameras and users go on). Only the table of contents is read here; pictures are
+read later, one at a time, by their offset. Nothing is ever extracted, so a member's name never becomes a path.
 """
 
 from __future__ import annotations

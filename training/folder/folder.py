@@ -19,9 +19,10 @@ from training.common.folders import Tally, list_pictures, require_pictures, some
 from training.common.interrupts import Interrupts
 from training.folder.client import NoAnswer, QueueClient
 from training.folder.dispatcher import Dispatcher
+from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
 from training.folder.record import FolderRecord, Workflow
-from training.folder.worker import Event, Message, PictureEnded, Worker, WorkerFailed, WorkerOptions, WorkflowRefused
+from training.folder.worker import Worker, WorkerOptions
 
 SHUTDOWN_TIMEOUT_S = 60.0
 """How long we wait, once stopped, for servers to be told so: two quick requests, and what was under way."""
@@ -68,7 +69,7 @@ def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
     if not missing:
         for line in tally.lines():
             _say(line)
-        tell(f"{job.out}: {tally.summary([f'all {len(pictures)} done before'])}")
+        tell(f"{job.out}: {tally.summary([f'{len(pictures)} done before'])}")
         return 0
     clients = [QueueClient(url, job.headers) for url in job.servers]
     _check_servers(clients)
@@ -117,13 +118,18 @@ class _Run:
         self._job, self._manifest, self._tally, self._tell = job, manifest, tally, tell
         self._left = len(missing)
         self._done: Counter[str] = Counter()
+        self._tried: set[str] = set()
         self._refusals: dict[str, str] = {}
         self._error: Exception | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._dispatcher = Dispatcher(missing, [client.url for client in clients])
         options = WorkerOptions(
-            form=job.form, results=results, ahead=job.ahead, patience_s=job.patience_s, folder=f"faithdiff-{uuid.uuid4().hex[:12]}"
+            form=job.form,
+            results=results,
+            ahead=job.ahead,
+            patience_s=job.patience_s,
+            folder=f"faithdiff-{uuid.uuid4().hex[:12]}",
         )
         self._workers = [
             Worker(client, self._dispatcher, options, stop=self._stop, report=self._events.put) for client in clients
@@ -191,22 +197,22 @@ class _Run:
         if event.final:
             self._tally.failed[event.key] = event.entry["message"]
             self._left -= 1
-            self._note(f"failed for good: {message} ({event.server})")
+            again = " again" if event.key in self._tried else ""
+            self._note(f"failed{again}: {message} ({event.server})")
         else:
+            self._tried.add(event.key)
             self._note(f"failed, to be tried once more: {message} ({event.server})")
 
     def _note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)
 
     def _summary(self, signal_number: int) -> int:
-        more = [f"on {self._shares()}"] if len(self._labels) > 1 else []
-        if self._left:
-            more.append(f"{self._left} not done")
+        more = [f"{self._left} not done"] if self._left else []
         if self._before:
             more.append(f"{self._before} done before")
         for line in self._tally.lines():
             _say(line)
-        self._tell(f"{self._job.out}: {self._tally.summary(more)}")
+        self._tell(f"{self._job.out}: {self._tally.summary(more, shares=self._shares())}")
         if signal_number:
             _say("stopped; the same command goes on from here")
             return 128 + signal_number
@@ -215,6 +221,8 @@ class _Run:
         return 1 if self._left else self._tally.exit_code
 
     def _shares(self) -> str:
+        if len(self._labels) == 1:
+            return ""
         return ", ".join(f"{label} {self._done[url]}" for url, label in self._labels.items())
 
 

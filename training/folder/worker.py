@@ -16,48 +16,13 @@ from typing import Any
 from training.common.files import ResultsFolder, write_bytes
 from training.folder.client import NoAnswer, QueueClient, Refused, one_line
 from training.folder.dispatcher import Dispatcher, PictureTask
+from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
 from training.folder.record import sha256_of
 from training.folder.result import NoResult, PictureAtFault, for_upload, read_ending, read_result
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 """Between two looks at a server: doubled while nothing changes."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PictureEnded:
-    """The outcome of one picture: its entry in the manifest. `final` = it is not tried again. `warnings`: what was left out."""
-
-    key: str
-    server: str
-    entry: dict[str, Any]
-    final: bool
-    warnings: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Message:
-    """A line for the user."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorkflowRefused:
-    """A server refused the first prompt it was given: not a picture's fault."""
-
-    server: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorkerFailed:
-    """An error that ends the whole run, a full disk for one."""
-
-    error: Exception
-
-
-Event = PictureEnded | Message | WorkflowRefused | WorkerFailed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from tqdm import tqdm
 
+from faithdiff_core.files.safetensors_check import check_safetensors
 from training.common.weight_files import chunks
 
 
@@ -58,6 +59,19 @@ def require_written(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def is_own(path: Path) -> bool:
+    """Whether the file has a header of this project, so that one of the kind may take its place. A .bin has none.
+
+    Raises:
+        ValueError, OSError: it is no .safetensors; it cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    check_safetensors(path)
+    with safe_open(path, "pt") as file:
+        return any(name.startswith("faithdiff.") for name in file.metadata() or {})
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:

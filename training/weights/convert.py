@@ -15,8 +15,9 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
 from training.common.archives import write_archive
+from training.common.files import require_own
 from training.common.weight_files import read_parts
-from training.weights.check import require_sha256, require_written
+from training.weights.check import is_own, require_sha256, require_written
 
 LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
 DTYPES = {"keep": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,6 +41,7 @@ def convert(source: Path, out: Path, *, layout: str | None, dtype: str, source_s
         raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
     if out.resolve() == source.resolve():
         raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
+    require_own(out, "FaithDiff .safetensors", is_own, [source])
     if source_sha256 is not None and source.is_file():  # what is no file is told apart below
         require_sha256(source, source_sha256)
     parts = read_parts(source)
