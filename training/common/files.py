@@ -103,12 +103,12 @@ class ResultsFolder:
     """A folder for one result a picture. Nothing in it is written over that an earlier run has not made, and no source ever."""
 
     MADE = "made.jsonl"
-    """A line for each result, as it is written: {"file", "sha256"}. Commands with a record of their own do without."""
+    """A line for each result, as it is written: {"file", "sha256"}."""
 
     def __init__(
-        self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Collection[str] | None = None
+        self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Collection[str] = ()
     ) -> None:
-        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results; None = those that MADE lists and nobody
+        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results, beside those that MADE lists and nobody
         has changed. `again`: others may be replaced, too.
 
         Raises:
@@ -116,7 +116,7 @@ class ResultsFolder:
                 run has made.
         """
         self.out, self._again = out, again
-        self._made = set(_made(out / self.MADE) if made is None else made)
+        self._made = {*_made(out / self.MADE), *made}
         self._sources = {_place(path) for _, path in pictures}
         self._folder = source.resolve() if pictures and source.is_dir() else None
         keys: dict[str, Path] = {}
@@ -162,6 +162,10 @@ class ResultsFolder:
         line = json.dumps({"file": name, "sha256": _sha256(self.out / name)}) + "\n"
         with (self.out / self.MADE).open("a", encoding="utf-8") as lines:
             lines.write(line)
+
+    def forget(self) -> None:
+        """Delete MADE: another record has all of it."""
+        (self.out / self.MADE).unlink(missing_ok=True)
 
 
 def _made(record: Path) -> set[str]:

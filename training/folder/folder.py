@@ -115,7 +115,8 @@ class _Run:
         before: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._job, self._manifest, self._tally, self._tell = job, manifest, tally, tell
+        self._job, self._manifest, self._results = job, manifest, results
+        self._tally, self._tell = tally, tell
         self._left = len(missing)
         self._done: Counter[str] = Counter()
         self._tried: set[str] = set()
@@ -151,6 +152,7 @@ class _Run:
             self._stop.set()
             self._bar.close()
             self._manifest.write()
+            self._results.forget()  # it was for a process that is killed between two writings of the record
         if self._error:
             raise self._error
         if self._refusals and not (self._done or self._tally.failed or self._dispatcher.servers):

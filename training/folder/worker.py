@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from training.common.files import ResultsFolder, write_bytes
+from training.common.files import ResultsFolder
 from training.folder.client import NoAnswer, QueueClient, Refused, one_line
 from training.folder.dispatcher import Dispatcher, PictureTask
 from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
@@ -167,10 +167,9 @@ class Worker:
         result = read_result(self.client.view(ending.image), str(ending.image.get("filename", "")))
         name = sent.task.key + result.suffix
         try:
-            path = self._options.results.check(name)
-        except ValueError as error:  # the server's file has a suffix with which something else lies there
+            self._options.results.write(name, result.data)
+        except ValueError as error:  # with the suffix of the server's file, something else lies there
             raise PictureAtFault(str(error)) from error
-        write_bytes(path, result.data)
         del self._sent[prompt_id]
         entry = {
             "status": "done",
