@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.commands.sources import add_again, end
+from training.commands.sources import add_again, at_least, end
 from training.common.folders import LeftOut, Tally, shown
 from training.data.manifest import Skipped
 
@@ -82,6 +82,8 @@ def prepare(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.val_frac < 1:
         raise ValueError(f"expected --val-frac from 0 to below 1, got {arguments.val_frac}, choose for example 0.03")
+    at_least("text", arguments.text, 0, example=32)
+    at_least("min-side", arguments.min_side, 1, example=256)
     require_own(arguments.out, "manifest", manifest.is_manifest, arguments.images)
     require_own(manifest.skipped_path(arguments.out), "list of left-out pictures", manifest.is_manifest)
     found = find(arguments.images)

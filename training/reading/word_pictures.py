@@ -6,6 +6,7 @@ Unlike those of data/rendered_words.py, which train, these are words of a dictio
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from training.common.files import ResultsFolder
+from training.common.images import MAX_PX
 from training.common.seeds import choose, generator_for, integer
 from training.reading.annotations import NAME, AnnotatedPicture, Box, TrueWord, write_annotations
 
@@ -57,8 +59,12 @@ def write_set(
     """
     if count < 1:
         raise ValueError(f"expected at least 1 picture, got {count}, raise --count")
+    if side_px**2 > MAX_PX:
+        raise ValueError(f"expected --side of at most {math.isqrt(MAX_PX)} px, got {side_px}, choose for example 256")
     if not font_px or len(set(font_px)) < len(font_px):
         raise ValueError(f"expected font sizes that differ, got {list(font_px)}, correct --size")
+    if min(font_px) < MIN_FONT_PX:
+        raise ValueError(f"expected font sizes of {MIN_FONT_PX} px and more, got {min(font_px)}, correct --size")
     fonts = {size: _open_font(font, size, side_px) for size in font_px}
     results = ResultsFolder(folder, folder, [], again=again)
     results.check(NAME)

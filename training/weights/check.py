@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from faithdiff_core.files.safetensors_check import check_safetensors
@@ -65,13 +65,16 @@ def is_own(path: Path) -> bool:
     """Whether the file has a header of this project, so that one of the kind may take its place. A .bin has none.
 
     Raises:
-        ValueError, OSError: it is no .safetensors; it cannot be read.
+        OSError: it cannot be read.
     """
     if path.suffix != ".safetensors":
         return False
-    check_safetensors(path)
-    with safe_open(path, "pt") as file:
-        return any(name.startswith("faithdiff.") for name in file.metadata() or {})
+    try:
+        check_safetensors(path)
+        with safe_open(path, "pt") as file:
+            return any(name.startswith("faithdiff.") for name in file.metadata() or {})
+    except (SafetensorError, ValueError):
+        return False
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
