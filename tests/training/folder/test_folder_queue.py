@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import io
 import json
@@ -113,8 +114,6 @@ def test_an_old_record_without_names_goes_on(source: Path, tmp_path: Path, serve
 def test_results_of_a_process_that_was_killed_are_made_again(source: Path, tmp_path: Path, server: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    import hashlib
-
     (out / "a.png").write_bytes(b"x")
     (out / "made.jsonl").write_text(json.dumps({"file": "a.png", "sha256": hashlib.sha256(b"x").hexdigest()}) + "\n")
     assert restore(source, out, server) == 0 and (out / "a.png").read_bytes() == Server.data
