@@ -124,8 +124,11 @@ class ResultsFolder:
             other = keys.setdefault(same_on_some_disk(key), path)
             if other != path:
                 raise ValueError(f"expected one picture per name, got {other} and {path}; rename one, both would be {key}.png")
+        known = {name.rpartition(".")[0] for name in self._made}
         for key, _ in pictures:
-            self.check(f"{key}.png")
+            self._check_apart(out / f"{key}.png")
+            if key not in known:  # the result of one that is may have another suffix
+                self.check(f"{key}.png")
 
     def check(self, name: str) -> Path:
         """The path of a result, which may be written.
@@ -134,15 +137,18 @@ class ResultsFolder:
             ValueError: it may not.
         """
         path = self.out / name
-        inside = self._folder is not None and path.parent.resolve().is_relative_to(self._folder)
-        if inside or _place(path) in self._sources:
-            raise ValueError(f"expected a folder for the results apart from the sources, got {self.out}; choose another OUT")
+        self._check_apart(path)
         if name not in self._made and not self._again and os.path.lexists(path):
             raise ValueError(
                 f"expected an empty folder or that of an earlier run, got {path}, which is not a result of one; "
                 "choose another OUT, or --again to replace such files"
             )
         return path
+
+    def _check_apart(self, path: Path) -> None:
+        inside = self._folder is not None and path.parent.resolve().is_relative_to(self._folder)
+        if inside or _place(path) in self._sources:
+            raise ValueError(f"expected a folder for the results apart from the sources, got {self.out}; choose another OUT")
 
     def write(self, name: str, data: bytes) -> Path:
         """Write one result and its line in MADE.
@@ -160,8 +166,11 @@ class ResultsFolder:
         """Write the line of a result that lies in its place."""
         self._made.add(name)
         line = json.dumps({"file": name, "sha256": _sha256(self.out / name)}) + "\n"
-        with (self.out / self.MADE).open("a", encoding="utf-8") as lines:
-            lines.write(line)
+        with (self.out / self.MADE).open("ab+") as lines:
+            if lines.tell():
+                lines.seek(-1, os.SEEK_END)
+                line = line if lines.read() == b"\n" else "\n" + line  # behind what a killed process has left
+            lines.write(line.encode())
 
     def forget(self) -> None:
         """Delete MADE: another record has all of it."""

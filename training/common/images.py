@@ -96,7 +96,7 @@ def read_image(source: Path | Located) -> torch.Tensor:
     Raises:
         ValueError: the file cannot be read or decoded.
     """
-    return read_picture(source).image_u8
+    return decode_image(*_named_bytes(source))
 
 
 def read_picture(source: Path | Located) -> Picture:
@@ -105,12 +105,16 @@ def read_picture(source: Path | Located) -> Picture:
     Raises:
         ValueError: the file cannot be read or decoded.
     """
+    data, name = _named_bytes(source)
+    return Picture(decode_image(data, name), warnings_of(data, name))
+
+
+def _named_bytes(source: Path | Located) -> tuple[bytes, str]:
     name = str(source if isinstance(source, Path) else source.path)
     try:
-        data = read_bytes(source)
+        return read_bytes(source), name
     except OSError as error:
         raise UnreadableError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
-    return Picture(decode_image(data, name), warnings_of(data, name))
 
 
 def decode_image(data: bytes, name: str) -> torch.Tensor:

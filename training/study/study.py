@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from training.common.files import require_own, write_json, write_text
+from training.common.files import ResultsFolder, require_own, write_json, write_text
 from training.common.folders import list_pictures
 from training.config.ablations import Row
 from training.config.overrides import override, to_json
@@ -88,6 +88,8 @@ def run_study(
     require_own(page, "page of the study", is_page)
     override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set fails before an hour of work
     photos = held_out_photos() if inputs.photos is None else list_pictures([inputs.photos]).pictures
+    if inputs.photos is not None:
+        ResultsFolder(inputs.photos, out / "sets", photos, again=True)  # one set for each photo, none in their folder
     methods, missing = baseline_methods(inputs.vae, inputs.model)
     study = _Study(inputs=inputs, out=out, page=page, plan=plan, photos=photos, methods=methods)
     shipped = _shipped_part(study)

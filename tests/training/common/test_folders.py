@@ -148,6 +148,7 @@ def test_results_of_an_earlier_run_are_replaced_until_somebody_changes_them(tmp_
     with (tmp_path / "out" / ResultsFolder.MADE).open("a") as lines:
         lines.write('{"file": "b.p')  # a killed process
     results(tmp_path / "in", tmp_path / "out").write("a.png", b"second")
+    results(tmp_path / "in", tmp_path / "out")
     (tmp_path / "out" / "a.png").write_bytes(b"retouched")
     with pytest.raises(ValueError, match="not a result of one"):
         results(tmp_path / "in", tmp_path / "out")

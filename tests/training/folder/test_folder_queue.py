@@ -97,6 +97,7 @@ def test_a_result_keeps_its_bytes_and_suffix_and_the_next_run_knows_it(
     assert (out / "a.exr").read_bytes() == EXR and record(out)["a"]["result"] == "a.exr" and record(out)["a"]["mode"] is None
     assert sorted(path.name for path in out.iterdir()) == ["a.exr", "restore.json"]
     capsys.readouterr()
+    (out / "a.png").write_bytes(b"the user has converted it")
     assert restore(source, out, server) == 0 and len(Server.uploads) == 1
     assert capsys.readouterr().out == f"{out}: 0 done, 1 done before\n"
 
