@@ -38,11 +38,15 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_
 """Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
 MAX_PX = 2**28
 """Largest area of a picture that is read: 16384 x 16384 px, the largest that ComfyUI makes (nodes.py, MAX_RESOLUTION)."""
+PILLOWS_LIMIT_PX = 2**30 // 4 // 3
+"""Pillow's default (Image.py, MAX_IMAGE_PIXELS)."""
 ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9A-Fa-f]+>")
 """How Python shows an object that has no name; Pillow's messages have one where a file's name belongs."""
 
-# Pillow's own limit is a third of ours and calls what is beyond it an attack. Here `open_picture` holds the size against MAX_PX.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow calls what is beyond twice its own limit an attack. Here `open_picture` holds the size against MAX_PX instead; a program
+# that has chosen another limit before (the fuzzers do) keeps it.
+if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
+    Image.MAX_IMAGE_PIXELS = None
 
 
 class UnreadableError(ValueError):
