@@ -130,7 +130,7 @@ def _refusal(case: bytes, _: Path) -> None:
 
 def _result(case: bytes, _: Path) -> None:
     try:
-        read_result(case)
+        read_result(case, "case.png")
     except NoResult as error:
         raise ValueError(f"expected a picture, got {error}") from error
 

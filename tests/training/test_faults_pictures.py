@@ -89,7 +89,7 @@ def test_a_machine_without_memory_is_not_a_damaged_picture(tmp_path: Path, monke
     with pytest.raises(MemoryError):
         read_image(tmp_path / "a.png")
     with pytest.raises(NoResult, match="expected memory for the server's picture of .* bytes, got too little"):
-        read_result(data)
+        read_result(data, "a.png")
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory for this picture"), SystemExit(1)])

@@ -17,7 +17,8 @@ from PIL import Image
 from training_support import png
 
 from training.cli import main
-from training.common.images import picture_paths, read_image
+from training.common.folders import list_pictures
+from training.common.images import read_image
 from training.data import manifest
 from training.data.prepare import find
 from training.folder import client as queue_client
@@ -176,4 +177,4 @@ def test_folders_give_keys_below_them_only(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "up.png").write_bytes(PICTURE)
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "up.png")
-    assert [key for key, _ in picture_paths([tmp_path / "in" / ".." / "in"])] == ["link"]
+    assert [key for key, _ in list_pictures([tmp_path / "in" / ".." / "in"]).pictures] == ["link"]

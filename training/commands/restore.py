@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from faithdiff_core.color_fix import METHODS
+from training.commands.sources import at_least, end
 
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
@@ -20,7 +22,7 @@ where it was stopped. Or check a full export with the trainer's own sampler, wit
 """
 QUEUE_DEFAULTS = {
     "server": ["http://127.0.0.1:8188"], "input_node": None, "output_node": None, "set": [], "seed": None, "header": [],
-    "ahead": 2, "give_up_after": 120.0, "again": False,
+    "ahead": 2, "give_up_after": 120.0,
 }  # fmt: skip
 LOCAL_DEFAULTS = {"vae": None, "scale": 2, "steps": 20, "seed": 0, "start_from": "lq", "colour": "adain"}
 """Options of one way only, with their defaults: argparse gives None, so that one given for the other way is seen."""
@@ -38,6 +40,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
     way.add_argument("--workflow", type=Path, metavar="FILE", help="API-format prompt, for ComfyUI")
     way.add_argument("--model", type=Path, metavar="FILE", help="full export, for the trainer's own sampler")
     verb.add_argument("--seed", type=int, help="with --workflow: for all its seeds (default: as in the file); else default 0")
+    verb.add_argument(
+        "--again", action="store_true",
+        help="restore every picture, done or not, and replace files in OUT that no earlier run has made, too",
+    )  # fmt: skip
     _add_queue_options(verb.add_argument_group("with --workflow"))
     _add_local_options(verb.add_argument_group("with --model"))
     verb.set_defaults(run=restore)
@@ -53,7 +59,6 @@ def _add_queue_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--input-node", metavar="NODE", help="where the picture goes (default: the only LoadImage)")
     group.add_argument("--output-node", metavar="NODE", help="where the result comes from (default: the only SaveImage)")
-    group.add_argument("--again", action="store_true", default=None, help="restore every picture, done or not")
     group.add_argument("--ahead", type=int, metavar="N", help="prompts in a server's queue at most (default: 2)")
     group.add_argument("--give-up-after", type=float, metavar="S", help="seconds without an answer from a server (default: 120)")
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="for every request, a token for one")
@@ -71,8 +76,7 @@ def restore(arguments: argparse.Namespace) -> int:
     """`restore`, either way. The exit code: 0, 1 = some pictures failed, 2 = no server takes the workflow, 130 = Ctrl-C."""
     if arguments.workflow is None:
         _settle(arguments, LOCAL_DEFAULTS, QUEUE_DEFAULTS, "--model")
-        _restore_locally(arguments)
-        return 0
+        return _restore_locally(arguments)
     _settle(arguments, QUEUE_DEFAULTS, LOCAL_DEFAULTS, "--workflow")
     try:
         return _restore_by_queue(arguments)
@@ -131,25 +135,38 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
     return restore_folder(job, print)
 
 
-def _restore_locally(arguments: argparse.Namespace) -> None:
+def _restore_locally(arguments: argparse.Namespace) -> int:
     """Run an export through the trainer's own sampler."""
-    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+    from training.common.files import ResultsFolder
+    from training.common.folders import list_pictures, over_pictures, require_pictures, shown
+    from training.common.images import MAX_PX, png_bytes, read_picture, to_unit, unit_to_u8
     from training.model.restore import restore as run
+    from training.model.sampler import leading_timesteps
     from training.weights.load_export import load_exported, read_parts, spec_of
     from training.weights.vae import read_vae
 
     if arguments.vae is None:
         raise ValueError("expected --vae FILE with --model, got none; export one beside the model")
-    pictures = picture_paths([arguments.source])
-    if not pictures:
-        raise ValueError(f"expected pictures in {arguments.source}, got none, check the folder")
+    at_least("scale", arguments.scale, 1, example=2)
+    leading_timesteps(arguments.steps)  # its error comes before the weights are read
+    listed = list_pictures([arguments.source])
+    require_pictures(listed, arguments.source)
+    results = ResultsFolder(arguments.source, arguments.out, listed.pictures, again=arguments.again)
     parts = read_parts(arguments.model)
     model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec_of(parts))
-    for key, path in pictures:
+
+    def work(key: str, path: Path) -> Iterable[str]:
+        source = read_picture(path)
+        if source.image_u8[0].numel() * arguments.scale**2 > MAX_PX:
+            raise ValueError(
+                f"expected a result of at most {MAX_PX} px, got more with --scale {arguments.scale}, choose a smaller"
+            )
         picture = run(
-            model, vae, to_unit(read_image(path)), scale=arguments.scale, target_px=parts.metadata.target_size_px,
+            model, vae, to_unit(source.image_u8), scale=arguments.scale, target_px=parts.metadata.target_size_px,
             steps=arguments.steps,
             seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
         )  # fmt: skip
-        write_png(arguments.out / f"{key}.png", unit_to_u8(picture))
-        print(arguments.out / f"{key}.png")
+        print(shown(str(results.write(f"{key}.png", png_bytes(unit_to_u8(picture))))))
+        return source.warnings
+
+    return end(over_pictures(listed, work), arguments.out)

@@ -60,4 +60,7 @@ def train(arguments: argparse.Namespace) -> None:
         print(describe(config, sources_of(arguments)))
         return
     figures = run_stage(config, sources_of(arguments), arguments.out, resume=arguments.resume)
+    if not figures:  # no step was left to do, and its row is in the log already
+        print(f"{arguments.out}: the run is at its end, {config.steps} of {config.steps} steps; a larger steps=N goes on")
+        return
     print(f"{arguments.out}: done, " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))

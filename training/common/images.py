@@ -4,18 +4,60 @@ from __future__ import annotations
 
 import io
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-from training.common.files import write_atomically
+from training.common.files import write_bytes
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+HAS_AVIF = features.check("avif")
+"""Whether this Pillow was built with it."""
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        *([".avif"] if HAS_AVIF else []),
+    }
+)
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_AVIF else []))
 """Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
+MAX_PX = 2**28
+"""Largest area of a picture that is read: 16384 x 16384 px, the largest that ComfyUI makes (nodes.py, MAX_RESOLUTION)."""
+PILLOWS_LIMIT_PX = 2**30 // 4 // 3
+"""Pillow's default (Image.py, MAX_IMAGE_PIXELS)."""
+ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9A-Fa-f]+>")
+"""How Python shows an object that has no name; Pillow's messages have one where a file's name belongs."""
+
+# Pillow calls what is beyond twice its own limit an attack. Here `open_picture` holds the size against MAX_PX instead; a program
+# that has chosen another limit before (the fuzzers do) keeps it.
+if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
+    Image.MAX_IMAGE_PIXELS = None
+
+
+class UnreadableError(ValueError):
+    """A picture that cannot be read; the message says why, in one line."""
+
+
+class Picture(NamedTuple):
+    """`image_u8`: uint8 (3, H, W). `warnings`: what of the file is not in it, a sentence each."""
+
+    image_u8: torch.Tensor
+    warnings: tuple[str, ...]
 
 
 class Located(Protocol):
@@ -58,27 +100,93 @@ def read_image(source: Path | Located) -> torch.Tensor:
     Raises:
         ValueError: the file cannot be read or decoded.
     """
+    return decode_image(*_named_bytes(source))
+
+
+def read_picture(source: Path | Located) -> Picture:
+    """The same, with what is to be told of it.
+
+    Raises:
+        ValueError: the file cannot be read or decoded.
+    """
+    data, name = _named_bytes(source)
+    return Picture(decode_image(data, name), warnings_of(data, name))
+
+
+def _named_bytes(source: Path | Located) -> tuple[bytes, str]:
     name = str(source if isinstance(source, Path) else source.path)
     try:
-        return decode_image(read_bytes(source), name)
+        return read_bytes(source), name
     except OSError as error:
-        raise ValueError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
+        raise UnreadableError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
 
 
 def decode_image(data: bytes, name: str) -> torch.Tensor:
     """The same from bytes; `name` is for the message."""
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
+        with open_picture(io.BytesIO(data), name) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             array = np.array(upright.convert("RGB"))
-    except MemoryError:
-        raise  # of this machine, not of the file: Pillow has held its size against MAX_IMAGE_PIXELS
+    except (MemoryError, UnreadableError):
+        raise  # of this machine, not of the file: its size has been held against MAX_PX; or said already
     except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
-        reason = f"{type(error).__name__} {error!s:.160}"
-        raise ValueError(f"expected a readable picture, got {name} ({reason}), remove or replace it") from error
+        raise _unreadable(name, error) from error
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Context with a picture whose head is read and whose pixels are not; `name` is for the message.
+
+    Raises:
+        UnreadableError: none of IMAGE_FORMATS, or more than MAX_PX.
+    """
+    try:
+        opened = Image.open(file, formats=IMAGE_FORMATS)
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `decode_image`
+        raise _unreadable(name, error) from error
+    with opened:
+        width, height = opened.size
+        if width * height > MAX_PX:
+            raise UnreadableError(
+                f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {width} x {height} px; make it smaller"
+            )
+        yield opened
+
+
+def warnings_of(data: bytes, name: str) -> tuple[str, ...]:
+    """What reading the picture leaves out. Its head is looked at, not its pixels.
+
+    Raises:
+        UnreadableError: as for `open_picture`.
+    """
+    with open_picture(io.BytesIO(data), name) as opened:
+        frames = frames_of(opened)
+    return (f"only the first of its {frames} frames or pages is taken",) if frames > 1 else ()
+
+
+def frames_of(opened: Image.Image) -> int:
+    """Frames of an animation, pages of a TIFF. A camera's JPEG with further views (MPO) is one picture, for ComfyUI, too."""
+    try:
+        return 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+    except MemoryError:
+        raise
+    except Exception:  # the first frame may be whole where a later one is damaged
+        return 1
+
+
+def without_addresses(text: str) -> str:
+    """A message without the addresses of objects, which tell a user nothing and differ each time."""
+    return ADDRESS.sub("", text)
+
+
+def _unreadable(name: str, error: Exception) -> UnreadableError:
+    reason = f"{type(error).__name__} {without_addresses(str(error)):.160}"
+    return UnreadableError(f"expected a readable picture, got {name} ({reason}), remove or replace it")
 
 
 def to_unit(image_u8: torch.Tensor) -> torch.Tensor:
@@ -96,27 +204,13 @@ def unit_to_u8(image: torch.Tensor) -> torch.Tensor:
     return (image.float().clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 
+def png_bytes(image_CHW_u8: torch.Tensor) -> bytes:
+    """uint8 (3, H, W) as a PNG file."""
+    picture, written = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB"), io.BytesIO()
+    picture.save(written, format="PNG", optimize=True)
+    return written.getvalue()
+
+
 def write_png(path: Path, image_CHW_u8: torch.Tensor) -> None:
     """Write uint8 (3, H, W) as PNG, atomically."""
-    picture = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB")
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
-
-
-def picture_paths(inputs: list[Path]) -> list[tuple[str, Path]]:
-    """(key, path) of every picture named or found below a folder, sorted by key.
-
-    The key is the path below the folder given, without suffix and with forward slashes; a file's key is its stem.
-
-    Raises:
-        ValueError: an input that does not exist, or a file that is no picture by its suffix.
-    """
-    found: list[tuple[str, Path]] = []
-    for item in inputs:
-        if item.is_dir():
-            files = [path for path in item.rglob("*") if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
-            found += [(path.relative_to(item).with_suffix("").as_posix(), path) for path in files]
-        elif item.is_file():
-            found.append((item.stem, item))
-        else:
-            raise ValueError(f"expected a picture or a folder, got {item}, which does not exist; check the path")
-    return sorted(found)
+    write_bytes(path, png_bytes(image_CHW_u8))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.common.files import write_json, write_text
+from training.common.files import require_own, write_json, write_text
+from training.common.folders import Tally
+from training.common.strict_json import parse_json
 from training.evaluate.markdown import as_markdown
 from training.evaluate.paper import TEXT, paper_section
 from training.evaluate.report import pictures, summaries, worst_keys
@@ -47,10 +49,10 @@ class Evaluation:
     """None: the tables that belong to what was computed."""
 
 
-def evaluate(options: Evaluation) -> dict[str, Any]:
-    """Compare the folders and write the report; returns it as in the JSON file.
+def evaluate(options: Evaluation) -> tuple[dict[str, Any], Tally]:
+    """Compare the folders and write the report; returns it as in the JSON file, and how the pictures went.
 
-    The same pictures and options give the same bytes.
+    A picture that cannot be read in any row is in no row. The same pictures and options give the same bytes.
 
     Raises:
         ValueError: before anything is computed or written: unknown names, keys that do not match, other sizes.
@@ -81,7 +83,8 @@ def evaluate(options: Evaluation) -> dict[str, Any]:
     computed = [*scores.metrics, *([TEXT] if text else [])]
     write_text(options.out.with_suffix(".md"), as_markdown(report, text=text, paper=paper_section(computed, options.paper)))
     write_json(options.out, report)
-    return report
+    joined.tally.done = len(scores.sizes_px)
+    return report, joined.tally
 
 
 def _check(options: Evaluation) -> None:
@@ -97,6 +100,34 @@ def _check(options: Evaluation) -> None:
         raise ValueError(f"expected --against among {', '.join(rows)}, got {options.against!r}, name one of the rows")
     if options.text is not None and not options.text.is_file():
         raise ValueError(f"expected --text to be a file of annotations, got {options.text}, check the path")
+    require_own(options.out, "report", is_report, [options.text])
+    require_own(options.out.with_suffix(".md"), "page of a report", is_page)
+    worst = _worst_folder(options.out)
+    if worst.exists() and not options.out.exists() and any(worst.iterdir()):  # pictures of an earlier report go (strips.py)
+        raise ValueError(f"expected a new folder for the worst pictures, got {worst} and no {options.out}; choose another --out")
+
+
+def is_report(path: Path) -> bool:
+    """Whether the file is a report of this command or of `read-text`.
+
+    Raises:
+        ValueError, OSError: it is no JSON; it cannot be read.
+    """
+    value = parse_json(path.read_bytes(), odd_numbers=True)
+    return isinstance(value, dict) and (value.keys() >= {"inputs", "rows"} or value.keys() >= {"annotated_pictures", "protocol"})
+
+
+def is_page(path: Path) -> bool:
+    """Whether the file is the page of such a report: there is one beside it.
+
+    Raises:
+        ValueError, OSError: what is beside it is none, or cannot be read.
+    """
+    return is_report(path.with_suffix(".json"))
+
+
+def _worst_folder(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_worst")
 
 
 def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> dict[str, Any]:
@@ -109,6 +140,7 @@ def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> d
         },
         "border_px": options.border_px,
         "unmatched": joined.unmatched,
+        "unreadable": dict(sorted(joined.tally.failed.items())),
     }
     return {**report, **summaries(scores, against), "text": text}
 
@@ -130,7 +162,7 @@ def _worst(options: Evaluation, scores: Scores, rows: Rows, reference: Mapping[s
     by = wanted if wanted in scores.values[row] else next(iter(scores.values[row]), None)
     keys = worst_keys(scores, row, by, options.worst) if by else []
     columns = {name: rows[name] for name in (LQ_ROW, *options.restored) if name in rows} | {REFERENCE_ROW: reference}
-    strips = write_strips(options.out.with_name(f"{options.out.stem}_worst"), keys, columns)
+    strips = write_strips(_worst_folder(options.out), keys, columns)
     found = [
         {"key": key, "value": scores.values[row][by][key], "picture": strips[key].relative_to(options.out.parent).as_posix()}
         for key in keys

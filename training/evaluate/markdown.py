@@ -28,6 +28,8 @@ def _inputs(report: Mapping[str, Any]) -> str:
     lines.append(f"* {report['count']} pictures: {', '.join(sizes[:5])}{more} px; border left out: {report['border_px']} px")
     for name, keys in report["unmatched"].items():
         lines.append(f"* left out of {name}, because not all folders have them: {', '.join(keys)}")
+    for key, reason in report["unreadable"].items():
+        lines.append(f"* left out of every row: {key}: {reason}")
     return "\n".join(lines)
 
 

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from PIL import Image
-
-from training.common.images import IMAGE_FORMATS
+from training.common.folders import NOT_READ
+from training.common.images import IMAGE_SUFFIXES, open_picture, warnings_of
 from training.folder.client import one_line
 from training.folder.prompt import PromptForm
 
-PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
-"""Pillow's modes that PNG can hold; a picture of another is made RGB."""
-
-
-RESULT_FORMATS = (*IMAGE_FORMATS, "GIF", "AVIF")
-"""What nodes that save pictures write."""
-MAX_PX = 2**29
-"""Pillow refuses beyond twice this, 32768 x 32768: a few kilobytes can say that they are a picture of any size."""
+KEPT = frozenset(NOT_READ) - {".svg"}
+"""Suffixes of pictures that some save node writes and that are not decoded here: their bytes are kept as they are."""
+EXR_MAGIC = b"\x76\x2f\x31\x01"
+"""Every OpenEXR file begins with it (openexr.com, "OpenEXR File Layout")."""
 
 
 class NoResult(Exception):
     """A prompt ended without the picture that was asked for. The message says why, in one line."""
+
+
+class PictureAtFault(NoResult):
+    """The picture itself cannot be read: another try would end the same."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +37,23 @@ class Ending:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A picture as PNG bytes, decoded once to be sure."""
+    """A picture as the server sent it, and the suffix of its file. It was decoded once to be sure; sizes in px and Pillow's mode
+    are None for a format that is not read here.
+    """
 
-    png: bytes
-    width_px: int
-    height_px: int
-    mode: str
+    data: bytes
+    suffix: str
+    width_px: int | None
+    height_px: int | None
+    mode: str | None
 
 
 def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     """Read a history entry.
 
     Raises:
-        NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
+        PictureAtFault: the node that loads the picture failed.
+        NoResult: another failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
     """
     try:
         return _read_ending(entry, form)
@@ -65,7 +67,8 @@ def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     for kind, data in messages:
         node = form.shown(str(data.get("node_id")))
         if kind == "execution_error":
-            raise NoResult(one_line(f"{node}: {data.get('exception_message') or data.get('exception_type')}"))
+            kind = PictureAtFault if str(data.get("node_id")) == form.input_node else NoResult
+            raise kind(one_line(f"{node}: {data.get('exception_message') or data.get('exception_type')}"))
         if kind == "execution_interrupted":
             raise NoResult(f"interrupted on the server in {node}")
     if status.get("status_str") == "error":
@@ -89,37 +92,57 @@ def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
     return round((end - start) / 1000, 3) if start is not None and end is not None else None
 
 
-def read_result(data: bytes) -> Result:
-    """Decode a picture; a PNG keeps its bytes, another format becomes one.
+def read_result(data: bytes, name: str) -> Result:
+    """Look at the file that a server calls `name`. Its bytes stay as they are.
 
     Raises:
-        NoResult: it cannot be decoded.
+        NoResult: it cannot be decoded, or is called nothing that a picture is called.
     """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in KEPT:
+        if not data or (suffix == ".exr" and not data.startswith(EXR_MAGIC)):
+            raise NoResult(f"expected a picture from the server, got {len(data)} bytes that are no {suffix}")
+        return Result(data=data, suffix=suffix, width_px=None, height_px=None, mode=None)
     try:
-        with Image.open(io.BytesIO(data), formats=RESULT_FORMATS) as picture:
+        with open_picture(io.BytesIO(data), "the server's file") as picture:
             picture.load()
-            png = data if picture.format == "PNG" else _as_png(picture)
-            return Result(png=png, width_px=picture.width, height_px=picture.height, mode=picture.mode)
+            own = suffix if suffix in IMAGE_SUFFIXES else f".{(picture.format or 'png').lower()}"
+            return Result(data=data, suffix=own, width_px=picture.width, height_px=picture.height, mode=picture.mode)
     except MemoryError as error:
         raise NoResult(f"expected memory for the server's picture of {len(data)} bytes, got too little") from error
     except Exception as error:  # its decoders raise many kinds for damaged files
         raise NoResult(one_line(f"expected a picture from the server, got {len(data)} bytes that are none ({error})")) from error
 
 
-def _as_png(picture: Image.Image) -> bytes:
-    written = io.BytesIO()
-    (picture if picture.mode in PNG_MODES else picture.convert("RGB")).save(written, "PNG")
-    return written.getvalue()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What a server is given of a source: bytes, suffix, and what they lack."""
+
+    data: bytes
+    suffix: str
+    warnings: tuple[str, ...]
 
 
-@contextmanager
-def large_pictures() -> Iterator[None]:
-    """Inside, Pillow opens pictures up to 32768 x 32768: its own limit is for strangers' files, and 16K results are beyond it."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PX
+def for_upload(data: bytes, suffix: str) -> Upload:
+    """A source as it is, but the first frame of several: LoadImage would make a batch of them, and one result is asked for.
+
+    Raises:
+        PictureAtFault: it is no picture, or too large.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MAX_PX and twice that
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        warnings = warnings_of(data, "the source")
+        if not warnings:
+            return Upload(data=data, suffix=suffix, warnings=())
+        with open_picture(io.BytesIO(data), "the source") as picture:
+            kept = {name: picture.info[name] for name in ("icc_profile", "exif", "dpi") if picture.info.get(name)}
+            first, written = picture.copy(), io.BytesIO()
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise PictureAtFault(one_line(str(error))) from error
+    (first if first.mode in PNG_MODES else first.convert("RGB")).save(written, "PNG", **kept)
+    return Upload(data=written.getvalue(), suffix=".png", warnings=warnings)
+
+
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
+"""Pillow's modes that PNG can hold; a picture of another is made RGB."""

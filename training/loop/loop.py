@@ -44,7 +44,7 @@ def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, An
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
     with engine.naming_lost_processes(), only_run_in(run_dir, engine):
-        state = former_state(run_dir, config, resume=resume)
+        state = former_state(run_dir, config, extra, resume=resume)
         engine.same_everywhere(0 if state is None else state["step"], "the newest whole checkpoint's step")
         run = Run(task, config, run_dir, extra, engine, state)
         del state

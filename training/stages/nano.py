@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.common.files import write_atomically
+from training.common.files import require_own, write_atomically
 from training.config.overrides import override
 from training.config.recipes import recipe
 from training.config.schema import VAE_STAGES
@@ -17,6 +17,7 @@ from training.data.prepare import build
 from training.data.rendered_words import write_series
 from training.loop import checkpoints
 from training.stages.stage import Sources, run_stage
+from training.weights.check import is_own
 from training.weights.export import export
 
 STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "export")
@@ -73,6 +74,9 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Ca
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
+    if "export" in stages:
+        for name in (VAE_FILE, MODEL_FILE):
+            require_own(out / name, "FaithDiff .safetensors", is_own)
     first_vae, vae = work / FIRST_VAE_FILE, work / VAE_FILE
     if "prepare" in stages:
         prepare(work, tell)

@@ -25,7 +25,7 @@ from training.model.networks import network_spec
 from training.tasks.diffusion import DiffusionTask
 from training.tasks.vae import VAETask
 from training.tasks.validation import Validation
-from training.weights.initial import initial_model, load_vae
+from training.weights.initial import check_start, initial_model, load_vae
 from training.weights.vae import weights_digest
 
 
@@ -113,9 +113,14 @@ def run_stage(config: TrainConfig, sources: Sources, run_dir: Path, *, resume: b
 
 
 def describe(config: TrainConfig, sources: Sources) -> str:
-    """What --dry-run prints: the resolved settings, the data, what trains, and the memory it takes."""
+    """What --dry-run prints: the resolved settings, the data, what trains, and the memory it takes.
+
+    Raises:
+        ValueError: sources that are missing, or an `init` that the run could not start from.
+    """
     from training.stages.memory import report
 
+    check_start(config, sources)
     store, digest = training_store(config, sources.data)
     lines = [f"{name} = {value}" for name, value in vars(config).items()]
     lines.append(f"data: {len(store)} pictures, digest {digest[:16]}")

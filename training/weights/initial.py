@@ -16,7 +16,7 @@ from torch import nn
 from faithdiff_core.files.checks import check_state
 from training.common.devices import warn
 from training.common.weight_files import State, file_digest
-from training.config.schema import TrainConfig
+from training.config.schema import VAE_STAGES, TrainConfig
 from training.config.sources import Sources
 from training.model.faithdiff import UNET_DTYPES, FaithDiffComposite, compose, make_part, spec_for, zero_alignment
 from training.model.networks import network_spec
@@ -37,6 +37,22 @@ def load_vae(config: TrainConfig, sources: Sources, device: torch.device | str =
         raise ValueError(f"expected --vae or --base with a VAE for stage {config.stage}, got none, name one")
     vae: Any = read_vae(path, network_spec(config.network))  # diffusers' annotation of .to() is wrong
     return vae.to(device)
+
+
+def check_start(config: TrainConfig, sources: Sources) -> None:
+    """Look at what a run would start from without making a network of it.
+
+    Raises:
+        ValueError: a file that is missing; an `init` that is none, or of another network.
+    """
+    for name in ("base", "vae", "text", "init"):
+        path = getattr(sources, name)
+        if path is not None and not path.exists():
+            raise ValueError(f"expected a file or folder for --{name}, got {path}, which does not exist; check the path")
+    if sources.init is not None and config.stage not in VAE_STAGES:
+        start = read_starting_point(sources.init, config)
+        if start.unet is not None:
+            require(unet_widths(start.unet), spec_for(config), "UNet", sources.init)
 
 
 def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffComposite, History]:

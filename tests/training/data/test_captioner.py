@@ -70,7 +70,7 @@ def test_the_command_writes_a_manifest_with_captions(blip: Path, own_data: Path,
     out = own_data.with_name("captioned.jsonl")
     caption("--data", own_data, "--model", blip, "--out", out, "--batch-size", "4")
     records = manifest.read(out)
-    assert "6 captions made, 0 left" in capsys.readouterr().out
+    assert "6 done, 0 left" in capsys.readouterr().out
     assert manifest.read(own_data) == before and [record.key for record in records] == [record.key for record in before]
     raw = {record.key: record.caption for record in records}
     assert all(raw.values())
