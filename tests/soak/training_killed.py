@@ -22,7 +22,7 @@ from support.forks import start
 from training_support import picture
 
 from training.cli import main
-from training.common import archives
+from training.common import tensor_files
 from training.common.images import write_png
 from training.data import manifest
 from training.data.prepare import build
@@ -181,7 +181,7 @@ def _watch(told: Watched, folder: Path, kill: Kill) -> None:
             save(value, _Cut(file, int(kill.written_frac * length)))
         save(value, file)
 
-    archives.torch.save = cut_off
+    tensor_files.torch.save = cut_off
 
 
 def _length_of(save: Callable[..., None], value: Any) -> int:

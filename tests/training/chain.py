@@ -9,8 +9,7 @@ from conftest import QUICK
 
 from training.config.overrides import override
 from training.config.recipes import recipe
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.stages.stage import build_task, run_stage
 from training.tasks.diffusion import DiffusionTask
 from training.weights.export import export

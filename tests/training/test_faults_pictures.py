@@ -13,8 +13,8 @@ from PIL import Image
 from toy_task import equal, train_part
 from training_support import png, write_shard
 
-from training.batches.crops import ImageStore, Pictures
 from training.batches.samples import SampleSource
+from training.batches.store import ImageStore, Pictures
 from training.common.images import read_image
 from training.config.schema import TrainConfig
 from training.data.manifest import Record

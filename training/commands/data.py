@@ -87,7 +87,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     pictures, unpaired = join(pictures, lq, required=arguments.lq is not None)
     skipped = skipped + unpaired
     if arguments.bundled:
-        from training.data.bundled import bundled_stills
+        from training.data.prepare import bundled_stills
 
         pictures = pictures + bundled_stills()
     if arguments.text:
@@ -124,8 +124,7 @@ def degrade(arguments: argparse.Namespace) -> None:
 def caption(arguments: argparse.Namespace) -> None:
     """`caption`: a manifest with the model's captions."""
     from training.data import manifest
-    from training.data.captioner import Captioner
-    from training.data.captions import caption_manifest
+    from training.data.captions import Captioner, caption_manifest
 
     for name in ("batch_size", "max_tokens"):
         if getattr(arguments, name) < 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.common.images import picture_paths
-from training.common.interrupts import Interrupts
+from training.common.stopping import Interrupts
 from training.folder.client import NoAnswer, QueueClient
 from training.folder.dispatcher import Dispatcher
 from training.folder.prompt import PromptForm

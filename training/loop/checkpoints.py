@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from faithdiff_core.files.storage import write_safetensors
-from training.common.archives import read_archive, system_error, write_archive
 from training.common.devices import warn
 from training.common.files import remove_leftovers
-from training.common.weight_files import file_crc32
+from training.common.tensor_files import file_crc32, read_archive, system_error, write_archive
 
 FOLDER = "checkpoints"
 VALIDATION = "validation"

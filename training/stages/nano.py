@@ -12,8 +12,7 @@ from training.config.overrides import override
 from training.config.recipes import recipe
 from training.config.schema import VAE_STAGES
 from training.data import manifest
-from training.data.bundled import bundled_stills
-from training.data.prepare import build
+from training.data.prepare import build, bundled_stills
 from training.data.rendered_words import write_series
 from training.loop import checkpoints
 from training.stages.stage import Sources, run_stage

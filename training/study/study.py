@@ -13,7 +13,7 @@ from training.common.files import write_json, write_text
 from training.common.images import picture_paths
 from training.config.ablations import Row
 from training.config.overrides import override, to_json
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.data.manifest import data_digest, split_of
 from training.study.ablate import Trained, check_sources, chosen_rows, measure, train_rows
 from training.study.charts import write_curves, write_strips

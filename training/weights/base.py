@@ -13,7 +13,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from faithdiff_core.files.checkpoint import UNET_PREFIX
 from faithdiff_core.files.keymap import is_diffusers_unet, ldm_to_diffusers
 from training.common.strict_json import parse_json
-from training.common.weight_files import State, read_tensors
+from training.common.tensor_files import State, read_tensors
 from training.model.networks import LATENT_SCALE
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")

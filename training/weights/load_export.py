@@ -16,10 +16,9 @@ from faithdiff_core.files.keymap import ldm_to_diffusers
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
 from training.common.seeds import generator_for
-from training.common.weight_files import State, read_parts
+from training.common.tensor_files import State, read_parts
 from training.model.faithdiff import FaithDiffComposite
-from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
-from training.model.shapes import fits, unet_widths
+from training.model.networks import NETWORKS, NetworkSpec, build_unet, fits, time_ids, unet_widths
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from training_support import picture
 
-from training.batches.crops import ImageStore, draw_crop, scale_short_side
+from training.batches.crops import draw_crop
+from training.batches.store import ImageStore, scale_short_side
 from training.common.images import to_signed
 from training.common.seeds import generator_for
 from training.data import manifest

@@ -11,7 +11,7 @@ import pytest
 import torch
 from training_support import picture, png, write_shard
 
-from training.batches.crops import ImageStore
+from training.batches.store import ImageStore
 from training.common.images import read_image, write_png
 from training.data import manifest
 from training.data.prepare import build, find

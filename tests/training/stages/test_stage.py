@@ -14,13 +14,11 @@ from model_support import made_up_model
 from support.compare import NETWORK, assert_close, relative_difference
 from training_support import KEPT_AS_FP16, NEVER_MATTER, without_gradient
 
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
 from training.model.faithdiff import build_model
-from training.optim.groups import only_train
-from training.optim.optimisers import make_optimiser
+from training.optim.optimisers import make_optimiser, only_train
 from training.stages.stage import build_task, describe
 
 Quick = Callable[..., TrainConfig]

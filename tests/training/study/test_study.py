@@ -14,7 +14,7 @@ from training_support import picture
 
 from training.common.images import read_image, to_unit, write_png
 from training.config.overrides import from_json
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.data import manifest
 from training.study import page as study_report
 from training.study import study

@@ -15,7 +15,7 @@ from faithdiff_core.files.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, as
 from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.cli import main
-from training.common.weight_files import read_parts
+from training.common.tensor_files import read_parts
 from training.model.faithdiff import build_model
 from training.weights import convert as convert_module
 

@@ -15,8 +15,7 @@ from training_support import picture
 from faithdiff_core.captions import trim_caption
 from training.commands.data import add
 from training.data import manifest
-from training.data.captioner import QUESTION, Captioner
-from training.data.captions import caption_manifest
+from training.data.captions import QUESTION, Captioner, caption_manifest
 
 
 def caption(*arguments: str | Path) -> None:

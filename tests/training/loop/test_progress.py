@@ -76,7 +76,7 @@ def test_without_an_average_the_run_has_none(tmp_path: Path) -> None:
 def test_a_missing_tracker_costs_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.loop.trackers.get_available_trackers", list)
+    monkeypatch.setattr("training.loop.progress.get_available_trackers", list)
     train(tmp_path, "tracker=tensorboard", stop_after=2)
     assert capfd.readouterr().err.count("warning: tracker tensorboard is not installed, only log.jsonl is written") == 1
     assert len(rows_of(tmp_path)) == 2
