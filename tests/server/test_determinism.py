@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from harness.fixtures import started_server
 from hostrun.client import Client
 from hostrun.environment import ensure_oldest
 from hostrun.gpu import has_gpu
 from hostrun.server import HostServer
 from PIL import Image
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.session_server import started_server
 from support.workflows import api_prompt, node_of, resized
 
 MOST_LEVELS = 1

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_support import made_up_model, tiny, write_run
 from support.forks import start
-from training_support import picture
+from support.trainer import picture
+from support.trainer_models import made_up_model, tiny, write_run
 
 from training.cli import main
 from training.common import tensor_files

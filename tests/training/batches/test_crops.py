@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from training_support import picture
+from support.trainer import picture
 
 from training.batches.crops import draw_crop
 from training.batches.store import ImageStore, scale_short_side

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from training_support import picture
+from support.trainer import picture
 
 from training.batches.crops import cut, draw_pair_crop
 from training.batches.store import Pictures

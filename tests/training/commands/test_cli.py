@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.patience import PATIENCE_S
-from training_support import picture
+from support.trainer import picture
 
 from training.cli import main
 from training.common.images import read_image, write_png

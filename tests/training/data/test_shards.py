@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture, png, write_shard
+from support.trainer import picture, png, write_shard
 
 from training.batches.store import ImageStore
 from training.common.images import read_image, write_png

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support.compare import CHANGED, ONE_MODULE, assert_close, relative_difference
-from training_support import picture
+from support.trainer import picture
 
 from training.common.images import unit_to_u8
 from training.degradation import steps

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.compare import NETWORK, ONE_MODULE, assert_close
-from toy_task import STRAYED, ToyTask, apart, equal, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy import STRAYED, ToyTask, apart, equal, first_gradient, strayed, toy_config, train_part
 
 from training.batches.store import ImageStore
 from training.config.schema import TrainConfig

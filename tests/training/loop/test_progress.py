@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.trainer import picture
+from support.trainer_toy import ToyTask, toy_config, train_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy_task import ToyTask, toy_config, train_part
-from training_support import picture
 
 from training.common.images import write_png
 from training.loop import checkpoints, loop

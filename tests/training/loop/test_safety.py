@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
 from training.common import stopping
 from training.common.stopping import ECHO_S, Interrupts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_support import inputs, tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.trainer_models import inputs, tiny
 
 from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.networks import NETWORKS, build_vae, fits, unet_widths, vae_widths

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain, sources_of, task_of
-from model_support import inputs, tiny
 from support.compare import NETWORK, assert_close
+from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_models import inputs, tiny
 
 from training.config.schema import Sources, TrainConfig
 from training.degradation.presets import MIXTURES, drawn, preset

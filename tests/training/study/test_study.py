@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain
-from conftest import QUICK
-from training_support import picture
+from support.trainer import QUICK, picture
+from support.trainer_chain import make_chain
 
 from training.common.images import read_image, to_unit, write_png
 from training.config.overrides import from_json

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import tiny
 from safetensors import safe_open
+from support.trainer_models import tiny
 
 from faithdiff_core.files.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, assemble_released
 from faithdiff_core.files.keymap import diffusers_to_ldm

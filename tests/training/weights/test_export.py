@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from model_support import made_up_model, tiny, write_run
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.trainer_models import made_up_model, tiny, write_run
 
 from faithdiff_core.files.keymap import ldm_to_diffusers
 from training.common.tensor_files import read_parts

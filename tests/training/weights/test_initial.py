@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from model_support import (
+from support.compare import NETWORK, assert_close
+from support.trainer_models import (
     made_up_model,
     tiny,
     write_checkpoint_file,
@@ -18,7 +19,6 @@ from model_support import (
     write_released,
     write_run,
 )
-from support.compare import NETWORK, assert_close
 
 from faithdiff_core.architecture import LQEncoderSizes
 from faithdiff_core.files.metadata import FaithDiffMetadata

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
 from faithdiff_core.files.storage import write_safetensors
 from training.batches.latent_cache import open_latent_cache

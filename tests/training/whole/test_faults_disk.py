@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import made_up_model, tiny, write_run
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_models import made_up_model, tiny, write_run
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
 from training.batches.latent_cache import open_latent_cache
 from training.batches.prompt_cache import TextCache

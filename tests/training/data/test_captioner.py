@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_text import write_blip, write_llava
-from training_support import picture
+from support.trainer import picture
+from support.trainer_text import write_blip, write_llava
 
 from faithdiff_core.captions import trim_caption
 from training.commands.data import add

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conftest import QUICK
-
+from support.trainer import QUICK
 from training.config.overrides import override
 from training.config.recipes import recipe
 from training.config.schema import Sources, TrainConfig

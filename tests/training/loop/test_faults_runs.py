@@ -14,8 +14,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from processes import finish
-from toy_task import ToyTask, equal, toy_config
+from support.trainer_processes import finish
+from support.trainer_toy import ToyTask, equal, toy_config
 
 from training.common import files
 from training.common.stopping import LostProcessError
@@ -25,7 +25,7 @@ from training.loop.engine import Engine
 from training.loop.task import Batch, Metrics
 
 Quick = Callable[..., TrainConfig]
-SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
+SHORT = Path(__file__).parents[2] / "soak" / "training_short.py"
 
 
 def trained(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
