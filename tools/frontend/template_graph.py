@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40  # canvas units; a row's gap holds the title bar of the node below
+COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40
+"""Canvas units. A row's gap holds the title bar of the node below."""
 NOTE_WIDTH = 420
 WIDTHS = {"LoadImage": 330, "SaveImage": 420, "ImageCompare": 460, "CLIPTextEncode": 360, "VAEDecode": 200, "PreviewAny": 420}
 HEIGHTS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 DIVIDER_PX = 4
-LONGEST_SIDE_PX = 1600  # of the whole picture: it is to be looked at, the result itself is saved apart
+LONGEST_SIDE_PX = 1600
+"""Of the whole picture: it is to be looked at, the result itself is saved apart."""
 
 
 def before_after(before: Image.Image, after: Image.Image, labels: tuple[str, str]) -> Image.Image:

@@ -13,8 +13,10 @@ from training.config.schema import TrainConfig
 
 Groups = list[tuple[str, float, dict[str, torch.nn.Parameter]]]
 """[(name, scale of the learning rate, {qualified parameter name: parameter})]"""
-BETA1 = 0.9  # official train_SDXL_stage_2.py:478
-EPS = 1e-8  # official train_SDXL_stage_2.py:482
+BETA1 = 0.9
+"""Official train_SDXL_stage_2.py:478."""
+EPS = 1e-8
+"""Official train_SDXL_stage_2.py:482."""
 
 
 def trainable(groups: Groups) -> dict[str, torch.nn.Parameter]:

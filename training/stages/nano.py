@@ -35,8 +35,10 @@ class TextSeries:
 
 
 FIRST_TEXT = TextSeries(seed=0, count=64, smallest_px=12)
-LARGER_TEXT = TextSeries(seed=1, count=128, smallest_px=28)  # letters that the VAE can carry, barely
-LARGEST_TEXT = TextSeries(seed=2, count=256, smallest_px=40)  # and well
+LARGER_TEXT = TextSeries(seed=1, count=128, smallest_px=28)
+"""Letters that the VAE can carry, barely."""
+LARGEST_TEXT = TextSeries(seed=2, count=256, smallest_px=40)
+"""Letters that it carries well."""
 TEXT_OF_MANIFEST = {
     FIRST_MANIFEST: (FIRST_TEXT,),
     LEVELS_MANIFEST: (FIRST_TEXT, LARGER_TEXT),

@@ -32,8 +32,8 @@ WEIGHT_PATTERNS = tuple(
 """Weights in a diffusers folder, whole or in shards, best first."""
 V_PREDICTION_MARKS = ("v_pred", "edm_vpred.sigma_max")
 """Empty tensors by which a checkpoint file tells that it does not predict the noise."""
-# Names of attention layers in VAE files of diffusers before 0.15.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of attention layers in VAE files of diffusers before 0.15."""
 
 
 def weight_paths(base: Path, part: str) -> list[Path]:
