@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from faithdiff_core.color_fix import METHODS
 
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
@@ -64,7 +63,22 @@ def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--scale", type=int, help="default: 2")
     group.add_argument("--steps", type=int, help="default: 20")
     group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
-    group.add_argument("--colour", choices=tuple(METHODS), help="default: adain")
+    colour = group.add_argument("--colour", help="default: adain")
+    colour.choices = _ColourMethods()  # given later: add_argument would look at them at once
+
+
+class _ColourMethods(Sequence[str]):
+    """The colour fixes' names, looked up when they are used: with the core they bring torch, which --help must not wait for."""
+
+    def __getitem__(self, index):  # noqa: ANN001, ANN204 - as of any sequence
+        from faithdiff_core.color_fix import METHODS
+
+        return tuple(METHODS)[index]
+
+    def __len__(self) -> int:
+        from faithdiff_core.color_fix import METHODS
+
+        return len(METHODS)
 
 
 def restore(arguments: argparse.Namespace) -> int:
