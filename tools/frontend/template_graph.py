@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40  # canvas units; a row's gap holds the title bar of the node below
+COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40
+"""Canvas units. A row's gap holds the title bar of the node below."""
 NOTE_WIDTH = 420
 WIDTHS = {"LoadImage": 330, "SaveImage": 420, "ImageCompare": 460, "CLIPTextEncode": 360, "VAEDecode": 200, "PreviewAny": 420}
 HEIGHTS = {
@@ -137,4 +138,6 @@ def write(template: Template) -> None:
         (Path(__file__).resolve().parent / "layouts" / f"{template.name}.json", template.layout()),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.commands.sources import add_again, at_least, end
+from training.commands.shared import add_again, at_least, end
 from training.common.folders import LeftOut, Tally, shown
 from training.data.manifest import Skipped
 
@@ -75,7 +75,7 @@ def _caption_verb(verbs: argparse._SubParsersAction) -> None:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """`prepare`: make a manifest and say what was left out."""
-    from training.common.files import require_own
+    from training.common.results import require_own
     from training.data import manifest
     from training.data.caption_files import in_folder
     from training.data.prepare import build, find, join, lq_by_key
@@ -97,7 +97,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     pictures, unpaired = join(pictures, lq, required=arguments.lq is not None)
     skipped = skipped + unpaired
     if arguments.bundled:
-        from training.data.bundled import bundled_stills
+        from training.data.prepare import bundled_stills
 
         pictures = pictures + bundled_stills()
     if arguments.text:
@@ -149,10 +149,9 @@ def degrade(arguments: argparse.Namespace) -> int:
 
 def caption(arguments: argparse.Namespace) -> int:
     """`caption`: a manifest with the model's captions."""
-    from training.common.files import require_own
+    from training.common.results import require_own
     from training.data import manifest
-    from training.data.captioner import Captioner
-    from training.data.captions import caption_manifest
+    from training.data.captions import Captioner, caption_manifest
 
     for name in ("batch_size", "max_tokens"):
         if getattr(arguments, name) < 1:

@@ -55,10 +55,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
             worst_by=arguments.worst_by, text=arguments.text, ocr=_names(arguments.ocr), paper=arguments.paper,
         )
     )  # fmt: skip
-    for row, cells in report["rows"].items():
+    for row, cells in report.rows.items():
         if cells:
-            print(f"{row}: " + ", ".join(f"{name} {_number(cell['mean'])}" for name, cell in cells.items()))
-    for name, reason in report["not_computed"].items():
+            print(f"{row}: " + ", ".join(f"{name} {_number(cell.mean)}" for name, cell in cells.items()))
+    for name, reason in report.not_computed.items():
         print(f"not computed: {name}: {reason}")
     for line in tally.lines():
         print(line, file=sys.stderr)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from faithdiff_core.color_fix import METHODS
-from training.commands.sources import at_least, end
+from training.commands.shared import at_least, end
 
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
@@ -69,7 +68,22 @@ def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--scale", type=int, help="default: 2")
     group.add_argument("--steps", type=int, help="default: 20")
     group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
-    group.add_argument("--colour", choices=tuple(METHODS), help="default: adain")
+    colour = group.add_argument("--colour", help="default: adain")
+    colour.choices = _ColourMethods()  # given later: add_argument would look at them at once
+
+
+class _ColourMethods(Sequence[str]):
+    """The colour fixes' names, looked up when they are used: with the core they bring torch, which --help must not wait for."""
+
+    def __getitem__(self, index):  # noqa: ANN001, ANN204 - as of any sequence
+        from faithdiff_core.color_fix import METHODS
+
+        return tuple(METHODS)[index]
+
+    def __len__(self) -> int:
+        from faithdiff_core.color_fix import METHODS
+
+        return len(METHODS)
 
 
 def restore(arguments: argparse.Namespace) -> int:
@@ -137,11 +151,11 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
 
 def _restore_locally(arguments: argparse.Namespace) -> int:
     """Run an export through the trainer's own sampler."""
-    from training.common.files import ResultsFolder
     from training.common.folders import list_pictures, over_pictures, require_pictures, shown
     from training.common.images import MAX_PX, png_bytes, read_picture, to_unit, unit_to_u8
+    from training.common.results import ResultsFolder
+    from training.model.noise import leading_timesteps
     from training.model.restore import restore as run
-    from training.model.sampler import leading_timesteps
     from training.weights.load_export import load_exported, read_parts, spec_of
     from training.weights.vae import read_vae
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.commands.sources import add_again
+from training.commands.shared import add_again
 from training.reading.engines import ENGINES
 from training.reading.match import MatchRule
 
@@ -56,8 +56,9 @@ def text_set(arguments: argparse.Namespace) -> None:
 
 def read_text(arguments: argparse.Namespace) -> int:
     """`read-text`: score folders against annotations."""
-    from training.common.files import require_own, write_json, write_text
+    from training.common.files import write_json, write_text
     from training.common.folders import Tally
+    from training.common.results import require_own
     from training.evaluate.evaluate import is_page, is_report
     from training.evaluate.rows import by_key, check_readable, named_folders
     from training.reading.annotations import read_annotations

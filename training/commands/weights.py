@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from training.commands.sources import add_again, end
+from training.commands.shared import add_again, end
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -87,9 +87,9 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def reconstruct(arguments: argparse.Namespace) -> int:
     """`reconstruct`: pictures through the VAE and back."""
-    from training.common.files import ResultsFolder
     from training.common.folders import list_pictures, over_pictures, require_pictures, shown
     from training.common.images import png_bytes, read_picture, to_unit, unit_to_u8
+    from training.common.results import ResultsFolder
     from training.model.restore import reconstruct as run
     from training.weights.vae import read_vae
 

@@ -1,4 +1,7 @@
-"""`prepare`: from folders, files and shards to the records of a manifest, each picture decoded once to see that it can be."""
+"""`prepare`: from folders, files and shards to the records of a manifest, each picture decoded once to see that it can be.
+
+Among the folders are the packages `comfyui-workflow-templates-media-*`, whose stills every host already has.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from faithdiff_core.captions import trim_caption
@@ -27,6 +33,8 @@ AHEAD = 32
 """Pictures under examination at a time: bounds the memory."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+PACKAGE_PREFIX = "comfyui-workflow-templates-media-"
+STILL_SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,3 +212,39 @@ def _in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> I
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def bundled_stills() -> list[tuple[str, Path]]:
+    """(key, path) of every opaque still in the installed packages, sorted by key. Animations and pictures with real transparency
+    are left out.
+
+    Raises:
+        ValueError: no such package is installed.
+    """
+    found: dict[str, Path] = {}
+    packages = sorted((dist for dist in metadata.distributions() if _name(dist).startswith(PACKAGE_PREFIX)), key=_name)
+    if not packages:
+        raise ValueError(f"expected installed packages {PACKAGE_PREFIX}*, got none, pip install comfyui-workflow-templates")
+    for dist in packages:
+        for file in dist.files or []:
+            path = Path(str(dist.locate_file(file)))
+            if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and _is_opaque_still(path):
+                # The version is left out of the key: a newer package must not turn every key over.
+                found[f"{_name(dist)}/{path.name}"] = path
+    return sorted(found.items())
+
+
+def _name(dist: metadata.Distribution) -> str:
+    return str(dist.metadata["Name"]).lower().replace("_", "-")
+
+
+def _is_opaque_still(path: Path) -> bool:
+    try:
+        with Image.open(path) as opened:
+            if getattr(opened, "n_frames", 1) > 1:
+                return False
+            if "A" not in opened.getbands() and "transparency" not in opened.info:
+                return True
+            return bool(np.asarray(opened.convert("RGBA"))[..., 3].min() == 255)
+    except (OSError, ValueError, SyntaxError):
+        return True  # listed, so that `prepare` reports it as unreadable instead of hiding it

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.common.files import ResultsFolder
 from training.common.folders import Tally, list_pictures, require_pictures, some
-from training.common.interrupts import Interrupts
+from training.common.results import ResultsFolder
+from training.common.stopping import Interrupts
 from training.folder.client import NoAnswer, QueueClient
 from training.folder.dispatcher import Dispatcher
 from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from training.common.files import ResultsFolder
+from training.common.results import ResultsFolder
 from training.folder.client import NoAnswer, QueueClient, Refused, one_line
 from training.folder.dispatcher import Dispatcher, PictureTask
 from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from training.common.devices import warn
-from training.common.errors import SaveError
-from training.common.files import require_own, write_text
+from training.common.files import write_text
+from training.common.results import require_own
+from training.common.stopping import SaveError
 from training.config.overrides import from_json, to_json
 from training.config.schema import TrainConfig
 from training.loop import checkpoints
 from training.loop.engine import Engine
-from training.loop.micro_batches import micro_batches
+from training.loop.schedule import lr_factor, micro_batches
 from training.loop.task import Task
 from training.optim.ema import EMA
-from training.optim.groups import only_train, trainable
-from training.optim.optimisers import FusedBackward, make_optimiser
-from training.optim.schedule import lr_factor
+from training.optim.optimisers import FusedBackward, make_optimiser, only_train, trainable
 from training.optim.sharding import full_tensor
 from training.optim.states import load_by_name, state_by_name
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from training.common.files import ResultsFolder
 from training.common.images import MAX_PX
+from training.common.results import ResultsFolder
 from training.common.seeds import choose, generator_for, integer
 from training.reading.annotations import NAME, AnnotatedPicture, Box, TrueWord, write_annotations
 

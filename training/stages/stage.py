@@ -9,14 +9,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
-from training.batches.crops import ImageStore, training_store
 from training.batches.latent_cache import LatentCache, open_latent_cache
 from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
+from training.batches.store import ImageStore, training_store
 from training.common.devices import device_of, process_state
-from training.common.weight_files import file_digest
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.common.tensor_files import file_digest
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.data.manifest import split_of
 from training.loop import loop

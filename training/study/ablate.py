@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from training.common.devices import device_of
-from training.common.files import require_own, write_json, write_text
+from training.common.files import write_json, write_text
+from training.common.results import require_own
 from training.common.strict_json import parse_json
 from training.config.ablations import Row, align, rows
 from training.config.overrides import override
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.reports.tables import markdown_table
 from training.stages.stage import run_stage

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from training.common.files import ResultsFolder, require_own, write_json, write_text
+from training.common.files import write_json, write_text
 from training.common.folders import list_pictures
+from training.common.results import ResultsFolder, require_own
 from training.config.ablations import Row
 from training.config.overrides import override, to_json
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.data.manifest import data_digest, split_of
 from training.study.ablate import Trained, check_sources, chosen_rows, measure, train_rows
 from training.study.charts import write_curves, write_strips

@@ -16,18 +16,18 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
-from training.batches.crops import training_store
 from training.batches.latent_cache import cached_crop
-from training.common.files import require_own
-from training.common.weight_files import State
+from training.batches.store import training_store
+from training.common.results import require_own
+from training.common.tensor_files import State
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop import checkpoints
 from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
-from training.weights.check import is_own
-from training.weights.starting_point import averaged_weights, history, part_of
+from training.weights.convert import is_own
+from training.weights.initial import averaged_weights, history, part_of
 from training.weights.vae import fold_latent_statistics, latent_statistics, write_vae
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

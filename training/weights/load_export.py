@@ -15,13 +15,12 @@ from faithdiff_core.files.checks import check_state
 from faithdiff_core.files.keymap import ldm_to_diffusers
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
-from training.common.files import require_own
+from training.common.results import require_own
 from training.common.seeds import generator_for
-from training.common.weight_files import State, read_parts
+from training.common.tensor_files import State, read_parts
 from training.model.faithdiff import FaithDiffComposite
-from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
-from training.model.shapes import fits, unet_widths
-from training.weights.check import is_own
+from training.model.networks import NETWORKS, NetworkSpec, build_unet, fits, time_ids, unet_widths
+from training.weights.convert import is_own
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:

@@ -12,8 +12,8 @@ from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lora import FittedLora, LoraSettings, fit_lora
 from faithdiff_core.unet_layers import KNOWN_UNETS, layer_weights
 from training.common.strict_json import parse_json
-from training.common.weight_files import State, read_tensors, weight_files
-from training.weights.check import require_written
+from training.common.tensor_files import State, read_tensors, weight_files
+from training.weights.convert import require_written
 
 PEFT_CONFIG = "adapter_config.json"
 """Beside the weights in a folder that peft's save_pretrained wrote."""

@@ -11,8 +11,8 @@ from PIL import Image
 from training_support import picture, png, write_shard
 
 from training.cli import main
-from training.common.files import ResultsFolder
 from training.common.images import write_png
+from training.common.results import ResultsFolder
 from training.data import manifest
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"

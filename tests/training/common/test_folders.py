@@ -12,9 +12,9 @@ from PIL import Image, features
 from training_support import picture, png
 
 from training.common import images
-from training.common.files import ResultsFolder, require_own
 from training.common.folders import LeftOut, Tally, list_pictures, over_pictures, require_pictures, without_scale
 from training.common.images import png_bytes, read_image, read_picture
+from training.common.results import ResultsFolder, require_own
 
 
 def write(folder: Path, *names: str) -> None:

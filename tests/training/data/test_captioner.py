@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_text import write_blip, write_llava
-from training_support import picture
+from support.trainer import picture
+from support.trainer_text import write_blip, write_llava
 
 from faithdiff_core.captions import trim_caption
 from training.commands.data import add
 from training.data import manifest
-from training.data.captioner import QUESTION, Captioner
-from training.data.captions import caption_manifest
+from training.data.captions import QUESTION, Captioner, caption_manifest
 
 
 def caption(*arguments: str | Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from training_support import picture
+from support.trainer import picture
 
 from training.commands.data import add
 from training.common.folders import list_pictures

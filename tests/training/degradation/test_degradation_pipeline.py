@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture
+from support.trainer import picture
 
 from training.common.images import read_image, write_png
 from training.common.seeds import generator_for

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from training_support import png
+from support.trainer import png
 
 from training.cli import main
 from training.common.folders import list_pictures

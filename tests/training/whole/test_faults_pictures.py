@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from toy_task import equal, train_part
-from training_support import png, write_shard
+from support.trainer import png, write_shard
+from support.trainer_toy import equal, train_part
 
-from training.batches.crops import ImageStore, Pictures
 from training.batches.samples import SampleSource
+from training.batches.store import ImageStore, Pictures
 from training.common.images import read_image
 from training.config.schema import TrainConfig
 from training.data.manifest import Record
