@@ -8,11 +8,13 @@ from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
+from .load_photo import FaithDiffLoadPhoto
 from .no_prompt import FaithDiffNoPrompt
 from .plan import FaithDiffPlan
 from .prompt import FaithDiffPrompt
 from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
+from .save_photo import FaithDiffSavePhoto
 from .split_tiles import FaithDiffSplitTiles
 from .tile_model import FaithDiffTileModel
 from .tile_prompts import FaithDiffTilePrompts
@@ -39,6 +41,8 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffAttribution,
             FaithDiffLoadNanoVAE,
             FaithDiffNoPrompt,
+            FaithDiffLoadPhoto,
+            FaithDiffSavePhoto,
         ]
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from .alignment.hook import AlignmentState, attach, detach, mask_to_cells
 from .seam.bundle import FaithDiffFeatures, check_size
-from .seam.inputs import FROM_A_VAE, checked
+from .seam.inputs import FROM_A_VAE, checked, painted
 from .seam.types import CATEGORY, FaithDiffFeaturesType
 from .seam.unet_loader import model_channels, require_sdxl
 
@@ -66,7 +66,7 @@ class FaithDiffAlignLatent(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="Alignment strength over the image: white follows the degraded image, black leaves the base "
-                    "model free.",
+                    "model free. Load Image's mask counts once something is painted.",
                 ),
             ],
             outputs=[
@@ -91,6 +91,12 @@ class FaithDiffAlignLatent(io.ComfyNode):
         _check(model, features, latent["samples"])
         if start_percent > end_percent:
             raise ValueError(f"expected start_percent <= end_percent, got {start_percent} and {end_percent}")
+        mask = painted(mask)
+        if mask is not None and not mask.any():
+            raise ValueError(
+                "expected a mask that is white where the picture is to follow the degraded image, got one that is black all over; "
+                "paint it, invert it, or leave mask unconnected to align everything"
+            )
         return io.NodeOutput(_aligned(model, features, strength, start_percent, end_percent, mask), _start(latent, start_from))
 
 

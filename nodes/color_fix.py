@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..faithdiff_core.color_fix import METHODS, fix_colors
 from ..faithdiff_core.geometry import Size, crop_to, padded_size_px
+from ..faithdiff_core.photo.alpha import visible_colors
 from .seam.inputs import FROM_A_VAE, checked
 from .seam.types import CATEGORY
 
@@ -56,6 +57,6 @@ class FaithDiffColorFix(io.ComfyNode):
             for name, batch in (("image", image), ("reference", reference)):
                 if not torch.isfinite(batch[i]).all():  # the colours of a single one would spread over the whole image
                     raise ValueError(f"expected finite numbers in {name}, got NaN or infinity in image {i + 1}; {FROM_A_VAE}")
-            image_1CHW, reference_1CHW = (batch[i : i + 1, ..., :3].movedim(-1, 1) for batch in (image, reference))
+            image_1CHW, reference_1CHW = (visible_colors(batch[i]).movedim(-1, 0)[None] for batch in (image, reference))
             result_BHWC[i : i + 1, ..., :3] = fix_colors(crop_to(image_1CHW, size), reference_1CHW, method).movedim(1, -1)
         return io.NodeOutput(result_BHWC)

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells, padded_size_px
+from ..faithdiff_core.photo.alpha import visible_colors
 from .seam.bundle import FaithDiffFeatures, FaithDiffModel
 from .seam.encode import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
 from .seam.inputs import checked
@@ -93,7 +94,7 @@ def encode(faithdiff: FaithDiffModel, image_BHWC: torch.Tensor, tile_size: int) 
 
 def _padded(image_BHWC: torch.Tensor, i: int) -> torch.Tensor:
     """Image i without alpha, padded to whole cells, (1, 3, H, W); never the whole batch, which would be a copy of it."""
-    return pad_to_latent_cells(image_BHWC[i : i + 1, ..., :3].movedim(-1, 1))
+    return pad_to_latent_cells(visible_colors(image_BHWC[i]).movedim(-1, 0)[None])
 
 
 def _put(features_BCHW: torch.Tensor | None, i: int, features_1CHW: torch.Tensor, images: int) -> torch.Tensor:

@@ -8,12 +8,14 @@ import os
 import comfy.model_patcher
 from comfy_api.latest import io
 
-from ..faithdiff_core.files.checkpoint import split_state_dict
+from ..faithdiff_core.files.checkpoint import FaithDiffParts
+from ..faithdiff_core.files.shards import whole_parts
+from ..faithdiff_core.lora import with_own_lora
 from .seam import folders
 from .seam.bundle import FaithDiffModel, build_model
 from .seam.inputs import checked
 from .seam.types import CATEGORY, FaithDiffModelType
-from .seam.unet_loader import WEIGHT_DTYPES, load_unet, model_channels, require_sdxl
+from .seam.unet_loader import WEIGHT_DTYPES, add_lora, load_unet, model_channels, require_sdxl
 from .seam.weights_file import read_weights
 
 
@@ -80,16 +82,17 @@ def load(
     name = os.path.basename(path)
     state, header = read_weights(path)
     try:
-        parts = split_state_dict(state, header)
+        parts = with_own_lora(whole_parts(name, state, header))
         del state  # the UNet's tensors must not be held twice while they are cast
         bundle = build_model(parts, path)
         if parts.unet is None:
-            model = _base(base_model, parts.metadata.base_model)
+            model, note = _base(base_model, parts)
         else:
             if base_model is not None:
                 logging.info("FaithDiff: %s brings its own UNet; base_model is not used", name)
             model = load_unet(parts.unet, dict(parts.metadata.config), WEIGHT_DTYPES[weight_dtype])
             model.cached_patcher_init = (reload_unet, (path, weight_dtype))
+            note = parts.note
         width = bundle.alignment.model.sizes.model_channels
         if model_channels(model) != width:
             raise ValueError(
@@ -97,17 +100,23 @@ def load(
             )
     except ValueError as e:
         raise ValueError(f"{name}: {e}") from None
+    if note:
+        logging.info("FaithDiff: %s: %s", name, note)
     return model, bundle
 
 
 def reload_unet(path: str, weight_dtype: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """The host calls this to have the UNet once more, for another device or without dynamic memory."""
-    parts = split_state_dict(*read_weights(path))
+    parts = with_own_lora(whole_parts(os.path.basename(path), *read_weights(path)))
     assert parts.unet is not None, "registered for files with a UNet only"
     return load_unet(parts.unet, dict(parts.metadata.config), WEIGHT_DTYPES[weight_dtype], disable_dynamic=disable_dynamic)
 
 
-def _base(base_model: comfy.model_patcher.ModelPatcher | None, wanted: str) -> comfy.model_patcher.ModelPatcher:
+def _base(
+    base_model: comfy.model_patcher.ModelPatcher | None, parts: FaithDiffParts
+) -> tuple[comfy.model_patcher.ModelPatcher, str]:
+    """The MODEL for an adapter, with the LoRA on it that may be in the same file, and what to say of that."""
+    wanted = parts.metadata.base_model
     if base_model is None:
         named = f" ({wanted})" if wanted else ""
         raise ValueError(
@@ -115,4 +124,5 @@ def _base(base_model: comfy.model_patcher.ModelPatcher | None, wanted: str) -> c
             f"checkpoint{named} to base_model, or choose a full file such as FaithDiff.bin"
         )
     require_sdxl(base_model, "base_model")
-    return base_model.clone()
+    model = base_model.clone()
+    return model, add_lora(model, parts.lora) if parts.lora else ""

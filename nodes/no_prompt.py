@@ -6,9 +6,10 @@ import comfy.model_patcher
 import torch
 from comfy_api.latest import io
 
+from ..faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .seam.inputs import checked
 from .seam.types import CATEGORY
-from .seam.unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
+from .seam.unet_loader import require_sdxl
 
 PROMPT_TOKENS = 77
 """Length of a CLIP prompt."""

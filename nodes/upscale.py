@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import Size
+from ..faithdiff_core.photo.alpha import visible_colors
 from .seam.inputs import FROM_A_VAE, checked
 from .seam.lanczos import lanczos
 from .seam.types import CATEGORY
@@ -29,7 +30,7 @@ class FaithDiffUpscale(io.ComfyNode):
             display_name="Upscale To Target",
             category=CATEGORY,
             description="Enlarges an image to exactly the size you want, before Encode LQ Features: by Lanczos, or by an upscale "
-            "model and then Lanczos. Keeps alpha.",
+            "model and then Lanczos. Keeps alpha, and colours under it out of what is seen.",
             search_aliases=["upscale", "resize", "scale image", "enlarge", "megapixels", "longest side"],
             inputs=[
                 io.Image.Input("image", tooltip="The image as it is, or a batch of images of one size."),
@@ -65,7 +66,7 @@ class FaithDiffUpscale(io.ComfyNode):
             mm.throw_exception_if_processing_interrupted()
             if not torch.isfinite(image[i]).all():
                 raise ValueError(f"expected an image of finite numbers, got NaN or infinity in image {i + 1}; {FROM_A_VAE}")
-            color_HWC, alpha_HWC = image[i, ..., :3], image[i, ..., 3:]
+            color_HWC, alpha_HWC = visible_colors(image[i]), image[i, ..., 3:]
             if upscale_model is not None:
                 color_HWC = _enlarged(color_HWC, upscale_model)
             result_BHWC[i, ..., :3] = lanczos(color_HWC, size).clamp_(0.0, 1.0)

@@ -8,24 +8,28 @@ Pure functions of a state dict; reading from disk belongs to the host (nodes) or
   and `faithdiff.alignment.`.
 * **adapter**: the same without the UNet. The released names are taken without a UNet, too.
 
-Official spellings occur in this file only.
+What other tools put around these names (`module.`, `unet.` and such, see `wrappers`) is taken off first. Official spellings occur
+in this file only.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from .checks import named, shown
 from .keymap import diffusers_to_ldm, is_diffusers_unet, ldm_to_diffusers
 from .metadata import FaithDiffMetadata, parse_metadata
+from .wrappers import lora_layer, own_weight, without_wrappers
 
 State = dict[str, torch.Tensor]
 
 UNET_PREFIX = "model.diffusion_model."
+UNET_PREFIXES = (UNET_PREFIX, "input_blocks.", "down_blocks.")
+"""Of names that tell a UNet: LDM's in a checkpoint and without its prefix, diffusers'."""
 ENCODER_PREFIX = "faithdiff.lq_encoder."
 ALIGNMENT_PREFIX = "faithdiff.alignment."
 RELEASED_ENCODER_PREFIX = "denoise_encoder."
@@ -58,12 +62,16 @@ class FaithDiffParts:
         lq_encoder: names of `LQEncoder`.
         alignment: names of an unfolded `AlignmentModule`; `to_q` and `to_k` may be there in pointwise mode, too.
         metadata: from the header; the released values where there is none.
+        lora: a LoRA of the UNet that the file holds, too, in its own names; usually none, and none after `lora.with_own_lora`.
+        note: what else is worth saying of the file.
     """
 
     unet: State | None
     lq_encoder: State
     alignment: State
     metadata: FaithDiffMetadata
+    lora: State = field(default_factory=dict[str, torch.Tensor])
+    note: str = ""
 
 
 def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str] | None = None) -> FaithDiffParts:
@@ -80,7 +88,8 @@ def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str
     encoder: State = {}
     alignment: State = {}
     rest: State = {}
-    for key, tensor in state.items():
+    lora: State = {}
+    for key, tensor in without_wrappers(state, _OUR_PREFIXES, beside=OTHER_MODEL_PREFIXES).items():
         if tensor.numel() == 0 and (tensor.ndim > 1 or key.startswith(_OUR_PREFIXES)):
             # Marks are empty lists (v_pred); sides without elements could claim any size.
             raise ValueError(f"expected weights in {shown(key)}, got an empty tensor; the file is damaged, get it again")
@@ -92,6 +101,8 @@ def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str
             encoder[key[len(RELEASED_ENCODER_PREFIX) :]] = tensor
         elif key.startswith(_RELEASED_ALIGNMENT_PREFIXES):
             alignment.update(_alignment_from_released(key, tensor))
+        elif lora_layer(key) is not None:
+            lora[key] = tensor
         else:
             rest[key] = tensor
     if not encoder and not alignment:
@@ -101,7 +112,7 @@ def split_state_dict(state: Mapping[str, torch.Tensor], header: Mapping[str, str
             raise ValueError(
                 f"expected LQ encoder and alignment module in the file, got none of the {name}'s weights; get the file again"
             )
-    return FaithDiffParts(unet=_unet_of(rest), lq_encoder=encoder, alignment=alignment, metadata=metadata)
+    return FaithDiffParts(unet=_unet_of(rest), lq_encoder=encoder, alignment=alignment, metadata=metadata, lora=lora)
 
 
 def assemble_adapter(parts: FaithDiffParts) -> State:
@@ -178,12 +189,16 @@ def fold_pointwise_attention(alignment: Mapping[str, torch.Tensor]) -> State:
 
 def describe_foreign(keys: Iterable[str]) -> str:
     """Why a file with neither LQ encoder nor alignment module is not a FaithDiff file, and what to do."""
-    keys = set(keys)
-    unet_prefixes = (UNET_PREFIX, "input_blocks.", "down_blocks.")
+    held = dict.fromkeys(keys)
+    keys = set(without_wrappers(held, UNET_PREFIXES, beside=OTHER_MODEL_PREFIXES))
     choose = "choose FaithDiff.bin or a FaithDiff .safetensors from models/faithdiff"
-    if not any(k.startswith(unet_prefixes) for k in keys):
-        found = named(sorted(keys)[:3]) or "nothing"
-        return f"expected a FaithDiff file, got one that holds something else ({found}, {len(keys)} tensors in all); {choose}"
+    if is_lora(keys) or not any(k.startswith(UNET_PREFIXES) for k in keys):
+        found = f"{named(sorted(held)[:3]) or 'nothing'}, {len(keys)} tensors in all"
+        lora = (
+            ": a LoRA, for Load LoRA behind this node (where that finds none of its layers, with what `python -m training "
+            "convert FILE --out lora.safetensors` makes of it)"
+        )
+        return f"expected a FaithDiff file, got one that holds something else ({found}){lora if is_lora(keys) else ''}; {choose}"
     sdxl = any(k.startswith((UNET_PREFIX + "label_emb.", "label_emb.", "add_embedding.")) for k in keys)
     kind = "a plain SDXL checkpoint or UNet" if sdxl else "a UNet of another family (no SDXL size embedding; SD 1.5 or 2?)"
     base = ", or an adapter file with this checkpoint's MODEL (from Load Checkpoint) as base_model" if sdxl else ""
@@ -193,10 +208,19 @@ def describe_foreign(keys: Iterable[str]) -> str:
     )
 
 
+def is_lora(keys: Iterable[str]) -> bool:
+    """Whether a file is a LoRA and no network: most of its tensors are factors, and none is one of our modules'."""
+    names = list(without_wrappers(dict.fromkeys(keys), _OUR_PREFIXES, beside=OTHER_MODEL_PREFIXES))
+    factors = sum(lora_layer(name) is not None for name in names)
+    return 2 * factors > len(names) and not any(name.startswith(_OUR_PREFIXES) for name in names)
+
+
 def _unet_of(rest: State) -> State | None:
-    rest = {k: t for k, t in rest.items() if not k.startswith(OTHER_MODEL_PREFIXES)}
+    rest = {own_weight(k): t for k, t in rest.items() if not k.startswith(OTHER_MODEL_PREFIXES)}
     if not rest:
         return None
+    marks = tuple(k for k, t in rest.items() if not t.numel())  # of the prediction's kind: never under a prefix
+    rest = without_wrappers(rest, UNET_PREFIXES, beside=marks)
     if any(k.startswith(UNET_PREFIX) for k in rest):
         unet = {k[len(UNET_PREFIX) :]: t for k, t in rest.items() if k.startswith(UNET_PREFIX)}
         unknown = [k for k in rest if not k.startswith(UNET_PREFIX)]

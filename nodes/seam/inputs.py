@@ -15,17 +15,27 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from .unet_loader import SIZE_EMBEDDING_CHANNELS, require_sdxl
+from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
+from .unet_loader import require_sdxl
 
 ATTRIBUTES = {
     "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
-    "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
+    "FAITHDIFF_PHOTO": ("source", "alpha_HW"), "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
 }  # fmt: skip
 """What a value of each type has to have; other packs' classes need not be the host's."""
 FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"
 """What makes NaN of a picture more often than anything else: SDXL's own VAE overflows in half precision."""
+UNPAINTED_PX = 64
+"""Side of the mask of zeros that the host's Load Image gives with a picture without alpha (H nodes.py, LoadImage)."""
 MAY_BE_NONE = ("CLIP", "VAE")
 """A checkpoint gives None where it has none; the node that needs them says what to do then."""
+
+
+def painted(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The mask, or None for the one that Load Image gives where nothing was painted."""
+    if mask is not None and tuple(mask.shape[-2:]) == (UNPAINTED_PX, UNPAINTED_PX) and not mask.any():
+        return None
+    return mask
 
 
 def checked(execute: Callable[..., Any]) -> Callable[..., Any]:

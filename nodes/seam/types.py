@@ -6,3 +6,4 @@ CATEGORY = "FaithDiff"
 
 FaithDiffModelType = io.Custom("FAITHDIFF_MODEL")
 FaithDiffFeaturesType = io.Custom("FAITHDIFF_FEATURES")
+FaithDiffPhotoType = io.Custom("FAITHDIFF_PHOTO")

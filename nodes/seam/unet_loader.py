@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.lora
 import comfy.model_base
 import comfy.model_detection
 import comfy.model_management as mm
@@ -24,11 +25,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from ...faithdiff_core.architecture import unet_sizes
 from ...faithdiff_core.files.checks import check_finite, check_state
+from ...faithdiff_core.lora import fit_lora
+from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .host import is_oom, patcher_class
-
-SIZE_EMBEDDING_CHANNELS = 6 * 256
-"""SDXL: height, width, crop top, crop left, target height, target width, 256 channels each."""
-
 
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,
@@ -108,6 +107,20 @@ def load_unet(
             unet[name] = unet[name].to(device=offload_device, dtype=dtype)
     model.load_model_weights(unet, "", assign=True)
     return patcher
+
+
+def add_lora(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> str:
+    """Puts a LoRA, in any tool's names, on the MODEL as the host's Load LoRA does at strength 1; says how much of it fits.
+
+    Raises:
+        ValueError: as `fit_lora`.
+    """
+    prefix = "diffusion_model."
+    unet = {name.removeprefix(prefix): t for name, t in model.model.state_dict().items() if name.startswith(prefix)}
+    fitted = fit_lora(lora, unet)
+    patches = comfy.lora.load_lora(fitted.host_state(), comfy.lora.model_lora_keys_unet(model.model, {}))
+    model.add_patches(patches)
+    return f"LoRA: {fitted}"
 
 
 def require_sdxl(model: comfy.model_patcher.ModelPatcher, what: str) -> comfy.model_base.SDXL:

@@ -13,7 +13,7 @@ CORE = sorted((ROOT / "faithdiff_core").rglob("*.py"))
 # Of the standard library, what cannot reach beyond the process.
 HARMLESS = {
     "__future__", "collections", "contextlib", "copy", "dataclasses", "errno", "functools", "inspect", "io", "itertools", "json",
-    "logging", "math", "os", "pathlib", "re", "sys", "time", "typing", "zipfile",
+    "logging", "math", "os", "pathlib", "re", "sys", "time", "typing", "zipfile", "zlib",
 }  # fmt: skip
 WRITER = "storage.py"  # weights as the trainer saves them; no node imports it
 PICKLES = "pickle_check.py"  # names what a pickle asks for before the host's reader sees it, and never calls any of it

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "nodes", "server"}
 TRAINER = {"accelerate", "diffusers", "kornia", "peft", "tensorboard", "transformers"}
 ALLOWED = {
-    "faithdiff_core": {"torch", "numpy", "safetensors"},
+    "faithdiff_core": {"torch", "numpy", "safetensors", "PIL", "av"},
     "nodes": {"torch", "numpy"} | HOST,
 }
 
@@ -23,14 +23,16 @@ ROOMS = {
         ".": "files",
         "files": "",
         "fidelity": ".",
+        "photo": "",
         "tiled_encoder": ".",
     },
     "nodes": {
-        ".": "alignment attribution_maps planning reporting seam tiles",  # one file a node
+        ".": "alignment attribution_maps photos planning reporting seam tiles",  # one file a node
         "seam": "",
         "alignment": "seam",
         "attribution_maps": "seam",
         "tiles": "alignment seam",
+        "photos": "seam",
         "planning": "alignment seam tiles",
         "reporting": "tiles",
     },

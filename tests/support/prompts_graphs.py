@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from .prompts_server import MODEL, VAE
+from .prompts_server import MODEL, PHOTO, VAE
 
 Prompt = dict[str, Any]
 TILES = {"tile_size": 64, "tile_overlap": 0.5}
@@ -17,6 +17,7 @@ CAPTIONED = {"trim": True, "add_quality": False}
 # Every node of ours once; 40x24 px to 80x48 px, which is two tiles of 64 px.
 ALL: dict[str, tuple[str, dict[str, Any]]] = {
     "photo": ("TryImage", {"kind": "photo", "width": 40, "height": 24}),
+    "load photo": ("FaithDiffLoadPhoto", {"image": PHOTO}),
     "clip": ("TryClip", {"kind": "SDXL"}),
     "load": ("FaithDiffLoadModel", {"model_name": MODEL, "weight_dtype": "default"}),
     "vae": ("FaithDiffLoadNanoVAE", {"vae_name": VAE}),
@@ -44,6 +45,12 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
     "sampler": ("FaithDiffSampler", {"model": ["align", 0], **SAMPLING}),
     "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["vae", 0]}),
     "colours": ("FaithDiffColorFix", {"image": ["decode", 0], "reference": ["upscale", 0], "method": "adain"}),
+    "save photo": (
+        "FaithDiffSavePhoto",
+        {"image": ["colours", 0], "photo": ["load photo", 2], "mask": ["load photo", 1], "filename": "%name%",
+         "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
+         "workflow": True},
+    ),
     "report": (
         "FaithDiffReport",
         {"image": ["colours", 0], "reference": ["photo", 0], "map": "consistency", **TILES, "scale": 0.0,
@@ -57,7 +64,7 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 LINKS_BY_TYPE = {  # a sound source for every type that our inputs take
     "MODEL": ["align", 0], "FAITHDIFF_MODEL": ["load", 1], "FAITHDIFF_FEATURES": ["encode", 0], "IMAGE": ["upscale", 0],
-    "LATENT": ["align", 1], "VAE": ["vae", 0], "CLIP": ["clip", 0], "CONDITIONING": ["prompt", 0],
+    "LATENT": ["align", 1], "VAE": ["vae", 0], "CLIP": ["clip", 0], "CONDITIONING": ["prompt", 0], "FAITHDIFF_PHOTO": ["load photo", 2],
 }  # fmt: skip
 
 

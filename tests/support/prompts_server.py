@@ -21,9 +21,10 @@ from hostrun.server import HostServer, ServerOptions, free_port
 
 from . import tiny
 from .patience import PATIENCE_S
+from .photos import all_cases
 
 TRY_PACK = "faithdiff_try"
-MODEL, VAE = "tiny.safetensors", "tiny_vae.safetensors"
+MODEL, VAE, PHOTO = "tiny.safetensors", "tiny_vae.safetensors", "photo.png"
 SUPPORT = Path(__file__).resolve().parent
 
 
@@ -37,6 +38,8 @@ def make_server(base: Path) -> HostServer:
         shutil.copyfile(SUPPORT / name, pack / name)
     tiny.write_full(models / MODEL, tiny.made_up_parts())
     tiny.write_vae(models / VAE)
+    (base / "input").mkdir(exist_ok=True)
+    (base / "input" / PHOTO).write_bytes(next(case.data for case in all_cases() if case.name == "rgba-p3-png"))
     options = ServerOptions(
         python=Path(sys.executable),
         host=Path(os.environ["COMFYUI_PATH"]),

@@ -27,13 +27,18 @@ def _file_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=export)
 
     verb = verbs.add_parser("convert", help="FaithDiff.bin to .safetensors and back, between layouts and types")
-    verb.add_argument("source", type=Path, metavar="FILE", help="FaithDiff.bin, or a FaithDiff .safetensors")
+    verb.add_argument(
+        "source", type=Path, metavar="FILE",
+        help="FaithDiff.bin, a FaithDiff .safetensors, an index of shards or their folder; a LoRA is written for Load LoRA",
+    )  # fmt: skip
     verb.add_argument("--out", type=Path, required=True, help="the .safetensors or .bin to write")
     verb.add_argument("--layout", choices=("full", "adapter", "released"), help="default: full, or released for a .bin")
     verb.add_argument("--dtype", choices=("keep", "fp16", "bf16", "fp32"), default="keep")
     verb.add_argument(
         "--sha256", help="the input's hash as its page gives it: a broken download is then seen before anything else"
     )
+    verb.add_argument("--table", metavar="NAME", help="which weights to take of a .bin that holds several (model, ema, ...)")
+    verb.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge into the UNet")
     verb.set_defaults(run=convert)
 
 
@@ -72,7 +77,11 @@ def convert(arguments: argparse.Namespace) -> None:
     """`convert`: one file layout to another."""
     from training.weights.convert import convert as run
 
-    line = run(arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256)
+    line = run(
+        arguments.source, arguments.out, layout=arguments.layout, dtype=arguments.dtype, source_sha256=arguments.sha256,
+        table=arguments.table,
+        lora=arguments.lora,
+    )  # fmt: skip
     print(line)
 
 

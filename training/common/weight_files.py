@@ -6,57 +6,101 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from faithdiff_core.files.checkpoint import FaithDiffParts, split_state_dict
-from faithdiff_core.files.checks import first_line
-from faithdiff_core.files.pickle_check import check_pickle
-from faithdiff_core.files.safetensors_check import check_safetensors
+from faithdiff_core.files.checkpoint import FaithDiffParts
+from faithdiff_core.files.shards import find_shards, whole_parts
+from faithdiff_core.files.weight_file import check_weight_file, named_tensors, why_unreadable
+from faithdiff_core.lora import with_own_lora
 
 State = dict[str, torch.Tensor]
 
 CHUNK_BYTES = 16 * 2**20
 
 
-def read_tensors(source: Path) -> tuple[State, dict[str, str]]:
+def read_tensors(source: Path, table: str | None = None) -> tuple[State, dict[str, str]]:
     """All tensors of a file, mapped, and its safetensors header entries ({} for a pickle). No code in a pickle is ever run, and
-    none is read that declares more than it holds.
+    none is read that declares more than it holds. An index of shards, or a folder with one, is read as one file.
+
+    Args:
+        table: which one to take of a pickle that wraps several (see `named_tensors`).
 
     Raises:
         ValueError: the file is missing, damaged or holds other things.
     """
-    if not source.is_file():
+    if not source.exists():
         raise ValueError(f"expected a file of weights, got {source}, which does not exist, check the path")
+    if not is_spread(source):
+        return _read_file(source, table)
+    with _naming(source):
+        shards = find_shards(source)
+    states = {path.name: _read_file(path, table) for path in shards.paths}
+    with _naming(source):
+        shards.require_all({name: state for name, (state, _) in states.items()})
+    merged, header = {}, {}
+    for state, entries in states.values():
+        merged.update(state)
+        header.update(entries)
+    return merged, header
+
+
+def is_spread(source: Path) -> bool:
+    """Whether a path means shards: a folder, or an index."""
+    return source.is_dir() or source.suffix == ".json"
+
+
+def weight_files(source: Path) -> list[Path]:
+    """The files that hold the weights of a path given to `read_tensors`.
+
+    Raises:
+        ValueError: shards that are missing.
+    """
+    with _naming(source):
+        return find_shards(source).paths if is_spread(source) else [source]
+
+
+@contextmanager
+def _naming(source: Path) -> Iterator[None]:
+    """The core's messages, which the nodes have, too, with the path at the end."""
     try:
-        if source.suffix in (".safetensors", ".sft"):
-            check_safetensors(source)
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error} ({source})") from None
+
+
+def _read_file(source: Path, table: str | None) -> tuple[State, dict[str, str]]:
+    with _naming(source):
+        is_safetensors = check_weight_file(source)
+    try:
+        if is_safetensors:
             with safe_open(source, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
-        check_pickle(source)
         state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
     except (OSError, MemoryError):
         raise
     except Exception as error:  # torch and pickle raise many kinds for a damaged file
-        reason = first_line(error)
-        raise ValueError(f"expected a file of weights, got {source}, which cannot be read ({reason}), get it again") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise ValueError(f"expected a table of named tensors, got other things in {source}, get it again")
-    return state, {}
+        raise ValueError(f"{why_unreadable(error, is_safetensors=is_safetensors)} ({source})") from None
+    with _naming(source):
+        return named_tensors(state, table), {}
 
 
 def read_parts(source: Path) -> FaithDiffParts:
-    """A FaithDiff file of any layout, taken apart.
+    """A FaithDiff file of any layout, taken apart; a LoRA that it holds, too, is merged into its UNet.
 
     Raises:
-        ValueError: as from `read_tensors`; no FaithDiff file.
+        ValueError: as from `read_tensors`; no FaithDiff file, or one shard of one.
     """
-    return split_state_dict(*read_tensors(source))
+    return take_apart(source, *read_tensors(source))
+
+
+def take_apart(source: Path, state: State, header: dict[str, str]) -> FaithDiffParts:
+    """What `read_tensors` gave, as `read_parts` does it."""
+    with _naming(source):
+        return with_own_lora(whole_parts(source.name, state, header))
 
 
 def chunks(path: Path) -> Iterator[bytes]:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-from faithdiff_core.files.checkpoint import UNET_PREFIX
+from faithdiff_core.files.checkpoint import OTHER_MODEL_PREFIXES, UNET_PREFIX, UNET_PREFIXES
 from faithdiff_core.files.keymap import is_diffusers_unet, ldm_to_diffusers
+from faithdiff_core.files.shards import require_whole_set
+from faithdiff_core.files.wrappers import without_wrappers
 from training.common.strict_json import parse_json
-from training.common.weight_files import State, read_tensors
+from training.common.weight_files import State, read_tensors, weight_files
 from training.model.networks import LATENT_SCALE
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")
@@ -43,10 +45,11 @@ def weight_paths(base: Path, part: str) -> list[Path]:
         ValueError: there are none.
     """
     if not base.is_dir():
-        return [base]
+        return weight_files(base)
     folder = base / part if (base / part).is_dir() else base
     for pattern in WEIGHT_PATTERNS:
         if found := sorted(folder.glob(pattern)):
+            require_whole_set([each.name for each in found])
             return found
     raise ValueError(
         f"expected a diffusers folder with {part} weights, got no {WEIGHT_PATTERNS[0]} in {folder}, check the folder"
@@ -67,6 +70,7 @@ def read_base_unet(base: Path) -> State:
         predicts_noise = not any(name in state for name in V_PREDICTION_MARKS)
     if not predicts_noise:
         raise ValueError(f"expected a base that predicts the noise (epsilon), got another kind in {base}, choose another base")
+    state = without_wrappers(state, UNET_PREFIXES, beside=OTHER_MODEL_PREFIXES)
     if any(name.startswith(UNET_PREFIX) for name in state):
         state = {name[len(UNET_PREFIX) :]: value for name, value in state.items() if name.startswith(UNET_PREFIX)}
     if is_diffusers_unet(state):

@@ -9,8 +9,9 @@ from typing import Any
 
 from faithdiff_core.files.checkpoint import alignment_state_for
 from faithdiff_core.files.keymap import ldm_to_diffusers
+from faithdiff_core.files.shards import INDEX_PATTERN
 from training.common.devices import warn
-from training.common.weight_files import State, file_digest, read_parts
+from training.common.weight_files import State, file_digest, read_parts, weight_files
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop import checkpoints
@@ -55,12 +56,13 @@ class StartingPoint:
 
 
 def read_starting_point(path: Path, config: TrainConfig) -> StartingPoint:
-    """The parts of a run folder or a FaithDiff file.
+    """The parts of a run folder or a FaithDiff file (or a folder of its shards, with their index).
 
     Raises:
         ValueError: it is neither, or a run of another network.
     """
-    return _of_run(path, config) if path.is_dir() else _of_file(path)
+    is_run = path.is_dir() and not any(path.glob(INDEX_PATTERN))
+    return _of_run(path, config) if is_run else _of_file(path)
 
 
 def averaged_weights(state: dict[str, Any]) -> State:
@@ -119,6 +121,10 @@ def _same_lora(held: TrainConfig, config: TrainConfig) -> bool:
 
 def _of_file(path: Path) -> StartingPoint:
     parts = read_parts(path)
+    if parts.note:
+        warn(f"{path}: {parts.note}")
+    if parts.lora:
+        warn(f"{path}: its LoRA is left out, because it has no UNet to merge it into")
     unet = None
     if parts.unet is not None:
         names = ldm_to_diffusers(parts.unet)
@@ -128,5 +134,8 @@ def _of_file(path: Path) -> StartingPoint:
         lq_encoder=parts.lq_encoder,
         alignment=parts.alignment,
         alignment_mode=parts.metadata.align_attention,
-        history=[*parts.metadata.training.get("stages", []), {"file": path.name, "sha256": file_digest(path)}],
+        history=[
+            *parts.metadata.training.get("stages", []),
+            *({"file": each.name, "sha256": file_digest(each)} for each in weight_files(path)),
+        ],
     )

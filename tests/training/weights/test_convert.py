@@ -101,7 +101,7 @@ def test_refusals_leave_nothing_behind(
     cases = [
         ((tmp_path / "gone.bin", "--out", tmp_path / "a.safetensors"), "does not exist"),
         ((text, "--out", tmp_path / "a.safetensors"), "cannot be read"),
-        ((evil, "--out", tmp_path / "a.safetensors"), "cannot be read"),
+        ((evil, "--out", tmp_path / "a.safetensors"), "asks to run code; it was refused and nothing was run"),
         ((released, "--out", tmp_path / "a.ckpt"), "to end in .safetensors or .bin"),
         ((released, "--out", released), "another file than the input"),
         ((released, "--out", tmp_path / "a.bin", "--layout", "full"), "released layout for a .bin"),

@@ -1,0 +1,1 @@
+"""A photo's file to sRGB pixels and back: profile, depth, alpha, orientation, metadata; may import nothing else of the core."""

@@ -1,0 +1,38 @@
+"""PHOTO: what a picture's file had beside its pixels, on its way from Load Photo to Save Photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ...faithdiff_core.geometry import Size
+from ...faithdiff_core.photo.photo import PhotoSource
+from ..seam.lanczos import lanczos
+
+SHAPE_TOLERANCE_PX = 2
+"""Rounding of a target size, of either side."""
+
+
+@dataclass(frozen=True)
+class FaithDiffPhoto:
+    """One picture's source, and its alpha (H, W) in [0, 1] as loaded, upright, None for an opaque one."""
+
+    source: PhotoSource
+    alpha_HW: torch.Tensor | None
+
+    def alpha_at(self, size: Size) -> torch.Tensor | None:
+        """The alpha enlarged as Upscale To Target enlarges.
+
+        Raises:
+            ValueError: the size is of another shape.
+        """
+        if self.alpha_HW is None:
+            return None
+        old = Size(*self.alpha_HW.shape)
+        if abs(size.width * old.height - size.height * old.width) > SHAPE_TOLERANCE_PX * max(size) * max(old) / min(size):
+            raise ValueError(
+                f"expected an image of the photo's shape, {old}, for its alpha, got {size}; connect a mask of the image's "
+                "own, or no photo"
+            )
+        return self.alpha_HW if size == old else lanczos(self.alpha_HW[..., None], size)[..., 0].clamp(0.0, 1.0)

@@ -1,0 +1,104 @@
+"""Names for results, and writing them: never over a file that is there, and never half."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+
+NAME = "%name%"
+"""In a name: the source's. The host's own (%width%, %year% ...) work, too."""
+NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+"""What some file system does not take."""
+MAX_NAME_BYTES = 200
+"""File systems take 255; a number and a suffix must have room."""
+
+
+def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[Path, str, str]:
+    """Folder, its path below the output folder, and file name without suffix.
+
+    Args:
+        pattern: the node's input; "/" makes folders.
+        name: the source's, for %name%.
+        width_px: for %width%.
+        height_px: for %height%.
+
+    Raises:
+        ValueError: a place outside of the output folder.
+    """
+    clean = NOT_IN_NAMES.sub("_", name).strip(". ") or "photo"
+    root = folder_paths.get_output_directory()
+    filled = pattern.replace(NAME, clean).strip() or clean
+    try:
+        folder, stem, _, below, _ = folder_paths.get_save_image_path(filled, root, width_px, height_px)
+    except OSError as error:
+        raise ValueError(
+            f"expected a folder that can be made for {filled!r:.200}, got {error.strerror}; change the name"
+        ) from error
+    except Exception as error:  # the host's word for a place outside
+        raise ValueError(
+            f"expected a name inside ComfyUI's output folder, got {filled!r:.200}; leave out .. and absolute paths"
+        ) from error
+    stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return Path(folder), below, stem
+
+
+def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
+    """Write a file under the first free name: `stem`, `stem_2`, `stem_3` and so on.
+
+    The name is taken first, by a file of no bytes that must be new; the whole file then takes its place.
+
+    Raises:
+        ValueError: the folder cannot be written, or the disk is full; nothing is left of the file then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: Path | None = None
+    temporary: Path | None = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".faithdiff-", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # temporary files are for their owner alone
+        taken = _taken(folder, stem, suffix)
+        os.replace(temporary, taken)
+        return taken
+    except BaseException as error:
+        for left in (temporary, taken):
+            if left is not None:
+                left.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ValueError(
+                f"expected to write {stem}{suffix} into {folder}, got {error.strerror}; make room or check the folder's rights"
+            ) from error
+        raise
+
+
+def _taken(folder: Path, stem: str, suffix: str) -> Path:
+    for name in _names(stem):
+        path = folder / f"{name}{suffix}"
+        try:
+            with path.open("xb"):
+                return path
+        except FileExistsError:
+            continue
+    raise AssertionError("numbers do not end")
+
+
+def _names(stem: str) -> Iterator[str]:
+    yield stem
+    number = 2
+    while True:
+        yield f"{stem}_{number}"
+        number += 1
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,177 @@
+"""Load Photo and Save Photo on a real server: the whole table of photos, names, what the page is told."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hostrun.client import Client, PromptFailed, PromptRejected
+from hostrun.server import HostServer
+from PIL import Image
+from support.patience import PATIENCE_S
+from support.photos import CAMERA, all_cases, alpha, card
+
+from faithdiff_core.photo.read import read_photo
+
+SAVING = {
+    "filename": "%name%", "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95,
+    "metadata": True, "workflow": True,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(server: HostServer) -> tuple[Path, Path]:
+    """Input and output folder, with the table's pictures in the first."""
+    input_folder, output_folder = server.options.base / "input", server.options.base / "output"
+    for case in all_cases():
+        (input_folder / f"t-{case.file_name}").write_bytes(case.data)
+    return input_folder, output_folder
+
+
+def load(name: str) -> dict[str, Any]:
+    return {"class_type": "FaithDiffLoadPhoto", "inputs": {"image": name}}
+
+
+def save(image: list[Any], photo: list[Any] | None, **inputs: Any) -> dict[str, Any]:
+    linked = {"image": image} | ({"photo": photo} if photo else {})
+    return {"class_type": "FaithDiffSavePhoto", "inputs": SAVING | linked | inputs}
+
+
+def saved(history: dict[str, Any], node: str) -> list[dict[str, str]]:
+    return history["outputs"][node]["photos"]
+
+
+def test_every_picture_of_the_table_comes_out_as_it_went_in(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt: dict[str, Any] = {}
+    for case in all_cases():
+        prompt[f"load {case.name}"] = load(f"t-{case.file_name}")
+        prompt[f"save {case.name}"] = save([f"load {case.name}", 0], [f"load {case.name}", 2], filename="table/%name%", quality=100)
+    history = client.run(prompt, PATIENCE_S)
+    wrong = []
+    for case in all_cases():
+        (entry,) = saved(history, f"save {case.name}")
+        path = folders[1] / entry["subfolder"] / entry["filename"]
+        photo = read_photo(path.read_bytes(), path.name)
+        seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
+        scale = 1 if photo.color_HWC.dtype == np.uint8 else 257
+        difference = np.abs(photo.color_HWC / scale - case.sRGB_HWC)[seen_HW]
+        lossy = case.container == "JPEG"  # a second time; the mean says whether the colours are right
+        container = case.container if case.container in ("PNG", "JPEG", "WEBP", "TIFF") else "PNG"
+        with Image.open(path) as opened:
+            camera, orientation = opened.getexif().get(0x0110), opened.getexif().get(0x0112, 1)
+            facts = [opened.format == container, camera == (CAMERA if case.has_metadata else camera), orientation == 1]
+        facts += [
+            path.stem == f"t-{case.name}",
+            photo.source.depth_bits == case.depth_bits,
+            photo.source.profile == case.profile,
+            photo.source.has_alpha == (case.alpha_HW is not None),
+            difference.mean() < 4 if lossy else difference.max() <= case.tolerance + 1,
+        ]
+        if not all(facts):
+            wrong.append((case.name, facts, difference.max()))
+    assert not wrong
+
+
+def test_an_upload_is_loaded_and_nothing_is_written_over(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt = {"load": load("t-p3-jpeg.jpg"), "save": save(["load", 0], ["load", 2], filename="again/%name%")}
+    names = [saved(client.run(prompt | {"save": save(["load", 0], ["load", 2], filename="again/%name%", quality=90 + i)}), "save")[0]
+             for i in range(3)]  # fmt: skip
+    assert [entry["filename"] for entry in names] == ["t-p3-jpeg.jpg", "t-p3-jpeg_2.jpg", "t-p3-jpeg_3.jpg"]
+    assert all(entry["subfolder"] == "again" and entry["type"] == "output" for entry in names)
+    assert not [path for path in (folders[1] / "again").iterdir() if path.name.startswith(".")]
+
+
+def test_the_page_is_told_what_was_loaded_and_saved(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt = {
+        "load": load("t-deep-p3-tiff.tif"),
+        "tiff": save(["load", 0], ["load", 2], filename="told/deep"),
+        "jpeg": save(["load", 0], ["load", 2], filename="told/deep", format="JPEG"),
+    }
+    history = client.run(prompt)
+    (facts,) = history["outputs"]["load"]["text"]
+    assert "96x64 px, 16 bit, TIFF, own colour profile" in facts
+    assert saved(history, "tiff") == [{"filename": "deep.tif", "subfolder": "told", "type": "output"}]
+    (shown,) = history["outputs"]["tiff"]["images"]
+    assert shown["type"] == "temp" and shown["filename"].endswith(".png"), "browsers show no TIFF"
+    assert history["outputs"]["jpeg"]["images"] == saved(history, "jpeg")
+    assert "8 bits" in history["outputs"]["jpeg"]["text"][0] and "told/deep.jpg" in history["outputs"]["jpeg"]["text"][0]
+
+
+def test_the_workflow_is_in_the_file_unless_it_is_not_wanted(client: Client, folders: tuple[Path, Path]) -> None:
+    for container, suffix in (("PNG", "png"), ("WebP", "webp")):
+        for wanted in (True, False):
+            prompt = {"load": load("t-plain-png.png"), "save": save(["load", 0], None, format=container, workflow=wanted)}
+            (entry,) = saved(client.run(prompt), "save")
+            assert entry["filename"].startswith("restored") and entry["filename"].endswith(suffix)
+            with Image.open(folders[1] / entry["filename"]) as image:
+                texts = image.info.get("prompt") or str(image.getexif().get(0x0110, "")).removeprefix("prompt:")
+            kinds = {key: node["class_type"] for key, node in json.loads(texts or "{}").items()}
+            assert kinds == ({key: node["class_type"] for key, node in prompt.items()} if wanted else {})
+
+
+def test_a_mask_takes_the_place_of_alpha(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt = {
+        "load": load("t-rgba-png.png"),
+        "other": load("t-plain-png.png"),
+        "save": save(["load", 0], ["load", 2], filename="masked"),
+        "masked": save(["load", 0], ["load", 2], filename="masked", mask=["other", 1]),
+    }
+    history = client.run(prompt)
+    found = []
+    for node in ("save", "masked"):
+        (entry,) = saved(history, node)
+        found.append(read_photo((folders[1] / entry["filename"]).read_bytes(), "x.png"))
+    assert np.array_equal(found[0].alpha_HW, alpha()) and np.array_equal(found[0].color_HWC[alpha() > 0], card()[alpha() > 0])
+    assert found[1].alpha_HW is not None and (found[1].alpha_HW == 255).all()
+
+
+def test_alpha_is_enlarged_with_the_picture(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt = {
+        "load": load("t-rgba-png.png"),
+        "up": {"class_type": "FaithDiffUpscale",
+               "inputs": {"image": ["load", 0], "target": "scale factor", "target.factor": 2.0}},
+        "save": save(["up", 0], ["load", 2], filename="enlarged"),
+    }  # fmt: skip
+    (entry,) = saved(client.run(prompt), "save")
+    photo = read_photo((folders[1] / entry["filename"]).read_bytes(), "x.png")
+    assert photo.alpha_HW is not None and photo.color_HWC.shape == (128, 192, 3)
+    assert (photo.alpha_HW[:4] == 0).all() and (photo.alpha_HW[30:, 60:] == 255).all()
+    inside = photo.color_HWC[20:90, 30:36].reshape(-1, 3).mean(0)  # red, beside what was magenta
+    assert np.abs(inside - card()[20, 18]).max() < 8
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"filename": "../out"}, "expected a name inside ComfyUI's output folder"),
+        ({"filename": "/etc/x"}, "expected a name inside ComfyUI's output folder"),
+    ],
+)
+def test_a_place_outside_is_refused(client: Client, folders: tuple[Path, Path], change: dict[str, Any], told: str) -> None:
+    prompt = {"load": load("t-plain-png.png"), "save": save(["load", 0], ["load", 2], **change)}
+    with pytest.raises(PromptFailed, match=told):
+        client.run(prompt)
+
+
+def test_a_broken_or_missing_picture_is_named(client: Client, folders: tuple[Path, Path]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(file, "JPEG")
+    (folders[0] / "cut.jpg").write_bytes(file.getvalue()[: len(file.getvalue()) * 2 // 3])
+    with pytest.raises(PromptFailed, match=r"expected a readable picture, got cut\.jpg \(.*truncated"):
+        client.run({"load": load("cut.jpg"), "save": save(["load", 0], None)})
+    with pytest.raises(PromptRejected, match="which is not there; upload it again"):
+        client.run({"load": load("nowhere.png"), "save": save(["load", 0], None)})
+
+
+def test_a_batch_is_numbered(client: Client, folders: tuple[Path, Path]) -> None:
+    prompt = {
+        "load": load("t-plain-png.png"),
+        "many": {"class_type": "RepeatImageBatch", "inputs": {"image": ["load", 0], "amount": 3}},
+        "save": save(["many", 0], ["load", 2], filename="batch/%name%-%width%"),
+    }
+    names = [entry["filename"] for entry in saved(client.run(prompt), "save")]
+    assert names == [f"t-plain-png-96_{number:04d}.png" for number in (1, 2, 3)]
