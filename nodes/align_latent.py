@@ -94,8 +94,8 @@ class FaithDiffAlignLatent(io.ComfyNode):
         mask = painted(mask)
         if mask is not None and not mask.any():
             raise ValueError(
-                "expected a mask that is white where the picture is to follow the degraded image, got one that is black all over; "
-                "paint it, invert it, or leave mask unconnected to align everything"
+                "expected a mask that is white where the picture is to follow the degraded image, got one that is black all "
+                "over; paint it, invert it, or leave mask unconnected to align everything"
             )
         return io.NodeOutput(_aligned(model, features, strength, start_percent, end_percent, mask), _start(latent, start_from))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import folder_paths
@@ -16,8 +15,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", 
 
 def photo_names() -> list[str]:
     """Files in the input folder, as the host's Load Image lists them; hidden ones are left out."""
-    folder = folder_paths.get_input_directory()
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+    folder = Path(folder_paths.get_input_directory())
+    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     return sorted(name for name in names if name.lower().endswith(SUFFIXES))
 
 
