@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, features
 
+from faithdiff_core.photo.photo import MAX_PX
 from training.common.files import write_bytes
 
 HAS_AVIF = features.check("avif")
@@ -36,8 +37,6 @@ IMAGE_SUFFIXES = frozenset(
 )
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_AVIF else []))
 """Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
-MAX_PX = 2**28
-"""Largest area of a picture that is read: 16384 x 16384 px, the largest that ComfyUI makes (nodes.py, MAX_RESOLUTION)."""
 PILLOWS_LIMIT_PX = 2**30 // 4 // 3
 """Pillow's default (Image.py, MAX_IMAGE_PIXELS)."""
 ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9A-Fa-f]+>")

@@ -17,7 +17,7 @@ from training.data.prepare import build, bundled_stills
 from training.data.rendered_words import write_series
 from training.loop import checkpoints
 from training.stages.stage import Sources, run_stage
-from training.weights.convert import is_own
+from training.weights.check import is_own
 from training.weights.export import export
 
 STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "export")

@@ -1,28 +1,23 @@
-"""One file layout to another: the official `FaithDiff.bin` to a safe, memory-mapped .safetensors, and back. The download is
-checked against its published hash, and the written file against what was meant.
+"""One file layout to another: the official `FaithDiff.bin` to a safe, memory-mapped .safetensors, and back.
 
 Needs torch and safetensors only. The input is mapped, so memory stays at about one tensor.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released, is_lora
 from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.metadata import FaithDiffMetadata
-from faithdiff_core.files.safetensors_check import check_safetensors
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lora import LoraSettings, fit_lora, merged
 from training.common.results import require_own
-from training.common.tensor_files import chunks, is_spread, read_tensors, take_apart, weight_files, write_archive
+from training.common.tensor_files import is_spread, read_tensors, take_apart, weight_files, write_archive
+from training.weights.check import is_own, require_sha256, require_written
 from training.weights.lora_files import read_lora, settings_of, write_host_lora
 
 LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
@@ -61,7 +56,7 @@ def convert(
         raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
     if out.resolve() in [each.resolve() for each in (weight_files(source) if source.exists() else [source])]:
         raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
-    require_own(out, "FaithDiff .safetensors", is_own, [source])
+    require_own(out, "FaithDiff .safetensors", is_own, [source, lora])
     if source_sha256 is not None and source.exists():  # what is missing is told below
         if is_spread(source):
             raise ValueError(f"expected --sha256 with one file, got several in {source}, leave it out")
@@ -123,79 +118,3 @@ def _require_released_metadata(metadata: FaithDiffMetadata) -> None:
         told, read_as = getattr(metadata, name), getattr(plain, name)
         if told != read_as:
             raise ValueError(f"expected {name} = {read_as} for a .bin, which cannot say otherwise, got {told}, use .safetensors")
-
-
-def require_sha256(path: Path, expected: str) -> None:
-    """Reads the whole file, with a bar.
-
-    Raises:
-        ValueError: no SHA-256, or another one than the file's.
-    """
-    expected = expected.strip().lower()
-    if len(expected) != 64 or set(expected) - set("0123456789abcdef"):
-        raise ValueError(f"expected --sha256 as 64 hexadecimal digits, got {expected!r}, copy it from the file's page")
-    got = sha256(path)
-    if got != expected:
-        raise ValueError(
-            f"expected {path} with SHA-256 {expected}, got {got}, the download is incomplete or another file: fetch it again"
-        )
-
-
-def sha256(path: Path) -> str:
-    """Of a file, as 64 hexadecimal digits, with a progress bar."""
-    digest = hashlib.sha256()
-    with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="hash", leave=False) as bar:
-        for chunk in chunks(path):
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
-
-
-def require_written(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Reads the file back, with a bar, and compares every value.
-
-    Raises:
-        OSError: other tensors than those that were to be written; the file is deleted.
-    """
-    try:
-        count = 0
-        for name, tensor in tqdm(_tensors(path), total=len(state), unit="tensor", desc="check", leave=False):
-            if name not in state or not _same(tensor, state[name]):
-                raise OSError(
-                    f"expected {path} to hold what was written, got another {name}, the disk may be failing: try another one"
-                )
-            count += 1
-        if count != len(state):
-            raise OSError(f"expected {len(state)} tensors in {path}, got {count}, the disk may be failing: try another one")
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def is_own(path: Path) -> bool:
-    """Whether the file has a header of this project, so that one of the kind may take its place. A .bin has none.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if path.suffix != ".safetensors":
-        return False
-    try:
-        check_safetensors(path)
-        with safe_open(path, "pt") as file:
-            return any(name.startswith("faithdiff.") for name in file.metadata() or {})
-    except (SafetensorError, ValueError):
-        return False
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    if path.suffix == ".bin":
-        yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
-        return
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - not a dict
-            yield name, file.get_tensor(name)
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)

@@ -26,7 +26,7 @@ from training.loop import checkpoints
 from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
-from training.weights.convert import is_own
+from training.weights.check import is_own
 from training.weights.initial import averaged_weights, history, part_of
 from training.weights.vae import fold_latent_statistics, latent_statistics, write_vae
 

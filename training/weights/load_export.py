@@ -20,7 +20,7 @@ from training.common.seeds import generator_for
 from training.common.tensor_files import State, read_parts
 from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import NETWORKS, NetworkSpec, build_unet, fits, time_ids, unet_widths
-from training.weights.convert import is_own
+from training.weights.check import is_own
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:

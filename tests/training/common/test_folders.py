@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, features
-from training_support import picture, png
+from support.trainer import picture, png
 
 from training.common import images
 from training.common.folders import LeftOut, Tally, list_pictures, over_pictures, require_pictures, without_scale

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from training_support import png
+from support.trainer import png
 
 from training.cli import main
 from training.folder.result import EXR_MAGIC

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import tiny
 from safetensors.torch import load_file, save_file
 from support import foreign_files as foreign
+from support.trainer_models import tiny
 
 from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released, split_state_dict
 from faithdiff_core.files.keymap import diffusers_to_ldm, ldm_to_diffusers

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from training_support import picture, png, write_shard
+from support.trainer import picture, png, write_shard
 
 from training.cli import main
 from training.common.images import write_png
