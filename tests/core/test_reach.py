@@ -13,7 +13,7 @@ CORE = sorted((ROOT / "faithdiff_core").rglob("*.py"))
 # Of the standard library, what cannot reach beyond the process.
 HARMLESS = {
     "__future__", "collections", "contextlib", "copy", "dataclasses", "errno", "functools", "inspect", "io", "itertools", "json",
-    "logging", "math", "os", "pathlib", "re", "struct", "sys", "threading", "time", "typing", "warnings", "zipfile", "zlib",
+    "logging", "math", "os", "pathlib", "re", "struct", "sys", "threading", "time", "typing", "zipfile", "zlib",
 }  # fmt: skip
 SAVER = "output.py"  # what Save Photo writes into ComfyUI's output folder; only that node imports it
 WRITER = "storage.py"  # weights as the trainer saves them; no node imports it

@@ -38,6 +38,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
     way = verb.add_mutually_exclusive_group(required=True)
     way.add_argument("--workflow", type=Path, metavar="FILE", help="API-format prompt, for ComfyUI")
     way.add_argument("--model", type=Path, metavar="FILE", help="full export, for the trainer's own sampler")
+    verb.add_argument(
+        "--profile", choices=("source", "srgb"), default="source",
+        help="colours of the results: in each source's own profile (default), or in sRGB",
+    )  # fmt: skip
     verb.add_argument("--seed", type=int, help="with --workflow: for all its seeds (default: as in the file); else default 0")
     verb.add_argument(
         "--again", action="store_true",
@@ -56,8 +60,8 @@ def _add_queue_options(group: argparse._ArgumentGroup) -> None:
         metavar="NODE.INPUT=VALUE",
         help="replace an input; NODE is an id or a title; repeat for several",
     )
-    group.add_argument("--input-node", metavar="NODE", help="where the picture goes (default: the only LoadImage)")
-    group.add_argument("--output-node", metavar="NODE", help="where the result comes from (default: the only SaveImage)")
+    group.add_argument("--input-node", metavar="NODE", help="where pictures go (default: the only Load Photo or LoadImage)")
+    group.add_argument("--output-node", metavar="NODE", help="where results come from (default: the only Save Photo or SaveImage)")
     group.add_argument("--ahead", type=int, metavar="N", help="prompts in a server's queue at most (default: 2)")
     group.add_argument("--give-up-after", type=float, metavar="S", help="seconds without an answer from a server (default: 120)")
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="for every request, a token for one")
@@ -133,6 +137,11 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
         read_prompt(arguments.workflow), input_node=arguments.input_node, output_node=arguments.output_node, seed=arguments.seed,
         settings=arguments.set,
     )  # fmt: skip
+    if form.saves_photos and arguments.profile == "srgb":
+        raise ValueError(
+            f"expected --profile srgb with SaveImage, got {form.shown(form.output_node)}, which has an input for it; "
+            f"use --set '{form.output_node}.color_profile=sRGB'"
+        )
     seed = () if arguments.seed is None else (f"--seed {arguments.seed}",)
     job = FolderJob(
         source=arguments.source,
@@ -140,6 +149,7 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
         form=form,
         workflow_file=arguments.workflow.name,
         settings=(*seed, *arguments.set),
+        in_srgb=arguments.profile == "srgb",
         servers=servers,
         headers=dict(map(header, arguments.header)),
         ahead=arguments.ahead,
@@ -152,7 +162,7 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
 def _restore_locally(arguments: argparse.Namespace) -> int:
     """Run an export through the trainer's own sampler."""
     from training.common.folders import list_pictures, over_pictures, require_pictures, shown
-    from training.common.images import MAX_PX, png_bytes, read_picture, to_unit, unit_to_u8
+    from training.common.images import MAX_PX, read_picture
     from training.common.results import ResultsFolder
     from training.model.noise import leading_timesteps
     from training.model.restore import restore as run
@@ -171,16 +181,18 @@ def _restore_locally(arguments: argparse.Namespace) -> int:
 
     def work(key: str, path: Path) -> Iterable[str]:
         source = read_picture(path)
-        if source.image_u8[0].numel() * arguments.scale**2 > MAX_PX:
+        image = source.image
+        if image[0].numel() * arguments.scale**2 > MAX_PX:
             raise ValueError(
                 f"expected a result of at most {MAX_PX} px, got more with --scale {arguments.scale}, choose a smaller"
             )
         picture = run(
-            model, vae, to_unit(source.image_u8), scale=arguments.scale, target_px=parts.metadata.target_size_px,
+            model, vae, image, scale=arguments.scale, target_px=parts.metadata.target_size_px,
             steps=arguments.steps,
             seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
         )  # fmt: skip
-        print(shown(str(results.write(f"{key}.png", png_bytes(unit_to_u8(picture))))))
-        return source.warnings
+        data, notes = source.restored_png(picture, in_srgb=arguments.profile == "srgb")
+        print(shown(str(results.write(f"{key}.png", data))))
+        return (*source.warnings, *notes)
 
     return end(over_pictures(listed, work), arguments.out)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from training.common.folders import Tally
+if TYPE_CHECKING:  # it brings torch, for which nobody who asks for --help should wait
+    from training.common.folders import Tally
 
 
 def add_again(verb: argparse.ArgumentParser) -> None:

@@ -88,7 +88,7 @@ def convert(arguments: argparse.Namespace) -> None:
 def reconstruct(arguments: argparse.Namespace) -> int:
     """`reconstruct`: pictures through the VAE and back."""
     from training.common.folders import list_pictures, over_pictures, require_pictures, shown
-    from training.common.images import png_bytes, read_picture, to_unit, unit_to_u8
+    from training.common.images import read_picture
     from training.common.results import ResultsFolder
     from training.model.restore import reconstruct as run
     from training.weights.vae import read_vae
@@ -100,9 +100,9 @@ def reconstruct(arguments: argparse.Namespace) -> int:
 
     def work(key: str, path: Path) -> Iterable[str]:
         picture = read_picture(path)
-        written = results.write(f"{key}.png", png_bytes(unit_to_u8(run(vae, to_unit(picture.image_u8)))))
-        print(shown(str(written)))
-        return picture.warnings
+        data, notes = picture.restored_png(run(vae, picture.image))
+        print(shown(str(results.write(f"{key}.png", data))))
+        return (*picture.warnings, *notes)
 
     return end(over_pictures(listed, work), arguments.out)
 

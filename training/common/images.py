@@ -12,9 +12,12 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, features
+from PIL import Image, features
 
-from faithdiff_core.photo.photo import MAX_PX
+from faithdiff_core.photo.photo import MAX_PX, Photo, at_depth
+from faithdiff_core.photo.photo import to_unit as array_to_unit
+from faithdiff_core.photo.read import read_photo
+from faithdiff_core.photo.write import Output, encode_photo
 from training.common.files import write_bytes
 
 HAS_AVIF = features.check("avif")
@@ -48,15 +51,60 @@ if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
     Image.MAX_IMAGE_PIXELS = None
 
 
+SHAPE_TOLERANCE_PX = 2
+"""Rounding of a result's sides."""
+
+
 class UnreadableError(ValueError):
     """A picture that cannot be read; the message says why, in one line."""
 
 
 class Picture(NamedTuple):
-    """`image_u8`: uint8 (3, H, W). `warnings`: what of the file is not in it, a sentence each."""
+    """A picture in sRGB, upright, and what its file has beside."""
 
-    image_u8: torch.Tensor
-    warnings: tuple[str, ...]
+    photo: Photo
+
+    @property
+    def image_u8(self) -> torch.Tensor:
+        """The colours as uint8 (3, H, W)."""
+        return _planes(at_depth(self.photo.color_HWC, 8))
+
+    @property
+    def image(self) -> torch.Tensor:
+        """The colours as float32 (3, H, W) in [0, 1], with all the bits that the file has."""
+        return _planes(array_to_unit(self.photo.color_HWC))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not taken as it is, a sentence each."""
+        return self.photo.warnings
+
+    def restored_png(self, image_CHW: torch.Tensor, *, in_srgb: bool = False) -> tuple[bytes, tuple[str, ...]]:
+        """A result, float32 (3, H, W) in [0, 1], as a PNG file with this picture's profile, depth, alpha and metadata.
+
+        `in_srgb`: in sRGB instead of the profile. Also gives notes on what could not be kept, a sentence each.
+        """
+        alpha_HW, notes = enlarged_alpha(self.photo, image_CHW.shape[1], image_CHW.shape[2])
+        color_HWC = image_CHW.float().permute(1, 2, 0).contiguous().numpy()
+        written = encode_photo(color_HWC, alpha_HW, self.photo.source, Output(container="PNG", in_srgb=in_srgb))
+        return written.data, (*notes, *written.notes)
+
+
+def _planes(pixels_HWC: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+
+
+def enlarged_alpha(photo: Photo, height_px: int, width_px: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The alpha at a result's size, float32 (H, W) in [0, 1], by Lanczos; None, and a note, if the result has another shape."""
+    if photo.alpha_HW is None:
+        return None, ()
+    old_height_px, old_width_px = photo.alpha_HW.shape
+    if abs(height_px * old_width_px - width_px * old_height_px) > SHAPE_TOLERANCE_PX * max(old_width_px, old_height_px):
+        return None, (f"the result's shape is another, {width_px}x{height_px} px, so it has no alpha",)
+    plane = Image.fromarray(array_to_unit(photo.alpha_HW))
+    if (height_px, width_px) != (old_height_px, old_width_px):
+        plane = plane.resize((width_px, height_px), Image.Resampling.LANCZOS)
+    return np.clip(np.asarray(plane), 0.0, 1.0), ()
 
 
 class Located(Protocol):
@@ -94,7 +142,7 @@ def read_bytes(source: Path | Located) -> bytes:
 
 
 def read_image(source: Path | Located) -> torch.Tensor:
-    """Read a picture as uint8 (3, H, W), EXIF turned upright, alpha dropped.
+    """Read a picture as uint8 (3, H, W) in sRGB, upright, without alpha.
 
     Raises:
         ValueError: the file cannot be read or decoded.
@@ -103,13 +151,12 @@ def read_image(source: Path | Located) -> torch.Tensor:
 
 
 def read_picture(source: Path | Located) -> Picture:
-    """The same, with what is to be told of it.
+    """The same, with all that its file has.
 
     Raises:
         ValueError: the file cannot be read or decoded.
     """
-    data, name = _named_bytes(source)
-    return Picture(decode_image(data, name), warnings_of(data, name))
+    return decode_picture(*_named_bytes(source))
 
 
 def _named_bytes(source: Path | Located) -> tuple[bytes, str]:
@@ -121,18 +168,16 @@ def _named_bytes(source: Path | Located) -> tuple[bytes, str]:
 
 
 def decode_image(data: bytes, name: str) -> torch.Tensor:
-    """The same from bytes; `name` is for the message."""
+    """The same as `read_image` from bytes; `name` is the file's."""
+    return decode_picture(data, name).image_u8
+
+
+def decode_picture(data: bytes, name: str) -> Picture:
+    """The same as `read_picture` from bytes; `name` is the file's."""
     try:
-        with open_picture(io.BytesIO(data), name) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            array = np.array(upright.convert("RGB"))
-    except (MemoryError, UnreadableError):
-        raise  # of this machine, not of the file: its size has been held against MAX_PX; or said already
-    except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
-        raise _unreadable(name, error) from error
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+        return Picture(read_photo(data, name))
+    except ValueError as error:
+        raise UnreadableError(without_addresses(str(error))) from error
 
 
 @contextmanager
@@ -146,7 +191,7 @@ def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         opened = Image.open(file, formats=IMAGE_FORMATS)
     except MemoryError:
         raise
-    except Exception as error:  # as in `decode_image`
+    except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
         raise _unreadable(name, error) from error
     with opened:
         width, height = opened.size
@@ -155,27 +200,6 @@ def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
                 f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {width} x {height} px; make it smaller"
             )
         yield opened
-
-
-def warnings_of(data: bytes, name: str) -> tuple[str, ...]:
-    """What reading the picture leaves out. Its head is looked at, not its pixels.
-
-    Raises:
-        UnreadableError: as for `open_picture`.
-    """
-    with open_picture(io.BytesIO(data), name) as opened:
-        frames = frames_of(opened)
-    return (f"only the first of its {frames} frames or pages is taken",) if frames > 1 else ()
-
-
-def frames_of(opened: Image.Image) -> int:
-    """Frames of an animation, pages of a TIFF. A camera's JPEG with further views (MPO) is one picture, for ComfyUI, too."""
-    try:
-        return 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
-    except MemoryError:
-        raise
-    except Exception:  # the first frame may be whole where a later one is damaged
-        return 1
 
 
 def without_addresses(text: str) -> str:

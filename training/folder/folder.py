@@ -21,7 +21,7 @@ from training.folder.client import NoAnswer, QueueClient
 from training.folder.dispatcher import Dispatcher
 from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
-from training.folder.record import FolderRecord, Workflow
+from training.folder.record import FolderRecord, Workflow, sha256_of
 from training.folder.worker import Worker, WorkerOptions
 
 SHUTDOWN_TIMEOUT_S = 60.0
@@ -31,7 +31,8 @@ SHUTDOWN_TIMEOUT_S = 60.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderJob:
     """What the command line asks for. `servers` as `server_url` gives them; `ahead` prompts at most wait or run at each;
-    one that is silent for `patience_s` is given up; `again` restores what is there already.
+    one that is silent for `patience_s` is given up; `again` restores what is there already;
+    `in_srgb`: results in sRGB, whatever profile their sources have.
     """
 
     source: Path
@@ -44,6 +45,7 @@ class FolderJob:
     ahead: int
     patience_s: float
     again: bool
+    in_srgb: bool
 
 
 def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
@@ -78,11 +80,11 @@ def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
 
 
 def _workflow(job: FolderJob) -> Workflow:
-    form = job.form
+    form, profile = job.form, ("--profile srgb",) if job.in_srgb else ()
     return Workflow(
         file=job.workflow_file,
-        sha256=form.sha256,
-        settings=job.settings,
+        sha256=sha256_of(f"{form.sha256} {profile[0]}".encode()) if profile else form.sha256,
+        settings=(*profile, *job.settings),
         input_node=form.input_node,
         output_node=form.output_node,
     )
@@ -131,6 +133,7 @@ class _Run:
             ahead=job.ahead,
             patience_s=job.patience_s,
             folder=f"faithdiff-{uuid.uuid4().hex[:12]}",
+            in_srgb=job.in_srgb,
         )
         self._workers = [
             Worker(client, self._dispatcher, options, stop=self._stop, report=self._events.put) for client in clients

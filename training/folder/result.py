@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from faithdiff_core.photo.photo import Photo, to_unit
+from faithdiff_core.photo.write import Output, encode_photo
 from training.common.folders import NOT_READ
-from training.common.images import IMAGE_SUFFIXES, open_picture, warnings_of
+from training.common.images import IMAGE_SUFFIXES, Picture, decode_picture, enlarged_alpha, open_picture
 from training.folder.client import one_line
 from training.folder.prompt import PromptForm
 
@@ -73,7 +75,8 @@ def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
             raise NoResult(f"interrupted on the server in {node}")
     if status.get("status_str") == "error":
         raise NoResult("ComfyUI says only that it failed; see its log")
-    images = entry.get("outputs", {}).get(form.output_node, {}).get("images", [])
+    output = entry.get("outputs", {}).get(form.output_node, {})
+    images = output.get("photos") or output.get("images", [])  # what Save Photo shows of a TIFF is a preview
     if len(images) != 1:
         raise NoResult(
             f"expected one picture from {form.shown(form.output_node)}, got {len(images)}; name another by --output-node"
@@ -115,34 +118,84 @@ def read_result(data: bytes, name: str) -> Result:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a source has beside its colours, for a result that comes from a node which knows nothing of it."""
+
+    photo: Photo
+    """Without its colours, which need not be held while a server works."""
+
+    @classmethod
+    def of(cls, picture: Picture) -> Beside | None:
+        """None if there is nothing."""
+        source = picture.photo.source
+        if not (source.has_alpha or source.profile or source.exif or source.xmp or source.dpi or source.depth_bits > 8):
+            return None
+        return cls(photo=dataclasses.replace(picture.photo, color_HWC=picture.photo.color_HWC[:0]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Upload:
-    """What a server is given of a source: bytes, suffix, and what they lack."""
+    """What a server is given of a source: bytes, suffix, what they lack, and what the result has to be given afterwards."""
 
     data: bytes
     suffix: str
     warnings: tuple[str, ...]
+    beside: Beside | None = None
 
 
-def for_upload(data: bytes, suffix: str) -> Upload:
-    """A source as it is, but the first frame of several: LoadImage would make a batch of them, and one result is asked for.
+def for_upload(data: bytes, name: str, form: PromptForm) -> Upload:
+    """A source for the form's input node: as it is for Load Photo, else in sRGB, upright, the first frame of several.
+
+    LoadImage takes a damaged file for a grey one, and numbers of any profile for sRGB; so each is decoded here first.
 
     Raises:
-        PictureAtFault: it is no picture, or too large.
+        PictureAtFault: it is no picture, damaged, or too large.
     """
+    suffix = PurePosixPath(name).suffix.lower()
     try:
-        warnings = warnings_of(data, "the source")
-        if not warnings:
-            return Upload(data=data, suffix=suffix, warnings=())
-        with open_picture(io.BytesIO(data), "the source") as picture:
-            kept = {name: picture.info[name] for name in ("icc_profile", "exif", "dpi") if picture.info.get(name)}
-            first, written = picture.copy(), io.BytesIO()
-    except MemoryError:
-        raise
-    except Exception as error:  # as above
+        picture = decode_picture(data, name)
+    except ValueError as error:
         raise PictureAtFault(one_line(str(error))) from error
-    (first if first.mode in PNG_MODES else first.convert("RGB")).save(written, "PNG", **kept)
-    return Upload(data=written.getvalue(), suffix=".png", warnings=warnings)
+    photo = picture.photo
+    beside = None if form.saves_photos else Beside.of(picture)
+    if photo.is_plain or (form.loads_photos and not photo.warnings):
+        return Upload(data=data, suffix=suffix, warnings=photo.warnings, beside=beside)
+    source = photo.source if form.loads_photos else dataclasses.replace(photo.source, profile=None, exif=None, xmp=None)
+    alpha_HW = None if photo.alpha_HW is None else to_unit(photo.alpha_HW)
+    png = encode_photo(to_unit(photo.color_HWC), alpha_HW, source, Output(container="PNG")).data
+    return Upload(data=png, suffix=".png", warnings=photo.warnings, beside=beside)
 
 
-PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
-"""Pillow's modes that PNG can hold; a picture of another is made RGB."""
+def with_beside(result: Result, beside: Beside | None, *, in_srgb: bool) -> tuple[Result, tuple[str, ...]]:
+    """The result with its source's profile, alpha and metadata, and notes on what could not be kept.
+
+    Raises:
+        NoResult: it cannot be decoded.
+    """
+    container = CONTAINERS.get(result.suffix)
+    if beside is None:
+        return result, ()
+    if container is None:
+        return result, (f"{result.suffix} is kept as the server gave it, without its source's profile, alpha and metadata",)
+    try:
+        made = decode_picture(result.data, "the server's file").photo
+    except ValueError as error:
+        raise NoResult(one_line(str(error))) from error
+    height_px, width_px = made.color_HWC.shape[:2]
+    alpha_HW, notes = enlarged_alpha(beside.photo, height_px, width_px)
+    if made.alpha_HW is not None:
+        alpha_HW, notes = to_unit(made.alpha_HW), ()
+    texts = _texts(result.data) if container == "PNG" else {}
+    output = Output(container=container, depth_bits=made.source.depth_bits, in_srgb=in_srgb, texts=texts)
+    written = encode_photo(to_unit(made.color_HWC), alpha_HW, beside.photo.source, output)
+    return dataclasses.replace(result, data=written.data), (*notes, *written.notes)
+
+
+def _texts(png: bytes) -> dict[str, str]:
+    """What ComfyUI has written of itself into a PNG."""
+    with open_picture(io.BytesIO(png), "the server's file") as picture:
+        return {name: str(picture.info[name]) for name in ("prompt", "workflow") if name in picture.info}
+
+
+CONTAINERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Suffixes of results that can be given their source's profile and metadata -> faithdiff_core.photo's name."""

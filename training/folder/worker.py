@@ -19,7 +19,7 @@ from training.folder.dispatcher import Dispatcher, PictureTask
 from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
 from training.folder.record import sha256_of
-from training.folder.result import NoResult, PictureAtFault, for_upload, read_ending, read_result
+from training.folder.result import Beside, NoResult, PictureAtFault, for_upload, read_ending, read_result, with_beside
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 """Between two looks at a server: doubled while nothing changes."""
@@ -28,7 +28,7 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """What is the same for all servers. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
-    the uploads of this run.
+    the uploads of this run. `in_srgb`: results in sRGB, whatever profile their sources have.
     """
 
     form: PromptForm
@@ -36,6 +36,7 @@ class WorkerOptions:
     ahead: int
     patience_s: float
     folder: str
+    in_srgb: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class _Sent:
     task: PictureTask
     source_sha256: str
     warnings: tuple[str, ...] = ()
+    beside: Beside | None = None
 
 
 class Worker:
@@ -119,11 +121,11 @@ class Worker:
             return
         sent = _Sent(task=task, source_sha256=sha256_of(data))
         try:
-            upload = for_upload(data, task.path.suffix.lower())
+            upload = for_upload(data, task.path.name, self._options.form)
         except PictureAtFault as error:
             self._fail(sent, str(error), for_good=True)
             return
-        sent = dataclasses.replace(sent, warnings=upload.warnings)
+        sent = dataclasses.replace(sent, warnings=upload.warnings, beside=upload.beside)
         try:
             stored = self.client.upload(upload.data, folder=self._options.folder, name=upload_name(task.key, upload.suffix))
         except NoAnswer:
@@ -165,6 +167,7 @@ class Worker:
         sent = self._sent[prompt_id]
         ending = read_ending(history, self._options.form)
         result = read_result(self.client.view(ending.image), str(ending.image.get("filename", "")))
+        result, notes = with_beside(result, sent.beside, in_srgb=self._options.in_srgb)
         name = sent.task.key + result.suffix
         try:
             self._options.results.write(name, result.data)
@@ -184,7 +187,8 @@ class Worker:
             "prompt_id": prompt_id,
             "seconds": ending.seconds,
         }
-        ended = PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=True, warnings=sent.warnings)
+        told = (*sent.warnings, *notes)
+        ended = PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=True, warnings=told)
         self._report(ended)
         self._dispatcher.done()
 

@@ -98,7 +98,7 @@ def test_one_bad_file_ends_nothing_and_everything_is_counted(run: Run, photos: P
     assert code == 1 and said.splitlines()[-1].startswith(f"{tmp_path / 'out'}: 3 done, {left} left out (1 hidden, ")
     assert said.endswith(", 1 failed\n") and "1 .heic" in said and "1 .tar.gz" in said
     lines = err.splitlines()
-    assert "warning: moving: only the first of its 2 frames or pages is taken" in lines
+    assert "warning: moving: has 2 frames or pages, of which the first is taken" in lines
     assert any(line.startswith("failed: 0bad: expected a readable picture") for line in lines) and " object at 0x" not in err
     assert sum(line.startswith("left out: ") for line in lines) == 2 + unnamed
     assert {"a.png", "sub/b.c.png", "moving.png"} <= contents(tmp_path / "out").keys()

@@ -193,7 +193,7 @@ def test_of_several_frames_the_first_is_taken_with_a_warning(kind: str, tmp_path
     first.save(path, kind, save_all=True, append_images=[second], **({"lossless": True} if kind == "WEBP" else {}))
     found = read_picture(path)
     assert found.image_u8[:, 0, 0].tolist() == [200, 10, 10]
-    assert found.warnings == ("only the first of its 2 frames or pages is taken",)
+    assert found.warnings == ("has 2 frames or pages, of which the first is taken",)
 
 
 def test_the_limit_is_the_area_and_the_largest_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

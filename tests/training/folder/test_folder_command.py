@@ -179,19 +179,19 @@ def test_of_several_frames_a_server_gets_the_first_and_the_user_a_warning(kind: 
     first, second = (Image.new("RGB", (6, 4), colour) for colour in ((200, 10, 10), (10, 200, 10)))
     more = {"lossless": True} if kind == "WEBP" else {}
     first.save(data, kind, save_all=True, append_images=[second], **more)
-    upload = for_upload(data.getvalue(), f".{kind.lower()}")
-    assert upload.warnings == ("only the first of its 2 frames or pages is taken",) and upload.suffix == ".png"
+    upload = for_upload(data.getvalue(), f"a.{kind.lower()}", FORM)
+    assert upload.warnings == ("has 2 frames or pages, of which the first is taken",) and upload.suffix == ".png"
     with Image.open(io.BytesIO(upload.data)) as sent:
         assert getattr(sent, "n_frames", 1) == 1 and sent.convert("RGB").getpixel((0, 0)) == (200, 10, 10)
-    alone = picture("RGB", kind)
-    assert for_upload(alone, ".x") == Upload(data=alone, suffix=".x", warnings=())
+    alone = picture("RGB", "PNG")
+    assert for_upload(alone, "a.x", FORM) == Upload(data=alone, suffix=".x", warnings=())
 
 
 def test_what_is_no_picture_is_not_sent() -> None:
     with pytest.raises(
-        PictureAtFault, match="expected a readable picture, got the source .*cannot identify image file"
+        PictureAtFault, match="expected a readable picture, got a.png .*it is none of PNG, JPEG"
     ) as raised:
-        for_upload(b"not a picture", ".png")
+        for_upload(b"not a picture", "a.png", FORM)
     assert " object at 0x" not in str(raised.value)
 
 

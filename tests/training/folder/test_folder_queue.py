@@ -163,7 +163,7 @@ def test_bad_hidden_unread_and_unnamed_files_cost_only_themselves(
     assert told.out.startswith(f"{tmp_path / 'out'}: 2 done, {2 + unnamed} left out (1 hidden, ") and told.out.endswith(
         ", 1 failed\n"
     )
-    assert "warning: m: only the first of its 2 frames or pages is taken" in told.err and len(Server.uploads) == 2
+    assert "warning: m: has 2 frames or pages, of which the first is taken" in told.err and len(Server.uploads) == 2
     assert "convert it to PNG or TIFF" in told.err and "failed: bad: expected a readable picture" in told.err
     sent = next(body for body in Server.uploads if b"IHDR" in body and b"acTL" not in body and png(0, 8, 8) not in body)
     with Image.open(io.BytesIO(sent[sent.index(b"\x89PNG") :])) as first:
