@@ -52,8 +52,8 @@ def read_photo(data: bytes, name: str) -> Photo:
         with _STRICT, Image.open(io.BytesIO(data), formats=formats_here()) as image:
             if image.width * image.height > MAX_PX:
                 raise _TooLarge(
-                    f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {image.width} x {image.height} px; "
-                    "make it smaller"
+                    f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {image.width} x {image.height} "
+                    "px; make it smaller"
                 )
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in OF_FRAMES:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.commands.shared import add_again, at_least, end
-from training.common.folders import LeftOut, Tally, shown
-from training.data.manifest import Skipped
+
+if TYPE_CHECKING:  # they bring torch
+    from training.common.folders import Tally
+    from training.data.manifest import Skipped
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -75,6 +78,7 @@ def _caption_verb(verbs: argparse._SubParsersAction) -> None:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """`prepare`: make a manifest and say what was left out."""
+    from training.common.folders import shown
     from training.common.results import require_own
     from training.data import manifest
     from training.data.caption_files import in_folder
@@ -128,6 +132,8 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 def tally_of(skipped: list[Skipped], *, done: int) -> Tally:
     """What was left out and what has failed, counted."""
+    from training.common.folders import LeftOut, Tally
+
     tally = Tally(done=done)
     for item in skipped:
         if item.kind:
@@ -149,6 +155,7 @@ def degrade(arguments: argparse.Namespace) -> int:
 
 def caption(arguments: argparse.Namespace) -> int:
     """`caption`: a manifest with the model's captions."""
+    from training.common.folders import shown
     from training.common.results import require_own
     from training.data import manifest
     from training.data.captions import Captioner, caption_manifest

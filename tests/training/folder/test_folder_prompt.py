@@ -101,7 +101,7 @@ LINKED_SEED = changed("6:3", class_type="KSampler", inputs={"image": ["2", 0], "
             {},
             "expected one FaithDiffLoadPhoto or LoadImage node to give the pictures to, got 1 (Photo), 5 (no title)",
         ),
-        (changed("1", class_type="LoadFilm"), {}, "expected one FaithDiffLoadPhoto or LoadImage node to give the pictures to, got none"),
+        (changed("1", class_type="LoadFilm"), {}, "FaithDiffLoadPhoto or LoadImage node to give the pictures to, got none"),
         (
             changed("5", class_type="SaveImage"),
             {},
