@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hostrun.client import Client, PromptFailed, PromptRejected
+from hostrun.paths import ROOT
 from hostrun.server import HostServer
 from PIL import Image
 from support.patience import PATIENCE_S
@@ -180,3 +183,57 @@ def test_a_batch_is_numbered(client: Client, folders: tuple[Path, Path]) -> None
     }
     names = [entry["filename"] for entry in saved(client.run(prompt), "save")]
     assert names == [f"t-plain-png-96_{number:04d}.png" for number in (1, 2, 3)]
+
+
+PASSING = {
+    "photo": {
+        "1": {"class_type": "FaithDiffLoadPhoto", "inputs": {"image": "x.png"}},
+        "2": {
+            "class_type": "FaithDiffSavePhoto",
+            "inputs": SAVING | {"image": ["1", 0], "photo": ["1", 2], "quality": 100, "workflow": False},
+        },
+    },
+    "image": {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+    },
+}
+"""Workflows that change nothing."""
+
+
+@pytest.mark.parametrize("nodes", PASSING)
+def test_a_folder_through_the_queue_comes_out_whole(nodes: str, server: HostServer, tmp_path: Path) -> None:
+    """By our nodes and by the host's: the same but for the format, and for what 8 bits can hold."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for case in all_cases():
+        (source / case.file_name).write_bytes(case.data)
+    (tmp_path / "workflow.json").write_text(json.dumps(PASSING[nodes]))
+    command = [sys.executable, "-m", "training", "restore", source, out, "--workflow", tmp_path / "workflow.json"]
+    done = subprocess.run(
+        [*map(str, command), "--server", server.url, "--ahead", "8"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(all_cases())} done" in done.stdout
+    record = json.loads((out / "restore.json").read_text())["pictures"]
+    wrong = []
+    for case in all_cases():
+        path = out / record[case.name]["result"]
+        photo = read_photo(path.read_bytes(), path.name)
+        seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
+        scale = 1 if photo.color_HWC.dtype == np.uint8 else 257
+        difference = np.abs(photo.color_HWC / scale - case.sRGB_HWC)[seen_HW]
+        kept = case.container if nodes == "photo" and case.container in ("PNG", "JPEG", "WEBP", "TIFF") else "PNG"
+        # What JPEG loses a second time; 8 bits of a wide space where it is dark.
+        coarse = 12.0 if kept == "JPEG" else 6.0 if nodes == "image" and case.profile else 0.0
+        facts = [
+            photo.source.container == kept,
+            photo.source.profile == case.profile,
+            photo.source.has_alpha == (case.alpha_HW is not None),
+            (photo.source.exif is not None, photo.source.xmp is not None) == (case.has_metadata, case.has_metadata),
+            photo.source.depth_bits == (case.depth_bits if nodes == "photo" else 8),
+            difference.mean() < 4 if kept == "JPEG" else difference.max() <= case.tolerance + 1 + coarse,
+        ]
+        if not all(facts):
+            wrong.append((case.name, facts, difference.max()))
+    assert not wrong

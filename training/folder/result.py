@@ -158,9 +158,9 @@ def for_upload(data: bytes, name: str, form: PromptForm) -> Upload:
         raise PictureAtFault(one_line(str(error))) from error
     photo = picture.photo
     beside = None if form.saves_photos else Beside.of(picture)
-    if photo.is_plain or (form.loads_photos and not photo.warnings):
+    if photo.is_plain or form.loads_photos:
         return Upload(data=data, suffix=suffix, warnings=photo.warnings, beside=beside)
-    source = photo.source if form.loads_photos else dataclasses.replace(photo.source, profile=None, exif=None, xmp=None)
+    source = dataclasses.replace(photo.source, profile=None, exif=None, xmp=None)
     alpha_HW = None if photo.alpha_HW is None else to_unit(photo.alpha_HW)
     png = encode_photo(to_unit(photo.color_HWC), alpha_HW, source, Output(container="PNG")).data
     return Upload(data=png, suffix=".png", warnings=photo.warnings, beside=beside)
