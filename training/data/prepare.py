@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from faithdiff_core.captions import trim_caption
 from training.common.folders import list_pictures, without_scale
-from training.common.images import decode_image, read_bytes
+from training.common.devices import warn
+from training.common.images import decode_picture, read_bytes
 from training.common.seeds import generator_for, uniform
 from training.data import caption_files
 from training.data.caption_files import CaptionFile
@@ -190,7 +191,10 @@ def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile |
 def _look_at(source: Source) -> tuple[str, tuple[int, int]]:
     """(sha256, (height, width) px) of a picture, decoded whole: a truncated file shows only then."""
     data = read_bytes(source)
-    height_px, width_px = decode_image(data, _path(source)).shape[1:]
+    picture = decode_picture(data, _path(source))
+    for text in picture.warnings:
+        warn(f"{_path(source)} {text}")
+    height_px, width_px = picture.photo.color_HWC.shape[:2]
     return hashlib.sha256(data).hexdigest(), (int(height_px), int(width_px))
 
 

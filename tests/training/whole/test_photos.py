@@ -95,9 +95,12 @@ def png_of(image_CHW: torch.Tensor) -> bytes:
     return png_bytes(image_CHW)
 
 
-def test_prepare_takes_every_picture_in_its_true_colours(folder: Path, tmp_path: Path) -> None:
+def test_prepare_takes_every_picture_in_its_true_colours(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = tmp_path / "manifest.jsonl"
     assert main(["prepare", str(folder), "--out", str(made), "--min-side", "32"]) == 0
+    assert "cmyk-jpeg.jpg is CMYK without a profile, so its colours are a guess" in capsys.readouterr().err
     records = {Path(record.path).name: record for record in manifest.read(made)}
     assert set(records) == {case.file_name for case in CASES}
     for case in CASES:
