@@ -23,8 +23,7 @@ from train_official import OFFICIAL, OURS, TEXT_SIZES, Habits, TextEncoders, che
 from training.config.schema import TrainConfig  # noqa: E402
 from training.model.faithdiff import build_model  # noqa: E402
 from training.optim.ema import EMA  # noqa: E402
-from training.optim.groups import trainable  # noqa: E402
-from training.optim.optimisers import make_optimiser  # noqa: E402
+from training.optim.optimisers import make_optimiser, trainable  # noqa: E402
 from training.tasks.diffusion import DiffusionTask  # noqa: E402
 
 WAYS = {

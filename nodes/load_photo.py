@@ -39,9 +39,7 @@ class FaithDiffLoadPhoto(io.ComfyNode):
                 io.Image.Output(
                     tooltip="The picture in sRGB, upright, without alpha: where it was invisible, the colours around."
                 ),
-                io.Mask.Output(
-                    tooltip="Where the picture is transparent. As Load Image's: 64 x 64 px of nothing if it is opaque."
-                ),
+                io.Mask.Output(tooltip="Where the picture is transparent. 64 x 64 px of 0 if it is opaque, as Load Image's."),
                 FaithDiffPhotoType.Output(
                     display_name="photo", tooltip="Profile, EXIF, XMP, DPI, alpha, bit depth and name, for FaithDiff Save Photo."
                 ),

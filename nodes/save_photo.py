@@ -29,8 +29,6 @@ PROFILES = {AS_SOURCE: False, "sRGB": True}
 SHOWN_BY_BROWSERS = (".png", ".jpg", ".webp")
 MAX_PREVIEW_PX = 2048
 """Of those for formats that browsers do not show."""
-WITH_WORKFLOW = (".png", ".webp")
-"""Formats that ComfyUI's page reads a workflow from."""
 
 
 class FaithDiffSavePhoto(io.ComfyNode):

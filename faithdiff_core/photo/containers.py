@@ -54,8 +54,7 @@ def png(
 
 
 def tiff(
-    pixels_HWC: NDArray[Any], *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None,
-    description: str,
+    pixels_HWC: NDArray[Any], *, profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: tuple[float, float] | None
 ) -> bytes:  # fmt: skip
     """uint8 or uint16 (H, W, 3 or 4, alpha not multiplied in) as TIFF in strips, deflate with horizontal differences."""
     height, width, channels = pixels_HWC.shape
@@ -70,8 +69,6 @@ def tiff(
     ifd[273], ifd[279] = tuple(int(start) for start in ends[:-1]), tuple(len(strip) for strip in strips)
     if channels == 4:
         ifd[338] = (2,)  # alpha that is not multiplied in
-    if description:
-        ifd[270] = description
     if dpi:
         ifd[282], ifd[283], ifd[296] = *dpi, 2  # an inch
     if xmp:

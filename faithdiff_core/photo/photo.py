@@ -38,14 +38,15 @@ class Photo:
     """A picture upright and in sRGB.
 
     `color_HWC`: (H, W, 3), uint8, or uint16 where the source has 16 bits or another colour space; where alpha is 0, the colours
-    of visible pixels around.
-    `alpha_HW`: of the same kind, or None for an opaque picture. `warnings`: what was not taken as it is, a sentence each.
+    of visible pixels around. `alpha_HW`: of the same kind, or None for an opaque picture. `warnings`: what was not taken as it
+    is, a sentence each. `is_plain`: a reader that knows nothing of profiles, turns and depths gets the same pixels.
     """
 
     color_HWC: NDArray[Any]
     alpha_HW: NDArray[Any] | None
     source: PhotoSource
     warnings: tuple[str, ...] = ()
+    is_plain: bool = False
 
 
 def to_unit(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
@@ -30,8 +27,8 @@ UPRIGHT = {
     8: (True, (-1, 1)),
 }  # fmt: skip
 """EXIF's orientation -> rows and columns change places first, then steps of rows and columns (Exif 2.32, 4.6.4 A)."""
-_pillow = threading.RLock()
-"""Pillow's limits are settings of the process."""
+PILLOWS_LIMIT_PX = 2**30 // 4 // 3
+"""Pillow's default (Image.py, MAX_IMAGE_PIXELS); another that a program has chosen stays."""
 
 
 def formats_here() -> tuple[str, ...]:
@@ -52,10 +49,11 @@ def read_photo(data: bytes, name: str) -> Photo:
     """
     told: list[str] = []
     try:
-        with _strict(), Image.open(io.BytesIO(data), formats=formats_here()) as image:
+        with _STRICT, Image.open(io.BytesIO(data), formats=formats_here()) as image:
             if image.width * image.height > MAX_PX:
-                raise ValueError(
-                    f"expected a picture of at most {MAX_PX} px in all (16384 x 16384), got {image.width}x{image.height}"
+                raise _TooLarge(
+                    f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {image.width} x {image.height} "
+                    "px; make it smaller"
                 )
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in OF_FRAMES:
@@ -63,10 +61,14 @@ def read_photo(data: bytes, name: str) -> Photo:
             stored = Stored(metadata.orientation_of(image), image.size)
             image.load()
             return _photo(image, stored, data, name, told)
-    except MemoryError:
+    except (MemoryError, _TooLarge):
         raise  # of this machine, not of the file: its size was looked at
     except Exception as error:  # decoders raise many kinds, down to struct.error and KeyError, for damaged files
         raise ValueError(f"expected a readable picture, got {name} ({_reason(error)}); remove or replace it") from error
+
+
+class _TooLarge(ValueError):
+    """The message names the file already."""
 
 
 def _reason(error: Exception) -> str:
@@ -77,18 +79,34 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__} {error!s:.160}"
 
 
-@contextmanager
-def _strict() -> Iterator[None]:
-    """Inside, Pillow refuses files that are cut, and opens large ones: their size is looked at here."""
-    with _pillow:
-        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MAX_PX, False
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of Pillow: sizes above MAX_PX, odd tags, transparency as bytes
-                yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+class _Strict:
+    """Context in which Pillow refuses files that are cut and opens large ones, whose size is looked at here.
+
+    These are settings of the process: several threads may be inside, and the last one out puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: tuple[int | None, bool] = (None, False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+                if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
+                    Image.MAX_IMAGE_PIXELS = None
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_STRICT = _Strict()
 
 
 def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: list[str]) -> Photo:
@@ -116,7 +134,12 @@ def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: lis
         dpi=metadata.dpi_of(image),
         has_alpha=has_alpha,
     )
-    return Photo(color_HWC=color_HWC, alpha_HW=alpha_HW, source=source, warnings=tuple(told))
+    as_stored = stored.orientation == 1 and color_HWC.dtype == np.uint8 and image.mode in ("RGB", "L")
+    as_seen = profile is None or kept is not None  # 8 bits in another space than sRGB become 16
+    return Photo(
+        color_HWC=color_HWC, alpha_HW=alpha_HW, source=source, warnings=tuple(told),
+        is_plain=as_stored and as_seen and not has_alpha and not told,
+    )  # fmt: skip
 
 
 def _plain(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +32,8 @@ class Output:
     """How a picture is written. None: as its source.
 
     `container`: a key of SUFFIXES. `depth_bits`: 8 or 16. `in_srgb`: in sRGB, whatever profile the source had. `quality`: 1 to
-    100, of JPEG and WebP (100 in WebP is without loss). `keep_metadata`: EXIF, XMP, DPI. `texts`: ComfyUI's prompt and workflow.
+    100, of JPEG and WebP (100 in WebP is without loss). `keep_metadata`: EXIF, XMP, DPI. `texts`: ComfyUI's prompt
+    and workflow, for PNG and WebP, from which its page reads them.
     """
 
     container: str | None = None
@@ -125,13 +125,14 @@ def _encoded(
     if container == "PNG":
         return png(pixels_HWC, profile=profile, exif=exif, xmp=xmp, dpi=dpi, texts=output.texts)
     if container == "TIFF":
-        description = json.dumps(dict(output.texts)) if output.texts else ""
-        return tiff(pixels_HWC, profile=profile, exif=exif, xmp=xmp, dpi=dpi, description=description)
+        return tiff(pixels_HWC, profile=profile, exif=exif, xmp=xmp, dpi=dpi)
     file = io.BytesIO()
     image = Image.fromarray(pixels_HWC)
     options: dict[str, object] = {"icc_profile": profile} if profile else {}
-    if exif or output.texts:
-        options["exif"] = _with_texts(exif, output.texts)
+    if container == "WEBP" and output.texts:
+        exif = _with_texts(exif, output.texts)
+    if exif:
+        options["exif"] = exif
     if xmp:
         options["xmp"] = xmp
     if container == "WEBP":

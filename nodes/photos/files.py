@@ -6,7 +6,6 @@ and is read where it lies; nothing is copied.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import folder_paths
@@ -23,8 +22,8 @@ OWN_PHOTOS = {"faithdiff_demo.png": DEMO_DIR / "photo_lq.png"}
 
 def photo_names() -> list[str]:
     """Files in the input folder, as the host's Load Image lists them, hidden ones left out; then the pack's own."""
-    folder = folder_paths.get_input_directory()
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith(".")]
+    folder = Path(folder_paths.get_input_directory())
+    names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     listed = sorted(name for name in names if name.lower().endswith(SUFFIXES))
     return listed + [name for name in OWN_PHOTOS if name not in listed]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,12 +59,11 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     taken: Path | None = None
     temporary: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".faithdiff-", suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
+        temporary = folder / f".faithdiff-{time.time_ns()}.part"  # beside its place: a rename is whole on one disk only
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # temporary files are for their owner alone
         taken = _taken(folder, stem, suffix)
         os.replace(temporary, taken)
         return taken
@@ -96,9 +95,3 @@ def _names(stem: str) -> Iterator[str]:
     while True:
         yield f"{stem}_{number}"
         number += 1
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

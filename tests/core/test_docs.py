@@ -17,10 +17,10 @@ PICTURES = PAGES / "pictures"
 # tests/host/test_locales.py holds these texts to the schemas.
 SHOWN = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 SECTIONS = ("Inputs", "Outputs", "Recipes", "Mistakes people make")
-MOST_BYTES_PER_PICTURE = 60_000
-MOST_BYTES = 500_000
-LONGEST_LINE = 300  # the help panel is narrow: a cell or paragraph of more is a wall of text there
-LONGEST_CODE_IN_A_TABLE = 16  # code is not wrapped there, and the panel's 280 px cut it off (measured: Chromium)
+MAX_BYTES_PER_PICTURE = 60_000
+MAX_BYTES = 500_000
+MAX_LINE = 300  # the help panel is narrow: a cell or paragraph of more is a wall of text there
+MAX_CODE_IN_A_TABLE = 16  # code is not wrapped there, and the panel's 280 px cut it off (measured: Chromium)
 PICTURE = re.compile(r"!\[([^\]\"]+)\]\(([^)\s]+)\)")
 
 
@@ -55,9 +55,9 @@ def test_page_has_the_sections_in_short_lines(node_id):
     text = page(node_id)
     assert [title for title in re.findall(r"^## (.+)$", text, re.MULTILINE) if title in SECTIONS] == list(SECTIONS)
     assert all(len(section(text, title).strip()) > 40 for title in SECTIONS)
-    assert [line for line in text.splitlines() if len(line) > LONGEST_LINE] == []
+    assert [line for line in text.splitlines() if len(line) > MAX_LINE] == []
     in_tables = re.findall(r"`([^`]+)`", "\n".join(line for line in text.splitlines() if line.startswith("|")))
-    assert [code for code in in_tables if len(code) > LONGEST_CODE_IN_A_TABLE] == []
+    assert [code for code in in_tables if len(code) > MAX_CODE_IN_A_TABLE] == []
 
 
 @pytest.mark.parametrize("node_id", SHOWN)
@@ -72,5 +72,5 @@ def test_pictures_are_small_and_all_of_them_shown():
     files = sorted(PICTURES.iterdir())
     assert {f"pictures/{file.name}" for file in files} == shown
     sizes = {file.name: file.stat().st_size for file in files}
-    assert {name: size for name, size in sizes.items() if size > MOST_BYTES_PER_PICTURE} == {}
-    assert sum(sizes.values()) < MOST_BYTES
+    assert {name: size for name, size in sizes.items() if size > MAX_BYTES_PER_PICTURE} == {}
+    assert sum(sizes.values()) < MAX_BYTES

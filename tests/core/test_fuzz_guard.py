@@ -63,7 +63,7 @@ def test_misdeeds_are_seen_however_the_reader_ends(misdeed: str, end: str, tmp_p
         ENDS[end]()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "MOST_TIMES_SIZE", 1)
+        patch.setattr(guard, "MAX_TIMES_SIZE", 1)
         tally = tally_of(read, tmp_path / "case")
     assert (tally.taken, tally.refused, tally.failed, len(tally.failures)) == (0, 0, 1, 1)
     assert re.search(told, tally.report()), tally.report()
@@ -85,7 +85,7 @@ def test_bad_ends_are_seen(read: Callable[[bytes, Path], object], told: str, tmp
 
 
 def test_a_case_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_CPU_S", 0.05)
+    monkeypatch.setattr(guard, "MAX_CPU_S", 0.05)
 
     def read(_: bytes, __: Path) -> None:
         while True:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-MOST_CPU_S = 5.0
+MAX_CPU_S = 5.0
 """CPU time for one case. Real files of the sizes used here take milliseconds."""
 SLACK_BYTES = 96 * 2**20
 """Memory that a reader may take whatever the file's size: torch's and Python's own arenas, a decoder's tables."""
-MOST_TIMES_SIZE = 16
+MAX_TIMES_SIZE = 16
 """And so many times the file: half precision becomes fp32 (2), a copy to convert (2), JSON as Python objects (10 and more)."""
-MOST_LETTERS = 1500
+MAX_LETTERS = 1500
 """Of a message: a path or two and an excerpt, never a file's content."""
 
 STARTS = frozenset(
@@ -75,7 +75,7 @@ _WATCH = _Watch()
 def guarded(folder: Path, size_bytes: int) -> Iterator[None]:
     """Inside, a reader has a file of `size_bytes`; it may write in `folder` only.
 
-    Raises Misdeed, in place of the reader's own error too, or Hang after MOST_CPU_S of CPU time."""
+    Raises Misdeed, in place of the reader's own error too, or Hang after MAX_CPU_S of CPU time."""
     before = _memory_bytes(reset=True)
     _WATCH.seen, _WATCH.folder = [], os.path.realpath(folder) + os.sep
     try:
@@ -94,7 +94,7 @@ def _judge(before: tuple[int, ...], size_bytes: int) -> None:
     """Raises Misdeed for what the watch has seen since, and for memory beyond the marks `before`."""
     if _WATCH.seen:
         raise Misdeed("; ".join(_WATCH.seen[:3]))
-    limit = SLACK_BYTES + MOST_TIMES_SIZE * size_bytes
+    limit = SLACK_BYTES + MAX_TIMES_SIZE * size_bytes
     for what, was_bytes, is_bytes in zip(("resident", "virtual"), before, _memory_bytes(), strict=False):
         # Twice the room for the address space: threads and arenas reserve what they never touch.
         if is_bytes - was_bytes > limit * (1 if what == "resident" else 2):
@@ -108,10 +108,10 @@ def _timer() -> Iterator[None]:
         return
 
     def ring(*_: object) -> None:
-        raise Hang(f"more than {MOST_CPU_S:g} s of CPU time for one file")
+        raise Hang(f"more than {MAX_CPU_S:g} s of CPU time for one file")
 
     former = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, MOST_CPU_S)
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_S)
     try:
         yield
     finally:
@@ -136,5 +136,5 @@ def check_message(message: str) -> None:
     """Raises Misdeed unless a user could be shown this: one line, not a file's content, what was expected and what came."""
     if "expected " not in message or not any(word in message for word in (", got ", ", found ")):
         raise Misdeed(f"not a message of ours: {message[:300]!r}")
-    if len(message) > MOST_LETTERS or "\n" in message or "\0" in message:
+    if len(message) > MAX_LETTERS or "\n" in message or "\0" in message:
         raise Misdeed(f"a message of {len(message)} letters, or more than one line: {message[:300]!r}")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from training.common.images import read_image
 from training.common.strict_json import parse_json
-from training.common.weight_files import read_parts
+from training.common.tensor_files import read_parts
 from training.config.overrides import from_json, override, to_json
 from training.config.recipes import recipe
 from training.data import manifest
@@ -130,7 +130,7 @@ def _refusal(case: bytes, _: Path) -> None:
 
 def _result(case: bytes, _: Path) -> None:
     try:
-        read_result(case)
+        read_result(case, "case.png")
     except NoResult as error:
         raise ValueError(f"expected a picture, got {error}") from error
 

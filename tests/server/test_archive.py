@@ -22,8 +22,8 @@ from PIL import Image
 from support.patience import PATIENCE_S
 
 INSTALLED_NAME = "faithdiff"  # the folder that ComfyUI-Manager and comfy-cli make: the project's name
-MOST_BYTES = 40 * 1024**2  # before packing; 26 MB of them are the nano model
-LONGEST_NAME = 100  # Windows allows 260 characters, and users' ComfyUI folders are deep
+MAX_BYTES = 40 * 1024**2  # before packing; 26 MB of them are the nano model
+MAX_NAME = 100  # Windows allows 260 characters, and users' ComfyUI folders are deep
 RESERVED_ON_WINDOWS = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
 HOST_CODE = ("__init__.py", "nodes/", "faithdiff_core/")
 # What takes a device, a precision or its memory out of the host's hands.
@@ -64,7 +64,7 @@ def installed(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     with zipfile.ZipFile(archive, "w") as packed:
         for name in names:
             packed.write(ROOT / name, name)
-    assert archive.stat().st_size < MOST_BYTES
+    assert archive.stat().st_size < MAX_BYTES
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(target)
     archive.unlink()
@@ -96,7 +96,7 @@ def test_it_holds_what_users_need_and_nothing_else(names: list[str]) -> None:
 
 
 def test_names_are_good_on_windows(names: list[str]) -> None:
-    assert [name for name in names if len(name) > LONGEST_NAME or re.search(r'[<>:"|?*\\\x00-\x1f]', name)] == []
+    assert [name for name in names if len(name) > MAX_NAME or re.search(r'[<>:"|?*\\\x00-\x1f]', name)] == []
     parts = [part for name in names for part in PurePosixPath(name).parts]
     assert [part for part in parts if part.endswith((".", " ")) or part.split(".")[0].lower() in RESERVED_ON_WINDOWS] == []
     assert len({name.lower() for name in names}) == len(names)

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from harness.fixtures import started_server
 from hostrun.client import Client
 from hostrun.environment import ensure_oldest
 from hostrun.gpu import has_gpu
 from hostrun.server import HostServer
 from PIL import Image
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.session_server import started_server
 from support.workflows import api_prompt, node_of, resized
 
-MOST_LEVELS = 1
+MAX_LEVELS = 1
 """Of 255, between two pictures that are the same but for rounding: a value that lies next to x.5 may go either way."""
 
 
@@ -64,7 +64,7 @@ def assert_same(ours: tuple[bytes, np.ndarray], expected: tuple[bytes, np.ndarra
     """But for rounding: other shapes of a call, or another host's functions, add up in another order. The latents reach 12."""
     assert_close(ours[1], expected[1], NETWORK)
     ours_u8, expected_u8 = (np.frombuffer(pixels, np.uint8).astype(int) for pixels, _ in (ours, expected))
-    assert np.abs(ours_u8 - expected_u8).max() <= MOST_LEVELS
+    assert np.abs(ours_u8 - expected_u8).max() <= MAX_LEVELS
 
 
 @pytest.fixture(scope="module")

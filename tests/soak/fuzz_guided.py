@@ -27,7 +27,7 @@ from fetched import fetched  # noqa: E402
 from fuzz.target import LARGEST_PX, drawn, run_case  # noqa: E402
 from support.forks import start  # noqa: E402
 
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 """Of a case. Headers and opcodes lie at the front; what is longer hides them."""
 SEEDS = 100
 RSS_LIMIT_MIB = 4000
@@ -44,9 +44,9 @@ def fuzz(target: Any, folder: Path, options: argparse.Namespace) -> int:
     corpus.mkdir()
     place.mkdir()
     for number, case in enumerate(drawn(target, place, cases=SEEDS, number=1)):
-        (corpus / str(number)).write_bytes(case[:MOST_BYTES])
+        (corpus / str(number)).write_bytes(case[:MAX_BYTES])
     arguments = [
-        *(sys.argv[0], str(corpus), f"-runs={options.cases}", f"-max_total_time={options.seconds}", f"-max_len={MOST_BYTES}"),
+        *(sys.argv[0], str(corpus), f"-runs={options.cases}", f"-max_total_time={options.seconds}", f"-max_len={MAX_BYTES}"),
         *(f"-rss_limit_mb={RSS_LIMIT_MIB}", f"-timeout={SECONDS_LIMIT}", "-seed=1", f"-artifact_prefix={folder}/"),
     ]
     atheris.Setup(arguments, lambda case: run_case(target, case, place))

@@ -27,7 +27,7 @@ from support.prompts_server import Ending, Session, make_server  # noqa: E402
 
 PATIENCE_S = 5.0  # then a case is interrupted: 10000 steps are a valid number
 GRAPH_PATIENCE_S = 60.0
-LONGEST_S = 180.0
+MAX_RUN_S = 180.0
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def soak(session: Session, options: argparse.Namespace) -> dict[str, Any]:
             continue
         start_s, ways = time.monotonic(), collections.Counter()
         for case in cases_of(key, info):
-            ending = session.end_of(case.prompt, patience_s=PATIENCE_S, longest_s=LONGEST_S)
+            ending = session.end_of(case.prompt, patience_s=PATIENCE_S, longest_s=MAX_RUN_S)
             _note(ending, case.prompt, case.name, ways, wrong)
         if session.end_of(good_prompt()).digests != good.digests:
             spoilt.append(kind)
@@ -67,7 +67,7 @@ def soak(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     ways = collections.Counter()
     for seed in range(options.first, options.first + options.graphs):
         prompt, name = random_prompt(info, seed), f"graph {seed}"
-        ending = session.end_of(prompt, patience_s=GRAPH_PATIENCE_S, longest_s=LONGEST_S)
+        ending = session.end_of(prompt, patience_s=GRAPH_PATIENCE_S, longest_s=MAX_RUN_S)
         _note(ending, prompt, name, ways, wrong)
         if ending.how == "rejected":  # they are built to be valid
             wrong[name] = ending.reason

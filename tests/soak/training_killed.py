@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_support import made_up_model, tiny, write_run
 from support.forks import start
-from training_support import picture
+from support.trainer import picture
+from support.trainer_models import made_up_model, tiny, write_run
 
 from training.cli import main
-from training.common import archives
+from training.common import tensor_files
 from training.common.images import write_png
 from training.data import manifest
 from training.data.prepare import build
@@ -181,7 +181,7 @@ def _watch(told: Watched, folder: Path, kill: Kill) -> None:
             save(value, _Cut(file, int(kill.written_frac * length)))
         save(value, file)
 
-    archives.torch.save = cut_off
+    tensor_files.torch.save = cut_off
 
 
 def _length_of(save: Callable[..., None], value: Any) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parents[1] / "training"), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parent)]
 
 from training_killed import EVENTS, NEVER, PHASE, PHASES, SAVE_EVERY, SAVES, Kill, forked, plain, write_sources  # noqa: E402
 

@@ -22,11 +22,11 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parents[1] / "training"), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[2]), str(HERE.parents[1]), str(HERE.parent)]
 
 import psutil  # noqa: E402
-from processes import free_port, torchrun  # noqa: E402
 from support.forks import start  # noqa: E402
+from support.trainer_processes import free_port, torchrun  # noqa: E402
 from training_killed import NEVER, SAVE_EVERY, forked, train_arguments, write_sources  # noqa: E402
 
 from training.cli import main as training_main  # noqa: E402

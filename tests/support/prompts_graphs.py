@@ -64,7 +64,8 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 LINKS_BY_TYPE = {  # a sound source for every type that our inputs take
     "MODEL": ["align", 0], "FAITHDIFF_MODEL": ["load", 1], "FAITHDIFF_FEATURES": ["encode", 0], "IMAGE": ["upscale", 0],
-    "LATENT": ["align", 1], "VAE": ["vae", 0], "CLIP": ["clip", 0], "CONDITIONING": ["prompt", 0], "FAITHDIFF_PHOTO": ["load photo", 2],
+    "LATENT": ["align", 1], "VAE": ["vae", 0], "CLIP": ["clip", 0], "CONDITIONING": ["prompt", 0],
+    "FAITHDIFF_PHOTO": ["load photo", 2],
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from comfyui_faithdiff.faithdiff_core.color_fix import METHODS
 from hostrun.client import Client
 from hostrun.server import HostServer
 
@@ -66,7 +67,7 @@ def varied(
         inputs("FaithDiffSampler").update(
             seed=number, steps=2, tile_size=chosen.choice([0, 64, 1024]), tile_batch=chosen.choice([0, 1, 3])
         )
-        inputs("FaithDiffColorFix")["method"] = chosen.choice(["adain", "wavelet", "none"])
+        inputs("FaithDiffColorFix")["method"] = chosen.choice(list(METHODS))
         if chosen.random() < 0.25 and "report" not in same:
             images = {"image": [by_class["FaithDiffColorFix"], 0], "reference": [by_class["ImageScaleBy"], 0]}
             prompt["report"] = {"class_type": "FaithDiffReport", "inputs": {**images, "map": "consistency", "scale": 0.0}}

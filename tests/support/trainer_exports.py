@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS / "training")]
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import torch  # noqa: E402
-from model_support import made_up_model, tiny, write_run  # noqa: E402
 
 from faithdiff_core.files.metadata import FaithDiffMetadata  # noqa: E402
+from support.trainer_models import made_up_model, tiny, write_run  # noqa: E402
 from training.config.schema import TrainConfig  # noqa: E402
 from training.model.faithdiff import FaithDiffComposite, build_model  # noqa: E402
 from training.model.lora import base_unet  # noqa: E402

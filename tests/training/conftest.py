@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from training_support import picture  # noqa: E402
+from support.trainer import QUICK, picture  # noqa: E402
 
 from training.common.images import write_png  # noqa: E402
 from training.config.overrides import override  # noqa: E402
@@ -20,8 +20,6 @@ from training.config.recipes import recipe  # noqa: E402
 from training.config.schema import TrainConfig  # noqa: E402
 from training.data import manifest  # noqa: E402
 from training.data.prepare import build  # noqa: E402
-
-QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1", "tracker=none"]
 
 
 @pytest.fixture(scope="session")

@@ -40,9 +40,12 @@ def find_browser() -> str:
         SetupError: no Chromium, or no Node.js with npm.
     """
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    npm = shutil.which("npm")
-    if browser is None or shutil.which("node") is None or npm is None:
-        raise SetupError("expected Chromium and Node.js with npm, got not both; on Debian: apt-get install chromium nodejs npm")
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if browser is None or node is None or npm is None:
+        packages = {"chromium": browser, "nodejs": node, "npm": npm}
+        absent = [name for name, found in packages.items() if found is None]
+        got = f"got no {' and no '.join(absent)}"
+        raise SetupError(f"expected Chromium and Node.js with npm, {got}; on Debian: apt-get install {' '.join(absent)}")
     if not (HERE / "node_modules").is_dir():
         code = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=HERE).returncode
         if code != 0:

@@ -183,4 +183,6 @@ def write(template: Template) -> None:
         (Path(__file__).resolve().parent / "layouts" / f"{template.name}.json", template.layout()),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)

@@ -25,7 +25,8 @@ from .progress import ProgressView
 from .server import HostServer, ServerDied, ServerOptions, choose_port
 from .status import say, working
 
-DEFAULT_PORT = 8199  # next to ComfyUI's own 8188, so that both can run
+DEFAULT_PORT = 8199
+"""Next to ComfyUI's own 8188, so that both can run."""
 OUTPUT_DISK_BYTES = 50 * 1024**2
 RUN_TIMEOUT_S = 1800.0
 WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"

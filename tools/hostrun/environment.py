@@ -32,7 +32,8 @@ from .source import OLDEST, fetch_host, host_folder
 from .status import minutes, say
 
 PROFILES = ("demo", "test")
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)  # what torch 2.11.0 has wheels for
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
+"""What torch 2.11.0 has wheels for."""
 
 # Measured on Linux with the CUDA builds: 6.5 GB installed, 8.2 GB at the peak while the wheels are unpacked;
 # pip's own cache may take more.

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell expects after Ctrl-C
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, what a shell expects after Ctrl-C."""
 
 
 class SetupError(Exception):

@@ -11,7 +11,8 @@ from .errors import SetupError
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools"
 BUILD = ROOT / "build"
-PACK_NAME = "ComfyUI-FaithDiff"  # the folder name the host knows the pack by, whatever the clone is called
+PACK_NAME = "ComfyUI-FaithDiff"
+"""The name of the folder that the host knows the pack by, whatever the clone is called."""
 
 GIB = 1024**3
 

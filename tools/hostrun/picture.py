@@ -5,7 +5,8 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 DIVIDER_PX = 4
-LONGEST_SIDE_PX = 1600  # of the whole picture: it is to be looked at, the result itself is saved apart
+MAX_SIDE_PX = 1600
+"""Of the whole picture: it is to be looked at, the result itself is saved apart."""
 
 
 def before_after(before: Image.Image, after: Image.Image, labels: tuple[str, str]) -> Image.Image:
@@ -13,7 +14,7 @@ def before_after(before: Image.Image, after: Image.Image, labels: tuple[str, str
     size = after.size
     enlarged = before.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     # Small results are shown larger, pixel for pixel (nearest), so that what is compared is not changed by the showing.
-    zoom = max(1, min(LONGEST_SIDE_PX // (2 * size[0]), LONGEST_SIDE_PX // size[1], 4))
+    zoom = max(1, min(MAX_SIDE_PX // (2 * size[0]), MAX_SIDE_PX // size[1], 4))
     shown = [
         picture.resize((size[0] * zoom, size[1] * zoom), Image.Resampling.NEAREST) for picture in (enlarged, after.convert("RGB"))
     ]

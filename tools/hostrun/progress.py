@@ -9,7 +9,8 @@ from typing import Any
 from .client import Message
 
 BAR_CHARS = 24
-LOG_PERIOD_S = 5.0  # how often a step count is printed where lines cannot be rewritten
+LOG_PERIOD_S = 5.0
+"""How often a step count is printed where lines cannot be rewritten."""
 
 
 class ProgressView:

@@ -1,24 +1,21 @@
-"""Training crops, and the pictures they are taken from.
+"""Training crops.
 
 A crop is taken from the source picture scaled down by a factor drawn per sample; "original size" is the scaled picture's, "crop"
-the crop's origin in it, both in px, as SDXL means them.
+the crop's origin in it, both in px, as SDXL means them. Of a pair made before training, HQ and LQ picture are cut at matching
+places, and neither is scaled.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from training.common.images import read_image, to_signed
+from training.batches.store import Pictures
+from training.common.images import to_signed, to_unit
 from training.common.seeds import integer, uniform
-from training.config.schema import TrainConfig
-from training.data.manifest import Record, common_scale, data_digest, split_of
 
 
 @dataclass(frozen=True)
@@ -31,94 +28,6 @@ class Crop:
     original_HW_px: tuple[int, int]
     origin_YX_px: tuple[int, int]
     lq_CHW: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """One record's picture and, for a pair the LQ one, both uint8 (3, H, W), and how many times larger the first is (0 = no
-    pair).
-    """
-
-    image_u8: torch.Tensor
-    lq_u8: torch.Tensor | None = None
-    lq_scale: int = 0
-
-
-class ImageStore:
-    """Source pictures in the order of their keys, read when first asked for, scaled down to a shorter side, the latest kept up
-    to `cache_bytes`. Pairs keep their own sizes. Threads may share one store.
-    """
-
-    def __init__(self, records: list[Record], *, short_side_px: int, cache_bytes: int) -> None:
-        self.records = sorted(records, key=lambda record: record.key)
-        self._short_side_px = short_side_px
-        self._cache_bytes = cache_bytes
-        self._held_bytes = 0
-        self._held: OrderedDict[int, Pictures] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def pictures(self, index: int) -> Pictures:
-        """Picture `index`, with the LQ one of a pair.
-
-        Raises:
-            ValueError: one cannot be read (any more) or has another size than in the manifest.
-        """
-        with self._lock:
-            if index in self._held:
-                self._held.move_to_end(index)
-                return self._held[index]
-        read = self._read(self.records[index])  # outside the lock: threads decode side by side
-        with self._lock:
-            held = self._held.setdefault(index, read)
-            if held is read:
-                self._held_bytes += _bytes(read)
-            while self._held_bytes > self._cache_bytes and len(self._held) > 1:
-                self._held_bytes -= _bytes(self._held.popitem(last=False)[1])
-            return held
-
-    def _read(self, record: Record) -> Pictures:
-        image = read_image(record)
-        height_px, width_px = image.shape[1:]
-        if (height_px, width_px) != (record.height_px, record.width_px):
-            raise ValueError(
-                f"expected {record.height_px} x {record.width_px} px as in the manifest, got {height_px} x {width_px} px in "
-                f"{record.path}, make the manifest again"
-            )
-        if record.lq is not None:
-            lq = read_image(record.lq)
-            common_scale((record.height_px, record.width_px), (int(lq.shape[1]), int(lq.shape[2])))
-            return Pictures(image_u8=image, lq_u8=lq, lq_scale=record.lq_scale)
-        return Pictures(image_u8=scale_short_side(image, self._short_side_px) if self._short_side_px else image)
-
-
-def training_store(config: TrainConfig, data: Path) -> tuple[ImageStore, str]:
-    """The training split of a manifest as a store, and its data digest.
-
-    Raises:
-        ValueError: the split is empty.
-    """
-    records = split_of(data, "train")
-    if not records:
-        raise ValueError(f"expected training pictures in {data}, got none in the split 'train', prepare more pictures")
-    store = ImageStore(records, short_side_px=config.store_short_side_px, cache_bytes=config.cache_bytes)
-    return store, data_digest(records)
-
-
-def _bytes(pictures: Pictures) -> int:
-    return pictures.image_u8.numel() + (0 if pictures.lq_u8 is None else pictures.lq_u8.numel())
-
-
-def scale_short_side(image_u8: torch.Tensor, short_side_px: int) -> torch.Tensor:
-    """Scale uint8 (3, H, W) down to the shorter side given; smaller pictures are returned as they are."""
-    height_px, width_px = image_u8.shape[1:]
-    factor = short_side_px / min(height_px, width_px)
-    if factor >= 1:
-        return image_u8
-    size = (max(round(height_px * factor), short_side_px), max(round(width_px * factor), short_side_px))
-    return F.interpolate(image_u8[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def draw_crop(image_u8: torch.Tensor, crop_px: int, max_zoom_out: float, generator: torch.Generator) -> Crop:
@@ -156,3 +65,50 @@ def _reflect_edge_once(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
         right = min(max(side_px - image.shape[3], 0), image.shape[3] - 1)
         image = F.pad(image, (0, right, 0, down), mode="reflect")
     return image[0].to(torch.uint8)
+
+
+def cut(pictures: Pictures, crop_px: int, max_zoom_out: float, generator: torch.Generator) -> Crop:
+    """One crop of a record: with the LQ pixels of a pair, else as `draw_crop`."""
+    if pictures.lq_u8 is not None:
+        return draw_pair_crop(pictures.image_u8, pictures.lq_u8, pictures.lq_scale, crop_px, generator)
+    return draw_crop(pictures.image_u8, crop_px, max_zoom_out, generator)
+
+
+def draw_pair_crop(hq_u8: torch.Tensor, lq_u8: torch.Tensor, scale: int, crop_px: int, generator: torch.Generator) -> Crop:
+    """One crop of `crop_px` of the HQ picture and the LQ pixels that belong to it, both mirrored half of the time.
+
+    No zoom: scaling would undo the LQ picture's degradation. Sides below crop_px are extended by reflection about the picture's
+    edge, where both reflections agree.
+
+    Raises:
+        ValueError: crop_px is no multiple of `scale`.
+    """
+    if crop_px % scale:
+        raise ValueError(
+            f"expected a crop_px that is a multiple of the pairs' scale {scale}, got {crop_px}, choose another crop_px"
+        )
+    side = crop_px // scale
+    rows, columns = (min(lq_u8.shape[axis], hq_u8.shape[axis] // scale) for axis in (1, 2))
+    lq_u8 = _reflect_edge_twice(lq_u8[:, :rows, :columns], side)
+    hq_u8 = _reflect_edge_twice(hq_u8[:, : rows * scale, : columns * scale], crop_px)
+    rows, columns = lq_u8.shape[1:]
+    top, left = integer(generator, 0, rows - side), integer(generator, 0, columns - side)
+    lq = to_unit(lq_u8[:, top : top + side, left : left + side])
+    top, left = top * scale, left * scale
+    hq = to_signed(hq_u8[:, top : top + crop_px, left : left + crop_px])
+    height, width = int(hq_u8.shape[1]), int(hq_u8.shape[2])
+    if integer(generator, 0, 1):
+        hq, lq, left = hq.flip(2), lq.flip(2), width - crop_px - left
+    return Crop(hq.contiguous(), (height, width), (top, left), lq.contiguous())
+
+
+def _reflect_edge_twice(image_u8: torch.Tensor, side_px: int) -> torch.Tensor:
+    """Extend uint8 (3, H, W) at the bottom and right until both sides are at least `side_px`, the edge pixel twice at each
+    turn.
+    """
+    for axis in (1, 2):
+        size = image_u8.shape[axis]
+        if size < side_px:
+            indices = torch.arange(side_px) % (2 * size)
+            image_u8 = image_u8.index_select(axis, torch.where(indices < size, indices, 2 * size - 1 - indices))
+    return image_u8

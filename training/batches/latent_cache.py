@@ -13,12 +13,11 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from training.batches.crops import Crop, ImageStore, Pictures
-from training.batches.pairs import cut
-from training.batches.unreadable import Unreadable, others
-from training.common.archives import read_archive, write_archive
+from training.batches.crops import Crop, cut
+from training.batches.store import ImageStore, Pictures, Unreadable, others
 from training.common.devices import warn
 from training.common.seeds import generator_for
+from training.common.tensor_files import read_archive, write_archive
 from training.config.schema import TrainConfig
 from training.model.networks import encode
 

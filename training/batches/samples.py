@@ -17,10 +17,9 @@ from itertools import accumulate, chain
 
 import torch
 
-from training.batches.crops import ImageStore
+from training.batches.crops import cut
 from training.batches.latent_cache import LatentCache
-from training.batches.pairs import cut
-from training.batches.unreadable import Unreadable, others
+from training.batches.store import ImageStore, Unreadable, others
 from training.common.seeds import generator_for
 from training.config.schema import TrainConfig
 from training.model.networks import time_ids

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.commands.shared import add_again, at_least, end
+
+if TYPE_CHECKING:  # they bring torch
+    from training.common.folders import Tally
+    from training.data.manifest import Skipped
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -15,6 +22,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--level", default="mild", help="I, II, III, mild or heavy")
     verb.add_argument("--scale", type=int, default=4, help="how many times smaller the result is")
     verb.add_argument("--seed", type=int, default=0)
+    add_again(verb)
     verb.set_defaults(run=degrade)
     _caption_verb(verbs)
 
@@ -68,26 +76,32 @@ def _caption_verb(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=caption)
 
 
-def prepare(arguments: argparse.Namespace) -> None:
+def prepare(arguments: argparse.Namespace) -> int:
     """`prepare`: make a manifest and say what was left out."""
+    from training.common.folders import shown
+    from training.common.results import require_own
     from training.data import manifest
     from training.data.caption_files import in_folder
-    from training.data.prepare import build, by_key, find, join
+    from training.data.prepare import build, find, join, lq_by_key
 
     if not 0 <= arguments.val_frac < 1:
         raise ValueError(f"expected --val-frac from 0 to below 1, got {arguments.val_frac}, choose for example 0.03")
+    at_least("text", arguments.text, 0, example=32)
+    at_least("min-side", arguments.min_side, 1, example=256)
+    require_own(arguments.out, "manifest", manifest.is_manifest, arguments.images)
+    require_own(manifest.skipped_path(arguments.out), "list of left-out pictures", manifest.is_manifest)
     found = find(arguments.images)
     pictures, lq, captions, skipped = found.pictures, found.lq, found.captions, found.skipped
     if arguments.captions:
         captions = in_folder(arguments.captions)
     if arguments.lq:
         listed = find([arguments.lq])
-        lq = lq | by_key(listed.pictures)
+        lq = lq | lq_by_key(listed.pictures, [key for key, _ in pictures])
         skipped = skipped + listed.skipped
     pictures, unpaired = join(pictures, lq, required=arguments.lq is not None)
     skipped = skipped + unpaired
     if arguments.bundled:
-        from training.data.bundled import bundled_stills
+        from training.data.prepare import bundled_stills
 
         pictures = pictures + bundled_stills()
     if arguments.text:
@@ -100,45 +114,68 @@ def prepare(arguments: argparse.Namespace) -> None:
         pictures, val_frac=arguments.val_frac, min_side_px=arguments.min_side, lq=lq, captions=captions, trim=arguments.trim
     )
     skipped = skipped + unusable
+    tally = tally_of(skipped, done=len(records))
     for item in skipped:
-        print(f"skipped {item.key}: {item.reason}".encode("utf-8", "backslashreplace").decode())  # a name may be no text
+        if item.reason:
+            print(shown(f"skipped {item.key}: {item.reason}"))
     if not records:
         raise ValueError(f"expected at least one usable picture, got {len(skipped)} that were skipped, see the list above")
     manifest.write(records, arguments.out)
     listed_in = manifest.write_skipped(skipped, arguments.out)
     train_count = sum(record.split == "train" for record in records)
-    counts = f"{train_count} to train, {len(records) - train_count} to validate, {len(skipped)} skipped"
     lq_count, captions_count = sum(bool(record.lq_path) for record in records), sum(bool(record.caption) for record in records)
-    print(f"{arguments.out}: {counts}{f' ({listed_in})' if listed_in else ''}; {lq_count} LQ pictures, {captions_count} captions")
+    counts = f"{train_count} to train, {len(records) - train_count} to validate"
+    more = f"; {counts}; {lq_count} LQ pictures, {captions_count} captions"
+    print(f"{arguments.out}: {tally.summary()}{f' ({listed_in})' if listed_in else ''}{more}")
+    return tally.exit_code
 
 
-def degrade(arguments: argparse.Namespace) -> None:
+def tally_of(skipped: list[Skipped], *, done: int) -> Tally:
+    """What was left out and what has failed, counted."""
+    from training.common.folders import LeftOut, Tally
+
+    tally = Tally(done=done)
+    for item in skipped:
+        if item.kind:
+            tally.left_out.append(LeftOut(path=item.path, kind=item.kind, reason=item.reason))
+        else:
+            tally.failed[item.key] = item.reason
+    return tally
+
+
+def degrade(arguments: argparse.Namespace) -> int:
     """`degrade`: write degraded pictures and their manifest."""
     from training.degradation.folder import degrade_paths
 
-    for line in degrade_paths(arguments.source, arguments.out, level=arguments.level, scale=arguments.scale, seed=arguments.seed):
-        print(f"skipped: {line}")
-    print(f"{arguments.out / 'manifest.json'} written")
+    tally = degrade_paths(
+        arguments.source, arguments.out, level=arguments.level, scale=arguments.scale, seed=arguments.seed, again=arguments.again
+    )
+    return end(tally, arguments.out)
 
 
-def caption(arguments: argparse.Namespace) -> None:
+def caption(arguments: argparse.Namespace) -> int:
     """`caption`: a manifest with the model's captions."""
+    from training.common.folders import shown
+    from training.common.results import require_own
     from training.data import manifest
-    from training.data.captioner import Captioner
-    from training.data.captions import caption_manifest
+    from training.data.captions import Captioner, caption_manifest
 
     for name in ("batch_size", "max_tokens"):
         if getattr(arguments, name) < 1:
             raise ValueError(
                 f"expected --{name.replace('_', '-')} of at least 1, got {getattr(arguments, name)}, choose a larger one"
             )
+    out = arguments.out or arguments.data
+    if out != arguments.data:
+        require_own(out, "manifest", manifest.is_manifest)
     records = manifest.read(arguments.data)
     captioner = Captioner.read(arguments.model, arguments.device, prompt=arguments.prompt, max_tokens=arguments.max_tokens)
-    out = arguments.out or arguments.data
     made, skipped = caption_manifest(
         records, out, captioner, batch_size=arguments.batch_size, overwrite=arguments.overwrite,
         trim=captioner.is_asked if arguments.trim is None else arguments.trim,
     )  # fmt: skip
     for item in skipped:
-        print(f"skipped {item.key}: {item.reason}")
-    print(f"{out}: {made} captions made, {len(records) - made} left as they were")
+        print(shown(f"skipped {item.key}: {item.reason}"))
+    tally = tally_of(skipped, done=made)
+    print(f"{out}: {tally.summary([f'{len(records) - made - len(skipped)} left as they were'])}")
+    return tally.exit_code

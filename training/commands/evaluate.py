@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from training.metrics.catalogue import DEFAULT_METRICS, METRICS, PYIQA_PREFIX
@@ -38,7 +39,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=evaluate)
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
+def evaluate(arguments: argparse.Namespace) -> int:
     """`evaluate`: scores of folders against their references."""
     from training.evaluate.evaluate import Evaluation
     from training.evaluate.evaluate import evaluate as score
@@ -46,7 +47,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from training.reading.scores import REFERENCE_ROW
 
     restored = named_folders("--restored", arguments.restored, taken=(LQ_ROW, REFERENCE_ROW))
-    report = score(
+    report, tally = score(
         Evaluation(
             restored=restored, reference=arguments.reference, lq=arguments.lq, out=arguments.out,
             metrics=_names(arguments.metrics), border_px=arguments.border, weights=arguments.weights, pyiqa=arguments.pyiqa,
@@ -54,12 +55,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
             worst_by=arguments.worst_by, text=arguments.text, ocr=_names(arguments.ocr), paper=arguments.paper,
         )
     )  # fmt: skip
-    for row, cells in report["rows"].items():
+    for row, cells in report.rows.items():
         if cells:
-            print(f"{row}: " + ", ".join(f"{name} {_number(cell['mean'])}" for name, cell in cells.items()))
-    for name, reason in report["not_computed"].items():
+            print(f"{row}: " + ", ".join(f"{name} {_number(cell.mean)}" for name, cell in cells.items()))
+    for name, reason in report.not_computed.items():
         print(f"not computed: {name}: {reason}")
-    print(f"{arguments.out}: {report['count']} pictures; as a page: {arguments.out.with_suffix('.md')}")
+    for line in tally.lines():
+        print(line, file=sys.stderr)
+    print(f"{arguments.out}: {tally.summary()}; as a page: {arguments.out.with_suffix('.md')}")
+    return tally.exit_code
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from faithdiff_core.color_fix import METHODS
+from training.commands.shared import at_least, end
 
 HELP = """\
 Restore a folder through the queue of one ComfyUI or several, which share the pictures:
@@ -20,7 +21,7 @@ where it was stopped. Or check a full export with the trainer's own sampler, wit
 """
 QUEUE_DEFAULTS = {
     "server": ["http://127.0.0.1:8188"], "input_node": None, "output_node": None, "set": [], "seed": None, "header": [],
-    "ahead": 2, "give_up_after": 120.0, "again": False,
+    "ahead": 2, "give_up_after": 120.0,
 }  # fmt: skip
 LOCAL_DEFAULTS = {"vae": None, "scale": 2, "steps": 20, "seed": 0, "start_from": "lq", "colour": "adain"}
 """Options of one way only, with their defaults: argparse gives None, so that one given for the other way is seen."""
@@ -37,7 +38,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
     way = verb.add_mutually_exclusive_group(required=True)
     way.add_argument("--workflow", type=Path, metavar="FILE", help="API-format prompt, for ComfyUI")
     way.add_argument("--model", type=Path, metavar="FILE", help="full export, for the trainer's own sampler")
+    verb.add_argument(
+        "--profile", choices=("source", "srgb"), default="source",
+        help="colours of the results: in each source's own profile (default), or in sRGB",
+    )  # fmt: skip
     verb.add_argument("--seed", type=int, help="with --workflow: for all its seeds (default: as in the file); else default 0")
+    verb.add_argument(
+        "--again", action="store_true",
+        help="restore every picture, done or not, and replace files in OUT that no earlier run has made, too",
+    )  # fmt: skip
     _add_queue_options(verb.add_argument_group("with --workflow"))
     _add_local_options(verb.add_argument_group("with --model"))
     verb.set_defaults(run=restore)
@@ -51,9 +60,8 @@ def _add_queue_options(group: argparse._ArgumentGroup) -> None:
         metavar="NODE.INPUT=VALUE",
         help="replace an input; NODE is an id or a title; repeat for several",
     )
-    group.add_argument("--input-node", metavar="NODE", help="where the picture goes (default: the only LoadImage)")
-    group.add_argument("--output-node", metavar="NODE", help="where the result comes from (default: the only SaveImage)")
-    group.add_argument("--again", action="store_true", default=None, help="restore every picture, done or not")
+    group.add_argument("--input-node", metavar="NODE", help="where pictures go (the only FaithDiff Load Photo or LoadImage)")
+    group.add_argument("--output-node", metavar="NODE", help="where results are from (the only FaithDiff Save Photo or SaveImage)")
     group.add_argument("--ahead", type=int, metavar="N", help="prompts in a server's queue at most (default: 2)")
     group.add_argument("--give-up-after", type=float, metavar="S", help="seconds without an answer from a server (default: 120)")
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="for every request, a token for one")
@@ -64,15 +72,29 @@ def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--scale", type=int, help="default: 2")
     group.add_argument("--steps", type=int, help="default: 20")
     group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
-    group.add_argument("--colour", choices=tuple(METHODS), help="default: adain")
+    colour = group.add_argument("--colour", help="default: adain")
+    colour.choices = _ColourMethods()  # given later: add_argument would look at them at once
+
+
+class _ColourMethods(Sequence[str]):
+    """The colour fixes' names, looked up when they are used: with the core they bring torch, which --help must not wait for."""
+
+    def __getitem__(self, index):  # noqa: ANN001, ANN204 - as of any sequence
+        from faithdiff_core.color_fix import METHODS
+
+        return tuple(METHODS)[index]
+
+    def __len__(self) -> int:
+        from faithdiff_core.color_fix import METHODS
+
+        return len(METHODS)
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """`restore`, either way. The exit code: 0, 1 = some pictures failed, 2 = no server takes the workflow, 130 = Ctrl-C."""
     if arguments.workflow is None:
         _settle(arguments, LOCAL_DEFAULTS, QUEUE_DEFAULTS, "--model")
-        _restore_locally(arguments)
-        return 0
+        return _restore_locally(arguments)
     _settle(arguments, QUEUE_DEFAULTS, LOCAL_DEFAULTS, "--workflow")
     try:
         return _restore_by_queue(arguments)
@@ -115,6 +137,11 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
         read_prompt(arguments.workflow), input_node=arguments.input_node, output_node=arguments.output_node, seed=arguments.seed,
         settings=arguments.set,
     )  # fmt: skip
+    if form.saves_photos and arguments.profile == "srgb":
+        raise ValueError(
+            f"expected --profile srgb with SaveImage, got {form.shown(form.output_node)}, which has an input for it; "
+            f"use --set '{form.output_node}.color_profile=sRGB'"
+        )
     seed = () if arguments.seed is None else (f"--seed {arguments.seed}",)
     job = FolderJob(
         source=arguments.source,
@@ -122,6 +149,7 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
         form=form,
         workflow_file=arguments.workflow.name,
         settings=(*seed, *arguments.set),
+        in_srgb=arguments.profile == "srgb",
         servers=servers,
         headers=dict(map(header, arguments.header)),
         ahead=arguments.ahead,
@@ -131,25 +159,40 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
     return restore_folder(job, print)
 
 
-def _restore_locally(arguments: argparse.Namespace) -> None:
+def _restore_locally(arguments: argparse.Namespace) -> int:
     """Run an export through the trainer's own sampler."""
-    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+    from training.common.folders import list_pictures, over_pictures, require_pictures, shown
+    from training.common.images import MAX_PX, read_picture
+    from training.common.results import ResultsFolder
+    from training.model.noise import leading_timesteps
     from training.model.restore import restore as run
     from training.weights.load_export import load_exported, read_parts, spec_of
     from training.weights.vae import read_vae
 
     if arguments.vae is None:
         raise ValueError("expected --vae FILE with --model, got none; export one beside the model")
-    pictures = picture_paths([arguments.source])
-    if not pictures:
-        raise ValueError(f"expected pictures in {arguments.source}, got none, check the folder")
+    at_least("scale", arguments.scale, 1, example=2)
+    leading_timesteps(arguments.steps)  # its error comes before the weights are read
+    listed = list_pictures([arguments.source])
+    require_pictures(listed, arguments.source)
+    results = ResultsFolder(arguments.source, arguments.out, listed.pictures, again=arguments.again)
     parts = read_parts(arguments.model)
     model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec_of(parts))
-    for key, path in pictures:
+
+    def work(key: str, path: Path) -> Iterable[str]:
+        source = read_picture(path)
+        image = source.image
+        if image[0].numel() * arguments.scale**2 > MAX_PX:
+            raise ValueError(
+                f"expected a result of at most {MAX_PX} px, got more with --scale {arguments.scale}, choose a smaller"
+            )
         picture = run(
-            model, vae, to_unit(read_image(path)), scale=arguments.scale, target_px=parts.metadata.target_size_px,
+            model, vae, image, scale=arguments.scale, target_px=parts.metadata.target_size_px,
             steps=arguments.steps,
             seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
         )  # fmt: skip
-        write_png(arguments.out / f"{key}.png", unit_to_u8(picture))
-        print(arguments.out / f"{key}.png")
+        data, notes = source.restored_png(picture, in_srgb=arguments.profile == "srgb")
+        print(shown(str(results.write(f"{key}.png", data))))
+        return (*source.warnings, *notes)
+
+    return end(over_pictures(listed, work), arguments.out)

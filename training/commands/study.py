@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.commands.sources import add_sources, sources_of
+from training.commands.train import add_sources, sources_of
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -44,7 +44,7 @@ def ablate(arguments: argparse.Namespace) -> None:
 def study(arguments: argparse.Namespace) -> None:
     """`study`: make what is missing, and the page."""
     from training.config.ablations import rows
-    from training.config.sources import Sources
+    from training.config.schema import Sources
     from training.study.study import StudyInputs, StudyPlan, run_study
 
     inputs = StudyInputs(

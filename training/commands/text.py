@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from training.commands.shared import add_again
 from training.reading.engines import ENGINES
 from training.reading.match import MatchRule
 
@@ -19,6 +20,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--font", type=Path, metavar="FILE", help="a .ttf or .otf file (default: the font that Pillow brings)")
     verb.add_argument("--side", type=int, default=256, metavar="PX", help="width and height of the pictures")
+    add_again(verb)
     verb.set_defaults(run=text_set)
 
     verb = verbs.add_parser("read-text", help="read pictures with OCR engines and count the words that are right")
@@ -47,22 +49,29 @@ def text_set(arguments: argparse.Namespace) -> None:
 
     keys = write_set(
         arguments.out, count=arguments.count, font_px=arguments.size, seed=arguments.seed, font=arguments.font,
-        side_px=arguments.side,
+        side_px=arguments.side, again=arguments.again,
     )  # fmt: skip
     print(f"{arguments.out}: {len(keys)} pictures and {NAME}")
 
 
-def read_text(arguments: argparse.Namespace) -> None:
+def read_text(arguments: argparse.Namespace) -> int:
     """`read-text`: score folders against annotations."""
     from training.common.files import write_json, write_text
-    from training.evaluate.rows import by_key, named_folders
+    from training.common.folders import Tally
+    from training.common.results import require_own
+    from training.evaluate.evaluate import is_page, is_report
+    from training.evaluate.rows import by_key, check_readable, named_folders
+    from training.reading.annotations import read_annotations
     from training.reading.fidelity import score_text
     from training.reading.scores import REFERENCE_ROW
 
     out: Path = arguments.out
     if out.suffix != ".json":
         raise ValueError(f"expected a .json to write the report to, got {out}, correct --out")
-    rows = {name: by_key(folder) for name, folder in named_folders("--row", arguments.row).items()}
+    require_own(out, "report", is_report, [arguments.text])
+    require_own(out.with_suffix(".md"), "page of a report", is_page)
+    tally = Tally()
+    rows = {name: by_key(folder, tally.left_out) for name, folder in named_folders("--row", arguments.row).items()}
     if REFERENCE_ROW not in rows:
         print(
             f"warning: no row is named {REFERENCE_ROW!r}; without the undegraded pictures nobody can tell an error of the "
@@ -70,8 +79,13 @@ def read_text(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     rule = MatchRule(min_iou=arguments.min_iou, min_similarity=arguments.min_similarity)
+    rows = check_readable(rows, tally, keys=read_annotations(arguments.text))
     scores = score_text(rows, arguments.text, arguments.ocr.split(","), rule=rule, seed=arguments.seed)
     write_json(out, scores.as_json())
     write_text(out.with_suffix(".md"), scores.markdown())
     print(scores.markdown())
-    print(f"{out}: {len(scores.keys)} pictures, {len(rows)} rows")
+    tally.done = len(scores.keys)
+    for line in tally.lines():
+        print(line, file=sys.stderr)
+    print(f"{out}: {tally.summary()}, {len(rows)} rows")
+    return tally.exit_code

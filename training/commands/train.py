@@ -1,11 +1,11 @@
-"""`recipes` and `train`: one recipe on this machine's devices."""
+"""`recipes`, `train` and `nano`: one recipe on this machine's devices, or the chain of them that makes the nano model."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from training.commands.sources import add_sources, sources_of
+from training.config.schema import Sources
 
 HELP = """\
 Run one recipe on this machine's GPU (or its CPU). On several devices:
@@ -35,6 +35,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     verb.set_defaults(run=train)
 
+    verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
+    verb.add_argument("--work", type=Path, default=Path("runs/nano"), help="folder for manifest, checkpoints and logs")
+    verb.add_argument("--stages", nargs="+", metavar="STAGE", help="prepare, vae, prior, align, joint, export (default: all)")
+    verb.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
+    )
+    verb.set_defaults(run=nano)
+
 
 def recipes(_arguments: argparse.Namespace) -> None:
     """`recipes`: every recipe and what it is for."""
@@ -60,4 +69,30 @@ def train(arguments: argparse.Namespace) -> None:
         print(describe(config, sources_of(arguments)))
         return
     figures = run_stage(config, sources_of(arguments), arguments.out, resume=arguments.resume)
+    if not figures:  # no step was left to do, and its row is in the log already
+        print(f"{arguments.out}: the run is at its end, {config.steps} of {config.steps} steps; a larger steps=N goes on")
+        return
     print(f"{arguments.out}: done, " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def nano(arguments: argparse.Namespace) -> None:
+    """`nano`: make the nano model."""
+    from training.stages.nano import STAGES, make
+
+    make(arguments.out, arguments.work, arguments.stages or list(STAGES), arguments.set, print)
+
+
+def add_sources(verb: argparse.ArgumentParser) -> None:
+    """The files a run starts from."""
+    verb.add_argument("--data", type=Path, required=True, help="manifest from prepare")
+    verb.add_argument(
+        "--base", type=Path, help="SDXL checkpoint, or a diffusers folder of one: UNet, VAE and text encoders to start from"
+    )
+    verb.add_argument("--init", type=Path, help="run folder to start from, or a FaithDiff file (FaithDiff.bin, .safetensors)")
+    verb.add_argument("--vae", type=Path, help="VAE to use in place of the base's")
+    verb.add_argument("--text", type=Path, help="diffusers folder with the two text encoders, where --base has none")
+
+
+def sources_of(arguments: argparse.Namespace) -> Sources:
+    """The files a run starts from, as named on the command line."""
+    return Sources(data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+
+from training.commands.shared import add_again, end
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -44,6 +47,7 @@ def _check_verbs(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("source", type=Path, metavar="IN", help="picture or folder")
     verb.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
     verb.add_argument("--vae", type=Path, required=True, help="exported VAE")
+    add_again(verb)
     verb.set_defaults(run=reconstruct)
 
     verb = verbs.add_parser(
@@ -81,16 +85,26 @@ def convert(arguments: argparse.Namespace) -> None:
     print(line)
 
 
-def reconstruct(arguments: argparse.Namespace) -> None:
+def reconstruct(arguments: argparse.Namespace) -> int:
     """`reconstruct`: pictures through the VAE and back."""
-    from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+    from training.common.folders import list_pictures, over_pictures, require_pictures, shown
+    from training.common.images import read_picture
+    from training.common.results import ResultsFolder
     from training.model.restore import reconstruct as run
     from training.weights.vae import read_vae
 
+    listed = list_pictures([arguments.source])
+    require_pictures(listed, arguments.source)
+    results = ResultsFolder(arguments.source, arguments.out, listed.pictures, again=arguments.again)
     vae = read_vae(arguments.vae)
-    for key, path in picture_paths([arguments.source]):
-        write_png(arguments.out / f"{key}.png", unit_to_u8(run(vae, to_unit(read_image(path)))))
-        print(arguments.out / f"{key}.png")
+
+    def work(key: str, path: Path) -> Iterable[str]:
+        picture = read_picture(path)
+        data, notes = picture.restored_png(run(vae, picture.image))
+        print(shown(str(results.write(f"{key}.png", data))))
+        return (*picture.warnings, *notes)
+
+    return end(over_pictures(listed, work), arguments.out)
 
 
 def reference(arguments: argparse.Namespace) -> None:

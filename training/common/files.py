@@ -1,18 +1,28 @@
-"""Writing files so that a reader never sees half of one, and so that what a killed process has left does not stay."""
+"""Writing files so that a reader never sees half of one, and so that what a killed process has left does not stay.
+
+A temporary file is locked while it is written; the lock ends with the process that holds it, however it ends. It is filelock's:
+flock, on Windows LockFileEx. Its FileLock is not used, because it opens by path: a writer has its file open already, and a sweep
+must not make a file anew that has just been moved to its place. So open files are locked here, and then the name is looked for: a
+file that has lost its name guards nothing.
+
+On Windows temporary files are not locked, because an open file can be neither moved nor deleted there: what dead writers left
+stays.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.common.locks import claim, open_until_written, remove_abandoned
+from filelock import lock_descriptor
 
 UNFINISHED = ".faithdiff-part-"
 """In the name of every temporary file, before the machine that writes it (`HERE`)."""
@@ -23,9 +33,10 @@ OTHERS_AGE_S = 3600.0
 that the files of living writers elsewhere look free; an hour is more than a disk stands still, or clocks differ."""
 STEM_LETTERS = 50
 """Of the final name in a temporary one: 255 bytes are the most in a name, and a letter has up to four."""
-
 _swept: set[Path] = set()
 """Folders that this process has already looked through for the leftovers of others."""
+OPEN_FILES_MOVE = os.name != "nt"
+"""Whether this system moves and deletes files that are open."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -92,3 +103,44 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def claim(handle: int, path: Path) -> bool:
+    """Mark a new file, open at `path`, as in use until it is closed, where there are locks.
+
+    False: `remove_abandoned` of another process has come between the making and the marking, and the file is gone.
+    """
+    try:
+        return lock_descriptor(handle, blocking=False) and path.exists()
+    except OSError:  # nothing can be locked on this disk, so nothing is taken for abandoned
+        return True
+
+
+@contextlib.contextmanager
+def open_until_written(handle: int) -> Iterator[None]:
+    """Context in which a claimed file stays so; it is closed at the end, on Windows at once."""
+    if not OPEN_FILES_MOVE:
+        os.close(handle)
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete a file if it is certain that no process on this machine has claimed it; on Windows it never is."""
+    if not OPEN_FILES_MOVE:
+        return
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        if lock_descriptor(handle, blocking=False):
+            path.unlink(missing_ok=True)  # under the lock: a writer that claims it now sees that it is gone
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

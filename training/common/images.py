@@ -4,18 +4,107 @@ from __future__ import annotations
 
 import io
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, features
 
-from training.common.files import write_atomically
+from faithdiff_core.photo.photo import MAX_PX, Photo, at_depth
+from faithdiff_core.photo.photo import to_unit as array_to_unit
+from faithdiff_core.photo.read import read_photo
+from faithdiff_core.photo.write import Output, encode_photo
+from training.common.files import write_bytes
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+HAS_AVIF = features.check("avif")
+"""Whether this Pillow was built with it."""
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        *([".avif"] if HAS_AVIF else []),
+    }
+)
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_AVIF else []))
 """Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
+PILLOWS_LIMIT_PX = 2**30 // 4 // 3
+"""Pillow's default (Image.py, MAX_IMAGE_PIXELS)."""
+ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9A-Fa-f]+>")
+"""How Python shows an object that has no name; Pillow's messages have one where a file's name belongs."""
+
+# Pillow calls what is beyond twice its own limit an attack. Here `open_picture` holds the size against MAX_PX instead; a program
+# that has chosen another limit before (the fuzzers do) keeps it.
+if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
+    Image.MAX_IMAGE_PIXELS = None
+
+
+SHAPE_TOLERANCE_PX = 2
+"""Rounding of a result's sides."""
+
+
+class UnreadableError(ValueError):
+    """A picture that cannot be read; the message says why, in one line."""
+
+
+class Picture(NamedTuple):
+    """A picture in sRGB, upright, and what its file has beside."""
+
+    photo: Photo
+
+    @property
+    def image_u8(self) -> torch.Tensor:
+        """The colours as uint8 (3, H, W)."""
+        return _planes(at_depth(self.photo.color_HWC, 8))
+
+    @property
+    def image(self) -> torch.Tensor:
+        """The colours as float32 (3, H, W) in [0, 1], with all the bits that the file has."""
+        return _planes(array_to_unit(self.photo.color_HWC))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not taken as it is, a sentence each."""
+        return self.photo.warnings
+
+    def restored_png(self, image_CHW: torch.Tensor, *, in_srgb: bool = False) -> tuple[bytes, tuple[str, ...]]:
+        """A result, float32 (3, H, W) in [0, 1], as a PNG file with this picture's profile, depth, alpha and metadata.
+
+        `in_srgb`: in sRGB instead of the profile. Also gives notes on what could not be kept, a sentence each.
+        """
+        alpha_HW, notes = enlarged_alpha(self.photo, image_CHW.shape[1], image_CHW.shape[2])
+        color_HWC = image_CHW.float().permute(1, 2, 0).contiguous().numpy()
+        written = encode_photo(color_HWC, alpha_HW, self.photo.source, Output(container="PNG", in_srgb=in_srgb))
+        return written.data, (*notes, *written.notes)
+
+
+def _planes(pixels_HWC: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels_HWC).permute(2, 0, 1).contiguous()
+
+
+def enlarged_alpha(photo: Photo, height_px: int, width_px: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The alpha at a result's size, float32 (H, W) in [0, 1], by Lanczos; None, and a note, if the result has another shape."""
+    if photo.alpha_HW is None:
+        return None, ()
+    old_height_px, old_width_px = photo.alpha_HW.shape
+    if abs(height_px * old_width_px - width_px * old_height_px) > SHAPE_TOLERANCE_PX * max(old_width_px, old_height_px):
+        return None, (f"the result's shape is another, {width_px}x{height_px} px, so it has no alpha",)
+    plane = Image.fromarray(array_to_unit(photo.alpha_HW))
+    if (height_px, width_px) != (old_height_px, old_width_px):
+        plane = plane.resize((width_px, height_px), Image.Resampling.LANCZOS)
+    return np.clip(np.asarray(plane), 0.0, 1.0), ()
 
 
 class Located(Protocol):
@@ -53,32 +142,74 @@ def read_bytes(source: Path | Located) -> bytes:
 
 
 def read_image(source: Path | Located) -> torch.Tensor:
-    """Read a picture as uint8 (3, H, W), EXIF turned upright, alpha dropped.
+    """Read a picture as uint8 (3, H, W) in sRGB, upright, without alpha.
 
     Raises:
         ValueError: the file cannot be read or decoded.
     """
+    return decode_image(*_named_bytes(source))
+
+
+def read_picture(source: Path | Located) -> Picture:
+    """The same, with all that its file has.
+
+    Raises:
+        ValueError: the file cannot be read or decoded.
+    """
+    return decode_picture(*_named_bytes(source))
+
+
+def _named_bytes(source: Path | Located) -> tuple[bytes, str]:
     name = str(source if isinstance(source, Path) else source.path)
     try:
-        return decode_image(read_bytes(source), name)
+        return read_bytes(source), name
     except OSError as error:
-        raise ValueError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
+        raise UnreadableError(f"expected a readable picture, got {name} ({error}), remove or replace it") from error
 
 
 def decode_image(data: bytes, name: str) -> torch.Tensor:
-    """The same from bytes; `name` is for the message."""
+    """The same as `read_image` from bytes; `name` is the file's."""
+    return decode_picture(data, name).image_u8
+
+
+def decode_picture(data: bytes, name: str) -> Picture:
+    """The same as `read_picture` from bytes; `name` is the file's."""
     try:
-        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith("I;16"):  # 16-bit grey: Pillow would clip at 255, which makes it white
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            array = np.array(upright.convert("RGB"))
+        return Picture(read_photo(data, name))
+    except ValueError as error:
+        raise UnreadableError(without_addresses(str(error))) from error
+
+
+@contextmanager
+def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Context with a picture whose head is read and whose pixels are not; `name` is for the message.
+
+    Raises:
+        UnreadableError: none of IMAGE_FORMATS, or more than MAX_PX.
+    """
+    try:
+        opened = Image.open(file, formats=IMAGE_FORMATS)
     except MemoryError:
-        raise  # of this machine, not of the file: Pillow has held its size against MAX_IMAGE_PIXELS
+        raise
     except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
-        reason = f"{type(error).__name__} {error!s:.160}"
-        raise ValueError(f"expected a readable picture, got {name} ({reason}), remove or replace it") from error
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+        raise _unreadable(name, error) from error
+    with opened:
+        width, height = opened.size
+        if width * height > MAX_PX:
+            raise UnreadableError(
+                f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {width} x {height} px; make it smaller"
+            )
+        yield opened
+
+
+def without_addresses(text: str) -> str:
+    """A message without the addresses of objects, which tell a user nothing and differ each time."""
+    return ADDRESS.sub("", text)
+
+
+def _unreadable(name: str, error: Exception) -> UnreadableError:
+    reason = f"{type(error).__name__} {without_addresses(str(error)):.160}"
+    return UnreadableError(f"expected a readable picture, got {name} ({reason}), remove or replace it")
 
 
 def to_unit(image_u8: torch.Tensor) -> torch.Tensor:
@@ -96,27 +227,13 @@ def unit_to_u8(image: torch.Tensor) -> torch.Tensor:
     return (image.float().clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 
+def png_bytes(image_CHW_u8: torch.Tensor) -> bytes:
+    """uint8 (3, H, W) as a PNG file."""
+    picture, written = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB"), io.BytesIO()
+    picture.save(written, format="PNG", optimize=True)
+    return written.getvalue()
+
+
 def write_png(path: Path, image_CHW_u8: torch.Tensor) -> None:
     """Write uint8 (3, H, W) as PNG, atomically."""
-    picture = Image.fromarray(image_CHW_u8.permute(1, 2, 0).contiguous().numpy(), "RGB")
-    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG", optimize=True))
-
-
-def picture_paths(inputs: list[Path]) -> list[tuple[str, Path]]:
-    """(key, path) of every picture named or found below a folder, sorted by key.
-
-    The key is the path below the folder given, without suffix and with forward slashes; a file's key is its stem.
-
-    Raises:
-        ValueError: an input that does not exist, or a file that is no picture by its suffix.
-    """
-    found: list[tuple[str, Path]] = []
-    for item in inputs:
-        if item.is_dir():
-            files = [path for path in item.rglob("*") if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
-            found += [(path.relative_to(item).with_suffix("").as_posix(), path) for path in files]
-        elif item.is_file():
-            found.append((item.stem, item))
-        else:
-            raise ValueError(f"expected a picture or a folder, got {item}, which does not exist; check the path")
-    return sorted(found)
+    write_bytes(path, png_bytes(image_CHW_u8))

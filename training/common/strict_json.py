@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any, NoReturn
 
-from faithdiff_core.files.checks import first_line
-
 MAX_LEVELS = 100
 """Of lists and objects in one another. Python copies and writes nested values by recursion, about 300 levels deep."""
 
@@ -32,6 +30,8 @@ def parse_json(text: str | bytes, *, odd_numbers: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"no UTF-8 at byte {error.start}") from None
     except ValueError as error:
+        from faithdiff_core.files.checks import first_line  # with it comes torch, which --help must not wait for
+
         raise ValueError(first_line(error)) from None
     level, depth = [value], 0
     while level:

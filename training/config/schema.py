@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Stage = Literal["vae", "decoder", "prior", "align", "joint"]
 Held = Literal["fp32", "bf16"]
-
 PARTS_OF_STAGE: dict[Stage, tuple[str, ...]] = {
     "vae": ("vae",),
     "decoder": ("decoder",),
@@ -202,6 +202,8 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 CHOICES = {name: _choices(kind) for name, kind in get_type_hints(TrainConfig).items() if _choices(kind)}
 """Settings that take one of a few texts."""
+
+
 KINDS: dict[str, type] = {name: str if name in CHOICES else kind for name, kind in get_type_hints(TrainConfig).items()}
 """str, int, float or bool, for every setting."""
 
@@ -209,3 +211,18 @@ KINDS: dict[str, type] = {name: str if name in CHOICES else kind for name, kind 
 def _expect(holds: bool, name: str, wanted: str, got: object) -> None:
     if not holds:
         raise ValueError(f"expected {name} to be {wanted}, got {got!s:.60}, correct the configuration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Files a run starts from. Which are needed depends on the stage; see weights/initial.py.
+
+    data: manifest. vae: VAE to use in place of the base's. init: run folder, or FaithDiff file. base: SDXL checkpoint or
+    diffusers folder. text: diffusers folder with the text encoders, where base has none.
+    """
+
+    data: Path
+    vae: Path | None = None
+    init: Path | None = None
+    base: Path | None = None
+    text: Path | None = None

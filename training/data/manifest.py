@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from training.common.files import write_text
+from training.common.folders import is_text
 from training.common.strict_json import parse_json
-from training.data.shards import Segment, is_text, key_objection
+from training.data.shards import Segment, key_objection
 
 SPLITS = ("train", "val")
 
@@ -49,16 +50,20 @@ class Record:
 
 
 _FIELDS = {field.name: field for field in fields(Record)}
+_SKIPPED = ("key", "path", "reason")
+MAX_LINE_BYTES = 2**20
+"""Of a first line. The longest part of one is the caption, some kilobytes."""
 _REQUIRED = {"key", "path", "width_px", "height_px", "digest", "split"}
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A picture left out, and why."""
+    """A picture left out, and why. `kind`: a word or two, by which those that are left out are counted; "" = it has failed."""
 
     key: str
     path: str
     reason: str
+    kind: str = ""
 
 
 def write(records: list[Record], path: Path) -> None:
@@ -73,12 +78,28 @@ def _as_line(record: Record) -> dict[str, Any]:
 
 def write_skipped(skipped: list[Skipped], manifest: Path) -> Path | None:
     """List what was left out in MANIFEST.skipped.jsonl and return its path; with nothing to list, an old list is removed."""
-    path = manifest.with_suffix(".skipped.jsonl")
+    path = skipped_path(manifest)
     if not skipped:
         path.unlink(missing_ok=True)
         return None
-    write_text(path, "".join(json.dumps(asdict(item)) + "\n" for item in skipped))
+    write_text(path, "".join(json.dumps({name: getattr(item, name) for name in _SKIPPED}) + "\n" for item in skipped))
     return path
+
+
+def skipped_path(manifest: Path) -> Path:
+    """Where what was left out is listed."""
+    return manifest.with_suffix(".skipped.jsonl")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether the file begins like a manifest, or like a list of what one has left out.
+
+    Raises:
+        ValueError, OSError: its first line is no JSON; it cannot be read.
+    """
+    with path.open("rb") as lines:
+        value = parse_json(lines.readline(MAX_LINE_BYTES))
+    return isinstance(value, dict) and (set(value) >= _REQUIRED or set(value) == set(_SKIPPED))
 
 
 def read(path: Path) -> list[Record]:

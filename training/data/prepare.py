@@ -1,4 +1,7 @@
-"""`prepare`: from folders, files and shards to the records of a manifest, each picture decoded once to see that it can be."""
+"""`prepare`: from folders, files and shards to the records of a manifest, each picture decoded once to see that it can be.
+
+Among the folders are the packages `comfyui-workflow-templates-media-*`, whose stills every host already has.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from faithdiff_core.captions import trim_caption
-from training.common.images import decode_image, picture_paths, read_bytes
+from training.common.devices import warn
+from training.common.folders import list_pictures, without_scale
+from training.common.images import decode_picture, read_bytes
 from training.common.seeds import generator_for, uniform
 from training.data import caption_files
 from training.data.caption_files import CaptionFile
@@ -26,6 +34,8 @@ AHEAD = 32
 """Pictures under examination at a time: bounds the memory."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+PACKAGE_PREFIX = "comfyui-workflow-templates-media-"
+STILL_SUFFIXES = frozenset({".webp", ".png", ".jpg", ".jpeg"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,7 @@ class Listing:
     lq: dict[str, Source] = field(default_factory=dict)
     captions: dict[str, CaptionFile] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
+    """Their `kind` says why they are left out."""
 
 
 def find(inputs: Iterable[Path]) -> Listing:
@@ -48,19 +59,23 @@ def find(inputs: Iterable[Path]) -> Listing:
     """
     found = Listing()
     for item in inputs:
-        shards = [item] if item.suffix == ".tar" and item.is_file() else []
-        if not shards:
-            loose = picture_paths([item])
-            found.pictures.extend(loose)
-            found.captions.update(caption_files.beside(loose))
-            shards = sorted(item.rglob("*.tar")) if item.is_dir() else []
-        for shard in shards:
+        listed = list_pictures([item], shards=True)
+        found.pictures.extend(listed.pictures)
+        found.captions.update(caption_files.beside(listed.pictures))
+        for each in listed.left_out:
+            found.skipped.append(Skipped(_key_in(item, each.path), each.path, each.reason, kind=each.kind))
+        for shard in listed.shards:
             contents = read_contents(shard)
             found.pictures.extend(contents.pictures)
             found.lq.update(contents.lq)
             found.captions.update(contents.captions)
-            found.skipped.extend(Skipped(name, str(shard), reason) for name, reason in contents.refused)
+            found.skipped.extend(Skipped(name, str(shard), reason, kind="refused") for name, reason in contents.refused)
+            found.skipped.extend(Skipped(name, str(shard), "", kind="hidden") for name in contents.hidden)
     return found
+
+
+def _key_in(folder: Path, path: str) -> str:
+    return Path(path).relative_to(folder).with_suffix("").as_posix()
 
 
 def by_key(pictures: Iterable[tuple[str, Source]]) -> dict[str, Source]:
@@ -87,14 +102,24 @@ def join(
     """
     keys = {key for key, _ in pictures}
     skipped = [
-        Skipped(key, _path(source), "an LQ picture without an HQ one of this key")
+        Skipped(key, _path(source), "an LQ picture without an HQ one of this key", kind="without a partner")
         for key, source in lq.items()
         if key not in keys
     ]
     if required:
-        skipped += [Skipped(key, _path(source), "no LQ picture of this key") for key, source in pictures if key not in lq]
+        reason, kind = "no LQ picture of this key", "without a partner"
+        skipped += [Skipped(key, _path(source), reason, kind=kind) for key, source in pictures if key not in lq]
         pictures = [(key, source) for key, source in pictures if key in lq]
     return pictures, skipped
+
+
+def lq_by_key(pictures: Iterable[tuple[str, Source]], keys: Iterable[str]) -> dict[str, Source]:
+    """LQ pictures by the keys of their HQ pictures, `keys`: 0001x4 is that of 0001.
+
+    Raises:
+        ValueError: two of one key.
+    """
+    return without_scale(by_key(pictures), keys)
 
 
 def build(
@@ -112,9 +137,11 @@ def build(
 
     def examine(key: str) -> Record | Skipped:
         if reason := key_objection(key):
-            return Skipped(key, _path(chosen[key]), f"{reason}, rename it")
+            return Skipped(key, _path(chosen[key]), f"{reason}, rename it", kind="name")
         try:
             record = _examine(key, chosen[key], lq.get(key), captions.get(key), min_side_px)
+        except _TooSmallError as error:
+            return Skipped(key, _path(chosen[key]), str(error), kind="too small")
         except (ValueError, OSError) as error:
             return Skipped(key, _path(chosen[key]), str(error))
         split = "val" if uniform(generator_for(0, "split", key), 0.0, 1.0) < val_frac else "train"
@@ -127,10 +154,14 @@ def build(
         if isinstance(result, Skipped):
             skipped.append(result)
         elif (same := by_digest.setdefault((result.digest, result.lq_digest), result.key)) != result.key:
-            skipped.append(Skipped(result.key, result.path, f"same file as {same!r}"))
+            skipped.append(Skipped(result.key, result.path, f"same file as {same!r}", kind="double"))
         else:
             records.append(result)
     return records, skipped
+
+
+class _TooSmallError(ValueError):
+    """A picture below the size asked for, which is no fault of it."""
 
 
 def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile | None, min_side_px: int) -> Record:
@@ -141,7 +172,7 @@ def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile |
     """
     digest, size = _look_at(source)
     if min(size) < min_side_px:
-        raise ValueError(f"shorter side {min(size)} px, below {min_side_px} px")
+        raise _TooSmallError(f"shorter side {min(size)} px, below {min_side_px} px")
     segment = _segment(source)
     record = Record(
         key=key, path=segment.path, width_px=size[1], height_px=size[0], digest=digest, split="", offset=segment.offset,
@@ -160,7 +191,10 @@ def _examine(key: str, source: Source, lq: Source | None, caption: CaptionFile |
 def _look_at(source: Source) -> tuple[str, tuple[int, int]]:
     """(sha256, (height, width) px) of a picture, decoded whole: a truncated file shows only then."""
     data = read_bytes(source)
-    height_px, width_px = decode_image(data, _path(source)).shape[1:]
+    picture = decode_picture(data, _path(source))
+    for text in picture.warnings:
+        warn(f"{_path(source)} {text}")
+    height_px, width_px = picture.photo.color_HWC.shape[:2]
     return hashlib.sha256(data).hexdigest(), (int(height_px), int(width_px))
 
 
@@ -182,3 +216,39 @@ def _in_order(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> I
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def bundled_stills() -> list[tuple[str, Path]]:
+    """(key, path) of every opaque still in the installed packages, sorted by key. Animations and pictures with real transparency
+    are left out.
+
+    Raises:
+        ValueError: no such package is installed.
+    """
+    found: dict[str, Path] = {}
+    packages = sorted((dist for dist in metadata.distributions() if _name(dist).startswith(PACKAGE_PREFIX)), key=_name)
+    if not packages:
+        raise ValueError(f"expected installed packages {PACKAGE_PREFIX}*, got none, pip install comfyui-workflow-templates")
+    for dist in packages:
+        for file in dist.files or []:
+            path = Path(str(dist.locate_file(file)))
+            if path.suffix.lower() in STILL_SUFFIXES and path.is_file() and _is_opaque_still(path):
+                # The version is left out of the key: a newer package must not turn every key over.
+                found[f"{_name(dist)}/{path.name}"] = path
+    return sorted(found.items())
+
+
+def _name(dist: metadata.Distribution) -> str:
+    return str(dist.metadata["Name"]).lower().replace("_", "-")
+
+
+def _is_opaque_still(path: Path) -> bool:
+    try:
+        with Image.open(path) as opened:
+            if getattr(opened, "n_frames", 1) > 1:
+                return False
+            if "A" not in opened.getbands() and "transparency" not in opened.info:
+                return True
+            return bool(np.asarray(opened.convert("RGBA"))[..., 3].min() == 255)
+    except (OSError, ValueError, SyntaxError):
+        return True  # listed, so that `prepare` reports it as unreadable instead of hiding it

@@ -1,17 +1,18 @@
-"""Pictures inside .tar shards of the WebDataset layout: members that share a name up to its first dot belong together.
+"""Pictures inside .tar shards of the WebDataset layout: members that share a name up to their kind belong together.
 
-KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. Only the table of
-contents is read here; pictures are read later, one at a time, by their offset. Nothing is ever extracted, so a member's name
-never becomes a path.
+KEY.png (or another picture suffix) is the picture, KEY.lq.png its LQ picture, KEY.txt or KEY.json its caption. KEY may have
+dots (WebDataset ends it at the first; names of cameras and users go on). Only the table of contents is read here; pictures are
+read later, one at a time, by their offset. Nothing is ever extracted, so a member's name never becomes a path.
 """
 
 from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from faithdiff_core.files.bounded_file import BoundedFile
+from training.common.folders import NOT_READ, is_hidden, is_text
 from training.common.images import IMAGE_SUFFIXES
 from training.data.caption_files import CaptionFile
 
@@ -33,6 +34,8 @@ class Contents:
     lq: dict[str, Segment] = field(default_factory=dict)
     captions: dict[str, CaptionFile] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    """Members that macOS and others have added."""
 
 
 def read_contents(shard: Path) -> Contents:
@@ -52,17 +55,23 @@ def read_contents(shard: Path) -> Contents:
 def _add(contents: Contents, member: tarfile.TarInfo, path: str) -> None:
     if member.isdir():
         return
+    if any(is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
+        contents.hidden.append(member.name)
+        return
     if reason := _objection(member):
         contents.refused.append((member.name, reason))
         return
-    folder, slash, name = member.name.removeprefix("./").rpartition("/")
-    stem, _, kind = name.partition(".")
-    key, kind = folder + slash + stem, "." + kind.lower()
+    name = PurePosixPath(member.name.removeprefix("./"))
+    if not name.name:  # a file that calls itself "."
+        return
+    key, kind = name.with_suffix("").as_posix(), name.suffix.lower()
     segment = Segment(path=path, offset=member.offset_data, size_bytes=member.size)
-    if kind in IMAGE_SUFFIXES:
+    if kind in IMAGE_SUFFIXES and key.lower().endswith(".lq"):
+        _once(contents.lq, key[: -len(".lq")], segment, contents)
+    elif kind in IMAGE_SUFFIXES:
         contents.pictures.append((key, segment))
-    elif kind.startswith(".lq.") and kind[3:] in IMAGE_SUFFIXES:
-        _once(contents.lq, key, segment, contents)
+    elif kind in NOT_READ:
+        contents.refused.append((member.name, f"{kind} is not read here; {NOT_READ[kind]}"))
     elif kind in (".txt", ".json"):
         _once(contents.captions, key, CaptionFile(source=segment, is_json=kind == ".json"), contents)
 
@@ -71,11 +80,6 @@ def _once(table: dict, key: str, value: object, contents: Contents) -> None:
     if key in table:
         contents.refused.append((key, "a second LQ picture or caption of this key in the shard"))
     table.setdefault(key, value)
-
-
-def is_text(name: str) -> bool:
-    """Whether a file's name can be written as UTF-8; systems allow any bytes."""
-    return name.encode("utf-8", "replace").decode() == name
 
 
 def key_objection(key: str) -> str:

@@ -7,7 +7,7 @@ import math
 import torch
 
 from training.common.seeds import choose, integer, uniform
-from training.degradation import kernels, steps
+from training.degradation import steps
 from training.degradation.presets import FAMILY_WEIGHTS, Preset, Range, Stage
 
 RESIZE_MODES = {"area": 1.0, "bilinear": 1.0, "bicubic": 1.0}
@@ -22,16 +22,16 @@ def draw_kernel(stage: Stage, generator: torch.Generator) -> torch.Tensor:
     size = 2 * integer(generator, KERNEL_SIZES_PX[0] // 2, KERNEL_SIZES_PX[1] // 2) + 1
     if uniform(generator, 0, 1) < stage.sinc_prob:
         # official realesrgan.py:132-138: small kernels must not cut off too low
-        return kernels.sinc(size, uniform(generator, math.pi / 3 if size < 13 else math.pi / 5, math.pi))
+        return steps.sinc_kernel(size, uniform(generator, math.pi / 3 if size < 13 else math.pi / 5, math.pi))
     family = choose(generator, FAMILY_WEIGHTS)
     sigma_x = uniform(generator, *stage.blur_sigma_px)
     sigma_y, angle = sigma_x, 0.0
     if family.endswith("aniso"):
         sigma_y, angle = uniform(generator, *stage.blur_sigma_px), uniform(generator, -math.pi, math.pi)
     if family.startswith("plateau"):
-        return kernels.plateau(size, sigma_x, sigma_y, angle, _one_sided(stage.plateau_beta, generator))
+        return steps.plateau_kernel(size, sigma_x, sigma_y, angle, _one_sided(stage.plateau_beta, generator))
     beta = _one_sided(stage.generalised_beta, generator) if family.startswith("generalised") else 1.0
-    return kernels.gaussian(size, sigma_x, sigma_y, angle, beta)
+    return steps.gaussian_kernel(size, sigma_x, sigma_y, angle, beta)
 
 
 def _one_sided(span: Range, generator: torch.Generator) -> float:
@@ -89,7 +89,7 @@ def degrade(image_CHW: torch.Tensor, preset: Preset, scale: int, generator: torc
 
     size = 2 * integer(generator, KERNEL_SIZES_PX[0] // 2, KERNEL_SIZES_PX[1] // 2) + 1
     final = (
-        kernels.sinc(size, uniform(generator, math.pi / 3, math.pi))
+        steps.sinc_kernel(size, uniform(generator, math.pi / 3, math.pi))
         if uniform(generator, 0, 1) < preset.final_sinc_prob
         else None
     )

@@ -47,7 +47,7 @@ class Preset:
     final_sinc_prob: float = 0.8
 
 
-MILD = Preset(  # official dataloader/train_kernel.yml (never run by the released trainer)
+MILD = Preset(
     stage_a=Stage(
         blur_prob=1.0,
         blur_sigma_px=(0.2, 3.0),
@@ -67,7 +67,8 @@ MILD = Preset(  # official dataloader/train_kernel.yml (never run by the release
         jpeg_quality=(60, 100),
     ),
 )
-HEAVY = Preset(  # the Real-ESRGAN set
+"""Official dataloader/train_kernel.yml (never run by the released trainer)."""
+HEAVY = Preset(
     stage_a=replace(
         MILD.stage_a, resize_range=(0.15, 1.5), gaussian_sigma_u8=(1, 30), poisson_scale=(0.05, 3.0), jpeg_quality=(30, 95)
     ),
@@ -80,6 +81,7 @@ HEAVY = Preset(  # the Real-ESRGAN set
         jpeg_quality=(30, 95),
     ),
 )
+"""The Real-ESRGAN set."""
 _KEEP = {"up": 0.0, "down": 0.0, "keep": 1.0}
 _NO_STAGE = Stage(
     blur_prob=0.0,
@@ -91,7 +93,7 @@ _NO_STAGE = Stage(
     poisson_scale=(0, 0),
     jpeg_quality=(100, 100),
 )
-LEVEL_I = Preset(  # light: a small, slightly soft and compressed picture
+LEVEL_I = Preset(
     stage_a=replace(
         MILD.stage_a,
         blur_sigma_px=(0.2, 1.2),
@@ -103,7 +105,8 @@ LEVEL_I = Preset(  # light: a small, slightly soft and compressed picture
     stage_b=replace(_NO_STAGE, jpeg_quality=(85, 95)),
     final_sinc_prob=0.0,
 )
-LEVEL_II = Preset(  # medium: soft, noisy, visibly compressed
+"""Light: a small, slightly soft and compressed picture."""
+LEVEL_II = Preset(
     stage_a=replace(
         MILD.stage_a,
         blur_sigma_px=(0.8, 2.0),
@@ -117,7 +120,8 @@ LEVEL_II = Preset(  # medium: soft, noisy, visibly compressed
     ),
     final_sinc_prob=0.5,
 )
-LEVEL_III = Preset(  # strong, both stages always
+"""Medium: soft, noisy, visibly compressed."""
+LEVEL_III = Preset(
     stage_a=replace(
         HEAVY.stage_a,
         blur_sigma_px=(1.5, 3.0),
@@ -135,6 +139,7 @@ LEVEL_III = Preset(  # strong, both stages always
         jpeg_quality=(40, 70),
     ),
 )
+"""Strong, both stages always."""
 
 MIXTURES = {"levels": ("I", "II", "III")}
 """Several presets, one of which is drawn for each picture."""

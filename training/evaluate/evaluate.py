@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from training.common.files import write_json, write_text
+from training.common.folders import Tally
+from training.common.images import read_image, write_png
+from training.common.results import require_own
+from training.common.strict_json import parse_json
 from training.evaluate.markdown import as_markdown
 from training.evaluate.paper import TEXT, paper_section
-from training.evaluate.report import pictures, summaries, worst_keys
-from training.evaluate.rows import LQ_ROW, Joined, check_sizes, enlarge, join
+from training.evaluate.report import Inputs, Report, Worst, WorstPicture, report_of, worst_keys
+from training.evaluate.rows import LQ_ROW, Paths, check_sizes, enlarge, join
 from training.evaluate.scores import Scores, score_rows
-from training.evaluate.strips import write_strips
 from training.metrics.catalogue import metrics_named
-from training.reading.scores import REFERENCE_ROW
+from training.reading.scores import REFERENCE_ROW, TextScores
+from training.reports.sheets import sheet
 
 Rows = dict[str, dict[str, Path]]
+GAP_PX = 8
+"""White between the parts of a strip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +53,10 @@ class Evaluation:
     """None: the tables that belong to what was computed."""
 
 
-def evaluate(options: Evaluation) -> dict[str, Any]:
-    """Compare the folders and write the report; returns it as in the JSON file.
+def evaluate(options: Evaluation) -> tuple[Report, Tally]:
+    """Compare the folders and write the report; returns it, and how the pictures went.
 
-    The same pictures and options give the same bytes.
+    A picture that cannot be read in any row is in no row. The same pictures and options give the same bytes.
 
     Raises:
         ValueError: before anything is computed or written: unknown names, keys that do not match, other sizes.
@@ -63,7 +69,7 @@ def evaluate(options: Evaluation) -> dict[str, Any]:
         if joined.lq is not None:
             rows[LQ_ROW] = enlarge(joined.lq, sizes_px, Path(folder), progress=True)
         # Text first: what is wrong with the annotations shows before the metrics take their time.
-        text, text_json = _text(options, {**rows, REFERENCE_ROW: joined.reference})
+        text = _text(options, {**rows, REFERENCE_ROW: joined.reference})
         scored = dict(rows)
         if any(metric.needs_reference is not True for metric in metrics_named(options.metrics).values()):
             scored[REFERENCE_ROW] = joined.reference
@@ -75,13 +81,21 @@ def evaluate(options: Evaluation) -> dict[str, Any]:
             weights=options.weights,
             pyiqa=options.pyiqa,
         )
-        report = _report(options, joined, scores, text_json)
-        report["worst"] = _worst(options, scores, rows, joined.reference)
-    report["pictures"] = pictures(scores)
+        report = report_of(
+            scores,
+            inputs=_inputs(options),
+            border_px=options.border_px,
+            unmatched=joined.unmatched,
+            unreadable=dict(sorted(joined.tally.failed.items())),
+            against=options.against or (LQ_ROW if options.lq else None),
+            text=text,
+            worst=_worst(options, scores, rows, joined.reference),
+        )
     computed = [*scores.metrics, *([TEXT] if text else [])]
-    write_text(options.out.with_suffix(".md"), as_markdown(report, text=text, paper=paper_section(computed, options.paper)))
-    write_json(options.out, report)
-    return report
+    write_text(options.out.with_suffix(".md"), as_markdown(report, paper=paper_section(computed, options.paper)))
+    write_json(options.out, report.as_json())
+    joined.tally.done = len(scores.sizes_px)
+    return report, joined.tally
 
 
 def _check(options: Evaluation) -> None:
@@ -97,43 +111,79 @@ def _check(options: Evaluation) -> None:
         raise ValueError(f"expected --against among {', '.join(rows)}, got {options.against!r}, name one of the rows")
     if options.text is not None and not options.text.is_file():
         raise ValueError(f"expected --text to be a file of annotations, got {options.text}, check the path")
+    require_own(options.out, "report", is_report, [options.text])
+    require_own(options.out.with_suffix(".md"), "page of a report", is_page)
+    worst = _worst_folder(options.out)
+    if worst.exists() and not options.out.exists() and any(worst.iterdir()):  # pictures of an earlier report go (strips.py)
+        raise ValueError(f"expected a new folder for the worst pictures, got {worst} and no {options.out}; choose another --out")
 
 
-def _report(options: Evaluation, joined: Joined, scores: Scores, text: Any) -> dict[str, Any]:
-    against = options.against or (LQ_ROW if options.lq else None)
-    report: dict[str, Any] = {
-        "inputs": {
-            "restored": {name: folder.as_posix() for name, folder in options.restored.items()},
-            LQ_ROW: options.lq.as_posix() if options.lq else None,
-            REFERENCE_ROW: options.reference.as_posix(),
-        },
-        "border_px": options.border_px,
-        "unmatched": joined.unmatched,
-    }
-    return {**report, **summaries(scores, against), "text": text}
+def is_report(path: Path) -> bool:
+    """Whether the file is a report of this command or of `read-text`.
+
+    Raises:
+        ValueError, OSError: it is no JSON; it cannot be read.
+    """
+    value = parse_json(path.read_bytes(), odd_numbers=True)
+    return isinstance(value, dict) and (value.keys() >= {"inputs", "rows"} or value.keys() >= {"annotated_pictures", "protocol"})
 
 
-def _text(options: Evaluation, rows: Mapping[str, Mapping[str, Path]]) -> tuple[str, Any]:
-    """The text section and its JSON; ("", None) without annotations."""
+def is_page(path: Path) -> bool:
+    """Whether the file is the page of such a report: there is one beside it.
+
+    Raises:
+        ValueError, OSError: what is beside it is none, or cannot be read.
+    """
+    return is_report(path.with_suffix(".json"))
+
+
+def _worst_folder(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_worst")
+
+
+def _inputs(options: Evaluation) -> Inputs:
+    return Inputs(
+        restored={name: folder.as_posix() for name, folder in options.restored.items()},
+        lq=options.lq.as_posix() if options.lq else None,
+        reference=options.reference.as_posix(),
+    )
+
+
+def _text(options: Evaluation, rows: Mapping[str, Paths]) -> TextScores | None:
+    """What was read of the annotated words; None without annotations."""
     if options.text is None:
-        return "", None
+        return None
     from training.reading.fidelity import score_text
 
-    found = score_text(rows, options.text, options.ocr)
-    return found.markdown().strip(), found.as_json()
+    return score_text(rows, options.text, options.ocr)
 
 
-def _worst(options: Evaluation, scores: Scores, rows: Rows, reference: Mapping[str, Path]) -> dict[str, Any]:
+def _worst(options: Evaluation, scores: Scores, rows: Rows, reference: Paths) -> Worst:
     """The worst pictures of the first restored row, with a strip each. If the metric was not computed, the first that was."""
     row = next(iter(options.restored))
     wanted = next(iter(metrics_named([options.worst_by]))) if options.worst_by else None
     by = wanted if wanted in scores.values[row] else next(iter(scores.values[row]), None)
     keys = worst_keys(scores, row, by, options.worst) if by else []
     columns = {name: rows[name] for name in (LQ_ROW, *options.restored) if name in rows} | {REFERENCE_ROW: reference}
-    strips = write_strips(options.out.with_name(f"{options.out.stem}_worst"), keys, columns)
+    strips = write_strips(_worst_folder(options.out), keys, columns)
     found = [
-        {"key": key, "value": scores.values[row][by][key], "picture": strips[key].relative_to(options.out.parent).as_posix()}
+        WorstPicture(key=key, value=scores.values[row][by][key], picture=strips[key].relative_to(options.out.parent).as_posix())
         for key in keys
         if by
     ]
-    return {"row": row, "by": by, "columns": list(columns), "pictures": found}
+    return Worst(row=row, by=by, columns=list(columns), pictures=found)
+
+
+def write_strips(folder: Path, keys: Sequence[str], columns: Mapping[str, Paths]) -> dict[str, Path]:
+    """One PNG a key with the pictures of `columns` side by side at full size, numbered in the order of `keys`; their paths.
+
+    Strips that an earlier report left in `folder` are removed.
+    """
+    written: dict[str, Path] = {}
+    for number, key in enumerate(keys, start=1):
+        written[key] = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9._-]', '_', key)}.png"
+        write_png(written[key], sheet([[read_image(paths[key]) for paths in columns.values()]], gap_px=GAP_PX))
+    for path in folder.glob("[0-9][0-9]_*.png"):
+        if path not in written.values():
+            path.unlink()
+    return written

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-from training.common.images import picture_paths, read_image, to_unit, unit_to_u8
+from training.common.folders import LeftOut, Tally, list_pictures, require_pictures, without_scale
+from training.common.images import open_picture, read_image, read_picture, to_unit, unit_to_u8
 from training.reading.scores import REFERENCE_ROW
 
 LQ_ROW = "lq"
@@ -32,6 +33,8 @@ class Joined:
     reference: dict[str, Path]
     lq: dict[str, Path] | None
     unmatched: dict[str, list[str]]
+    tally: Tally
+    """What else the folders hold, and which pictures cannot be read: those keys are in no row."""
 
 
 def named_folders(option: str, items: list[str], *, taken: Collection[str] = ()) -> dict[str, Path]:
@@ -56,32 +59,56 @@ def named_folders(option: str, items: list[str], *, taken: Collection[str] = ())
     return rows
 
 
-def by_key(folder: Path) -> dict[str, Path]:
-    """The pictures below a folder by key.
+def by_key(folder: Path, left_out: list[LeftOut] | None = None) -> dict[str, Path]:
+    """The pictures below a folder by key; `left_out` gets what else is there.
 
     Raises:
         ValueError: no picture, or two of one key.
     """
-    listed = picture_paths([folder])
-    if not listed:
-        raise ValueError(f"expected pictures in {folder}, got none, check the folder")
-    found = dict(listed)
-    if len(found) < len(listed):
-        keys = [key for key, _ in listed]
+    listed = list_pictures([folder])
+    require_pictures(listed, folder)
+    if left_out is not None:
+        left_out += listed.left_out
+    found = dict(listed.pictures)
+    if len(found) < len(listed.pictures):
+        keys = [key for key, _ in listed.pictures]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         raise ValueError(f"expected one picture a key in {folder}, got several of {_some(twice)}, keep one of each")
     return found
 
 
+def check_readable(rows: Mapping[str, Paths], tally: Tally, keys: Collection[str] | None = None) -> dict[str, dict[str, Path]]:
+    """The rows without the keys of which any picture cannot be read; those go to `tally` as failed. Each picture is decoded once:
+    a truncated one shows only then, and must not end the scores of all others. `keys`: look at these only (None = all).
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    pictures = [(row, key, path) for row, paths in rows.items() for key, path in paths.items() if keys is None or key in keys]
+    for row, key, path in tqdm(pictures, desc="look", mininterval=2.0, delay=2.0):
+        if key not in tally.failed:
+            try:
+                tally.warn(f"{row}: {key}", read_picture(path).warnings)
+            except ValueError as error:
+                tally.failed[key] = str(error)
+    kept = {row: {key: path for key, path in paths.items() if key not in tally.failed} for row, paths in rows.items()}
+    if not all(kept.values()):
+        reason = next(iter(tally.failed.values()))
+        raise ValueError(f"expected pictures that can be read, got none in a row ({reason}), mend the folder")
+    return kept
+
+
 def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_missing: bool) -> Joined:
-    """Folders by key.
+    """Folders by key: 0001x4 is the picture of the reference 0001, where there is no reference of its own name.
 
     Raises:
         ValueError: keys that not every folder has, unless `allow_missing`; no common key.
     """
-    folders = {**{name: by_key(folder) for name, folder in rows.items()}, REFERENCE_ROW: by_key(reference)}
-    if lq is not None:
-        folders[LQ_ROW] = by_key(lq)
+    tally = Tally()
+    truths = by_key(reference, tally.left_out)
+    named = {**rows, **({LQ_ROW: lq} if lq is not None else {})}
+    folders = {name: without_scale(by_key(folder, tally.left_out), truths) for name, folder in named.items()}
+    folders[REFERENCE_ROW] = truths
     common = set.intersection(*(set(pictures) for pictures in folders.values()))
     unmatched = {name: sorted(set(pictures) - common) for name, pictures in folders.items() if set(pictures) - common}
     if unmatched and not allow_missing:
@@ -90,8 +117,9 @@ def join(rows: Mapping[str, Path], reference: Path, lq: Path | None, *, allow_mi
     if not common:
         raise ValueError(f"expected keys that all of {', '.join(folders)} have, got none, check the folders")
     kept = {name: {key: pictures[key] for key in sorted(common)} for name, pictures in folders.items()}
+    kept = check_readable(kept, tally)
     truth, small = kept.pop(REFERENCE_ROW), kept.pop(LQ_ROW, None)
-    return Joined(rows=kept, reference=truth, lq=small, unmatched=unmatched)
+    return Joined(rows=kept, reference=truth, lq=small, unmatched=unmatched, tally=tally)
 
 
 def check_sizes(rows: Mapping[str, Paths], reference: Paths, border_px: int = 0) -> dict[str, tuple[int, int]]:
@@ -123,12 +151,9 @@ def size_px(path: Path) -> tuple[int, int]:
     Raises:
         ValueError: the file is no picture.
     """
-    try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"expected a readable picture, got {path} ({error}), remove or replace it") from error
+    with open_picture(path, str(path)) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED
     return (height, width) if turned else (width, height)
 
 

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from faithdiff_core.files.checks import first_line
 from training.evaluate.rows import Paths, check_sizes, read_cropped
-from training.metrics.catalogue import OURS, OWN, PYIQA, Metric, metrics_named
+from training.metrics.catalogue import OURS, PYIQA, Metric, metrics_named
 from training.metrics.networks import NotComputedError, PairScore, network_metric
+from training.metrics.own import OWN
 from training.metrics.pyiqa_runner import PyiqaResult, program_of, pyiqa_metrics
 from training.reading.scores import REFERENCE_ROW
 

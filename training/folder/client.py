@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from training.common.images import without_addresses
 from training.common.strict_json import parse_json
 from training.folder.address import is_this_machine
 from training.folder.prompt import Prompt, shown
@@ -31,8 +32,8 @@ QUICK_TIMEOUT_S = 20.0
 NOT_COMFYUI_CODES = frozenset({301, 302, 303, 307, 308, 401, 403, 407, 502, 503, 504})
 """Statuses that a login page, a proxy or a redirect gives, and ComfyUI's API does not."""
 MAX_ANSWER_BYTES = 4 * 2**30
-"""An answer is held in memory. The largest picture that is taken (result.py), 32768 x 32768, has 3 GiB as RGB in 8 bits
-before PNG packs it. With alpha it has 4 GiB, and twice as much in 16 bits: such a one is refused if it packs badly."""
+"""An answer is held in memory. The largest picture that is taken (images.MAX_PX) has 2 GiB with alpha in 16 bits, and 4 GiB as
+EXR in 32 bits, before it is packed."""
 CHUNK_BYTES = 2**22
 MAX_LETTERS = 300
 """A server's message is cut to this length."""
@@ -201,8 +202,8 @@ def _text_of(error: urllib.error.HTTPError) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, cut to MAX_LETTERS."""
-    flat = " ".join(text.split())
+    """Without line breaks and addresses of objects, cut to MAX_LETTERS."""
+    flat = " ".join(without_addresses(text).split())
     return flat if len(flat) <= MAX_LETTERS else flat[: MAX_LETTERS - 3] + "..."
 
 

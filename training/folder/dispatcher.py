@@ -68,13 +68,14 @@ class Dispatcher:
         with self._lock:
             self._in_work -= 1
 
-    def failed(self, task: PictureTask, server: str) -> bool:
-        """A task failed. True if that was its last try."""
+    def failed(self, task: PictureTask, server: str, *, for_good: bool = False) -> bool:
+        """A task failed; `for_good` = it would again. True if that was its last try."""
         with self._lock:
             self._in_work -= 1
-            if not task.failed_on:
+            last = for_good or bool(task.failed_on)
+            if not last:
                 self._failed.append(dataclasses.replace(task, failed_on=server))
-            return bool(task.failed_on)
+            return last
 
     def put_back(self, task: PictureTask) -> None:
         """A task that no server has heard of."""

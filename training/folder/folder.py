@@ -14,14 +14,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.common.images import picture_paths
-from training.common.interrupts import Interrupts
+from training.common.folders import Tally, list_pictures, require_pictures, some
+from training.common.results import ResultsFolder
+from training.common.stopping import Interrupts
 from training.folder.client import NoAnswer, QueueClient
 from training.folder.dispatcher import Dispatcher
+from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
-from training.folder.record import FolderRecord, Workflow, check_folders, result_path
-from training.folder.result import large_pictures
-from training.folder.worker import Event, Message, PictureEnded, Worker, WorkerFailed, WorkerOptions, WorkflowRefused
+from training.folder.record import FolderRecord, Workflow, sha256_of
+from training.folder.worker import Worker, WorkerOptions
 
 SHUTDOWN_TIMEOUT_S = 60.0
 """How long we wait, once stopped, for servers to be told so: two quick requests, and what was under way."""
@@ -30,7 +31,8 @@ SHUTDOWN_TIMEOUT_S = 60.0
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderJob:
     """What the command line asks for. `servers` as `server_url` gives them; `ahead` prompts at most wait or run at each;
-    one that is silent for `patience_s` is given up; `again` restores what is there already.
+    one that is silent for `patience_s` is given up; `again` restores what is there already;
+    `in_srgb`: results in sRGB, whatever profile their sources have.
     """
 
     source: Path
@@ -43,6 +45,7 @@ class FolderJob:
     ahead: int
     patience_s: float
     again: bool
+    in_srgb: bool
 
 
 def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
@@ -55,31 +58,33 @@ def restore_folder(job: FolderJob, tell: Callable[[str], None]) -> int:
             server refuses.
         OSError: a result or the manifest cannot be written.
     """
-    pictures = picture_paths([job.source])
-    if not pictures:
-        raise ValueError(f"expected pictures in {job.source}, got none, check the folder")
+    listed = list_pictures([job.source])
+    require_pictures(listed, job.source)
+    pictures = listed.pictures
     manifest = FolderRecord.open(job.out, _workflow(job), again=job.again)
-    check_folders(job.source, job.out, pictures, may_replace=job.again or manifest.exists)
-    states = {key: manifest.state(key, path, result_path(job.out, key)) for key, path in pictures}
+    results = ResultsFolder(job.source, job.out, pictures, again=job.again, made=manifest.made())
+    states = {key: manifest.state(key, path, job.out / manifest.result(key)) for key, path in pictures}
     missing = [(key, path) for key, path in pictures if states[key] == "missing"]
     if changed := [key for key, state in states.items() if state == "changed"]:
-        _say(f"{len(changed)} results were changed since and stay as they are: {_some(changed)} (--again makes them anew)")
+        _say(f"{len(changed)} results were changed since and stay as they are: {some(changed)} (--again makes them anew)")
+    tally = Tally(left_out=listed.left_out)
     if not missing:
-        tell(f"{job.out}: all {len(pictures)} done before")
+        for line in tally.lines():
+            _say(line)
+        tell(f"{job.out}: {tally.summary([f'{len(pictures)} done before'])}")
         return 0
     clients = [QueueClient(url, job.headers) for url in job.servers]
     _check_servers(clients)
     manifest.write()
-    with large_pictures():
-        return _Run(job, manifest, missing, clients, before=len(pictures) - len(missing), tell=tell).run()
+    return _Run(job, manifest, results, missing, clients, tally, before=len(pictures) - len(missing), tell=tell).run()
 
 
 def _workflow(job: FolderJob) -> Workflow:
-    form = job.form
+    form, profile = job.form, ("--profile srgb",) if job.in_srgb else ()
     return Workflow(
         file=job.workflow_file,
-        sha256=form.sha256,
-        settings=job.settings,
+        sha256=sha256_of(f"{form.sha256} {profile[0]}".encode()) if profile else form.sha256,
+        settings=(*profile, *job.settings),
         input_node=form.input_node,
         output_node=form.output_node,
     )
@@ -104,23 +109,31 @@ class _Run:
         self,
         job: FolderJob,
         manifest: FolderRecord,
+        results: ResultsFolder,
         missing: list[tuple[str, Path]],
         clients: list[QueueClient],
+        tally: Tally,
         *,
         before: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._job, self._manifest, self._tell = job, manifest, tell
+        self._job, self._manifest, self._results = job, manifest, results
+        self._tally, self._tell = tally, tell
         self._left = len(missing)
         self._done: Counter[str] = Counter()
-        self._failures: dict[str, str] = {}
+        self._tried: set[str] = set()
         self._refusals: dict[str, str] = {}
         self._error: Exception | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._dispatcher = Dispatcher(missing, [client.url for client in clients])
         options = WorkerOptions(
-            form=job.form, out=job.out, ahead=job.ahead, patience_s=job.patience_s, folder=f"faithdiff-{uuid.uuid4().hex[:12]}"
+            form=job.form,
+            results=results,
+            ahead=job.ahead,
+            patience_s=job.patience_s,
+            folder=f"faithdiff-{uuid.uuid4().hex[:12]}",
+            in_srgb=job.in_srgb,
         )
         self._workers = [
             Worker(client, self._dispatcher, options, stop=self._stop, report=self._events.put) for client in clients
@@ -142,9 +155,10 @@ class _Run:
             self._stop.set()
             self._bar.close()
             self._manifest.write()
+            self._results.forget()  # it was for a process that is killed between two writings of the record
         if self._error:
             raise self._error
-        if self._refusals and not (self._done or self._failures or self._dispatcher.servers):
+        if self._refusals and not (self._done or self._tally.failed or self._dispatcher.servers):
             listed = "; ".join(f"{url}: {reason}" for url, reason in self._refusals.items())
             raise ValueError(f"expected servers to take the workflow, got a refusal ({listed}), mend it or choose another server")
         return self._summary(interrupts.received)
@@ -178,45 +192,43 @@ class _Run:
         self._manifest.put(event.key, event.entry)
         if event.entry["status"] == "done":
             self._done[event.server] += 1
+            self._tally.done += 1
+            self._tally.warn(event.key, event.warnings)
             self._left -= 1
             self._bar.update()
             self._bar.set_postfix({self._labels[url]: count for url, count in self._done.items()})
             return
         message = f"{event.key}: {event.entry['message']}"
         if event.final:
-            self._failures[event.key] = message
+            self._tally.failed[event.key] = event.entry["message"]
             self._left -= 1
-            self._note(f"failed again: {message} ({event.server})")
+            again = " again" if event.key in self._tried else ""
+            self._note(f"failed{again}: {message} ({event.server})")
         else:
+            self._tried.add(event.key)
             self._note(f"failed, to be tried once more: {message} ({event.server})")
 
     def _note(self, text: str) -> None:
         self._bar.write(text, file=sys.stderr)
 
     def _summary(self, signal_number: int) -> int:
-        parts = [f"{self._done.total()} done"] if len(self._labels) == 1 else [f"{self._done.total()} done ({self._shares()})"]
-        if self._failures:
-            parts.append(f"{len(self._failures)} failed")
-        if self._left:
-            parts.append(f"{self._left} not done")
+        more = [f"{self._left} not done"] if self._left else []
         if self._before:
-            parts.append(f"{self._before} done before")
-        for message in sorted(self._failures.values()):
-            _say(f"failed: {message}")
-        self._tell(f"{self._job.out}: {', '.join(parts)}")
+            more.append(f"{self._before} done before")
+        for line in self._tally.lines():
+            _say(line)
+        self._tell(f"{self._job.out}: {self._tally.summary(more, shares=self._shares())}")
         if signal_number:
             _say("stopped; the same command goes on from here")
             return 128 + signal_number
         if self._left:
             _say("error: expected a server that answers, got none any more; start one, the same command goes on from here")
-        return 1 if self._left or self._failures else 0
+        return 1 if self._left else self._tally.exit_code
 
     def _shares(self) -> str:
+        if len(self._labels) == 1:
+            return ""
         return ", ".join(f"{label} {self._done[url]}" for url, label in self._labels.items())
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (" ..." if len(keys) > 3 else "")
 
 
 def _say(text: str) -> None:

@@ -16,8 +16,10 @@ from training.common.strict_json import parse_json
 Prompt = dict[str, dict[str, Any]]
 """Node id -> {"class_type", "inputs", "_meta"}. An input is a value, or [node id, output number]."""
 
-PICTURE_CLASS = "LoadImage"
-RESULT_CLASSES = ("SaveImage", "PreviewImage")
+LOAD_PHOTO, SAVE_PHOTO = "FaithDiffLoadPhoto", "FaithDiffSavePhoto"
+"""They take a picture's file as it is, and give one that has all of its source."""
+PICTURE_CLASSES = (LOAD_PHOTO, "LoadImage")
+RESULT_CLASSES = (SAVE_PHOTO, "SaveImage", "PreviewImage")
 SEED_INPUTS = ("seed", "noise_seed")
 MAX_LETTERS, MAX_NAMES = 60, 16
 """Of a name in a message, and names."""
@@ -30,6 +32,16 @@ class PromptForm:
     prompt: Prompt
     input_node: str
     output_node: str
+
+    @property
+    def loads_photos(self) -> bool:
+        """Whether the pictures go to FaithDiff Load Photo."""
+        return self.prompt[self.input_node]["class_type"] == LOAD_PHOTO
+
+    @property
+    def saves_photos(self) -> bool:
+        """Whether the results come from FaithDiff Save Photo."""
+        return self.prompt[self.output_node]["class_type"] == SAVE_PHOTO
 
     @property
     def sha256(self) -> str:
@@ -93,7 +105,7 @@ def make_form(
 ) -> PromptForm:  # fmt: skip
     """Find the two nodes and put values in.
 
-    `input_node`, `output_node`: id or title, or None for the only LoadImage and the only SaveImage (else PreviewImage).
+    `input_node`, `output_node`: id or title, or None for the only one of PICTURE_CLASSES and of RESULT_CLASSES, the first first.
     `seed`: goes into every input seed or noise_seed. `settings`: "NODE.INPUT=VALUE", applied after it.
 
     Raises:
@@ -162,17 +174,12 @@ def _nearest(name: str, choices: Sequence[str]) -> str:
 
 def _input_node(prompt: Prompt, name: str | None) -> str:
     if name is None:
-        found = [key for key, node in prompt.items() if node["class_type"] == PICTURE_CLASS]
-        if len(found) != 1:
-            raise ValueError(
-                f"expected one {PICTURE_CLASS} node to give the pictures to, got {_listed(prompt, found)}; "
-                "name one by --input-node ID"
-            )
-        return found[0]
+        return _only(prompt, PICTURE_CLASSES, "to give the pictures to", "--input-node")
     node_id = _node_of(prompt, name)
     if not isinstance(prompt[node_id]["inputs"].get("image"), str):
         raise ValueError(
-            f"expected a node that loads a picture by name, got {shown(prompt, node_id)}; name a {PICTURE_CLASS} by --input-node"
+            f"expected a node that loads a picture by name, got {shown(prompt, node_id)}; "
+            f"name a {PICTURE_CLASSES[-1]} by --input-node"
         )
     return node_id
 
@@ -180,15 +187,20 @@ def _input_node(prompt: Prompt, name: str | None) -> str:
 def _output_node(prompt: Prompt, name: str | None) -> str:
     if name is not None:
         return _node_of(prompt, name)
-    for wanted in RESULT_CLASSES:
+    return _only(prompt, RESULT_CLASSES, "to fetch the results from", "--output-node")
+
+
+def _only(prompt: Prompt, classes: Sequence[str], purpose: str, option: str) -> str:
+    """The only node of the first of these classes that there is any of."""
+    found: list[str] = []
+    for wanted in classes:
         found = [key for key, node in prompt.items() if node["class_type"] == wanted]
         if len(found) == 1:
             return found[0]
         if found:
             break
     raise ValueError(
-        f"expected one {' or '.join(RESULT_CLASSES)} node to fetch the results from, got {_listed(prompt, found)}; "
-        "name one by --output-node ID"
+        f"expected one {' or '.join(classes)} node {purpose}, got {_listed(prompt, found)}; name one by {option} ID"
     )
 
 

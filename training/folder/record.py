@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from training.common.strict_json import parse_json
 
 NAME = "restore.json"
 FORMAT = 1
+SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 WRITING_FRAC = 0.05
 """At most this part of the time goes into writing the file, which grows with the folder."""
 
@@ -70,14 +71,25 @@ class FolderRecord:
         """Whether the folder has one on disk."""
         return self._path.exists()
 
+    def result(self, key: str) -> str:
+        """The name below the folder of the result that is there, or will be: KEY.png where the record names none."""
+        return str(self._pictures.get(key, {}).get("result", f"{key}.png"))
+
+    def made(self) -> set[str]:
+        """The names of all results that earlier runs have made."""
+        return {self.result(key) for key, entry in self._pictures.items() if entry["status"] == "done"}
+
     def state(self, key: str, source: Path, result: Path) -> str:
         """One of "missing", "done" and "changed": done, but somebody has changed the result since."""
         entry = self._pictures.get(key)
         if not (entry and entry["status"] == "done" and result.is_file()):
             return "missing"
-        if sha256_of(source.read_bytes()) != entry["source_sha256"]:
-            return "missing"
-        return "done" if sha256_of(result.read_bytes()) == entry["result_sha256"] else "changed"
+        if sha256_of(result.read_bytes()) != entry["result_sha256"]:
+            return "changed"
+        try:
+            return "done" if sha256_of(source.read_bytes()) == entry["source_sha256"] else "missing"
+        except OSError:
+            return "missing"  # whoever takes it says why it cannot be read
 
     def put(self, key: str, entry: dict[str, Any]) -> None:
         """Set the outcome of a picture, and write the file if that is not too soon after the last time."""
@@ -105,7 +117,7 @@ def _described(workflow: dict[str, Any]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         value = parse_json(path.read_bytes())
-        entries, workflow = value["pictures"].values(), value["workflow"]
+        entries, workflow = value["pictures"].items(), value["workflow"]
         sound = value["format"] == FORMAT and all(map(_is_entry, entries))
         sound = sound and isinstance(workflow["sha256"], str) and all(isinstance(each, str) for each in workflow["settings"])
     except FileNotFoundError:
@@ -117,36 +129,13 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _is_entry(entry: dict[str, Any]) -> bool:
+def _is_entry(item: tuple[str, dict[str, Any]]) -> bool:
+    key, entry = item
     wanted = {"done": ("source_sha256", "result_sha256"), "failed": ()}[entry["status"]]
-    return all(isinstance(entry[name], str) for name in wanted)
+    name = entry.get("result", f"{key}.png")
+    return all(isinstance(entry[field], str) for field in wanted) and name.startswith(key) and is_suffix(name[len(key) :])
 
 
-def check_folders(source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, may_replace: bool) -> None:
-    """Look whether there is room for the results.
-
-    Raises:
-        ValueError: they would collide with one another, with the sources, or (unless `may_replace`) with files that no earlier
-            run has made.
-    """
-    paths: dict[str, Path] = {}
-    for key, path in pictures:
-        if key in paths:
-            raise ValueError(f"expected one picture per name, got {paths[key]} and {path}; rename one, both would be {key}.png")
-        paths[key] = path
-    inside = source.is_dir() and out.resolve().is_relative_to(source.resolve())
-    sources = {path.resolve() for path in paths.values()}
-    over = next((key for key in paths if result_path(out, key).resolve() in sources), None)
-    if inside or over:
-        raise ValueError(f"expected a folder for the results apart from the sources, got {out}; choose another OUT")
-    there = next((key for key in paths if result_path(out, key).exists()), None)
-    if there and not may_replace:
-        raise ValueError(
-            f"expected an empty folder or that of an earlier run, got {result_path(out, there)} and no {NAME}; "
-            "choose another OUT, or --again to replace such files"
-        )
-
-
-def result_path(out: Path, key: str) -> Path:
-    """Where a picture's result goes. A key may have dots, so nothing is taken off it."""
-    return out / f"{key}.png"
+def is_suffix(text: str) -> bool:
+    """Whether this may be the suffix of a result: it makes no path of its name."""
+    return SUFFIX.fullmatch(text) is not None

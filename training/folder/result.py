@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from PIL import Image
-
-from training.common.images import IMAGE_FORMATS
+from faithdiff_core.photo.photo import Photo, to_unit
+from faithdiff_core.photo.write import Output, encode_photo
+from training.common.folders import NOT_READ
+from training.common.images import IMAGE_SUFFIXES, Picture, decode_picture, enlarged_alpha, open_picture
 from training.folder.client import one_line
 from training.folder.prompt import PromptForm
 
-PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"})
-"""Pillow's modes that PNG can hold; a picture of another is made RGB."""
-
-
-RESULT_FORMATS = (*IMAGE_FORMATS, "GIF", "AVIF")
-"""What nodes that save pictures write."""
-MAX_PX = 2**29
-"""Pillow refuses beyond twice this, 32768 x 32768: a few kilobytes can say that they are a picture of any size."""
+KEPT = frozenset(NOT_READ) - {".svg"}
+"""Suffixes of pictures that some save node writes and that are not decoded here: their bytes are kept as they are."""
+EXR_MAGIC = b"\x76\x2f\x31\x01"
+"""Every OpenEXR file begins with it (openexr.com, "OpenEXR File Layout")."""
 
 
 class NoResult(Exception):
     """A prompt ended without the picture that was asked for. The message says why, in one line."""
+
+
+class PictureAtFault(NoResult):
+    """The picture itself cannot be read: another try would end the same."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +39,23 @@ class Ending:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """A picture as PNG bytes, decoded once to be sure."""
+    """A picture as the server sent it, and the suffix of its file. It was decoded once to be sure; sizes in px and Pillow's mode
+    are None for a format that is not read here.
+    """
 
-    png: bytes
-    width_px: int
-    height_px: int
-    mode: str
+    data: bytes
+    suffix: str
+    width_px: int | None
+    height_px: int | None
+    mode: str | None
 
 
 def read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     """Read a history entry.
 
     Raises:
-        NoResult: a node failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
+        PictureAtFault: the node that loads the picture failed.
+        NoResult: another failed, somebody interrupted, there is not exactly one picture, or the entry is none of ComfyUI's.
     """
     try:
         return _read_ending(entry, form)
@@ -65,12 +69,14 @@ def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     for kind, data in messages:
         node = form.shown(str(data.get("node_id")))
         if kind == "execution_error":
-            raise NoResult(one_line(f"{node}: {data.get('exception_message') or data.get('exception_type')}"))
+            kind = PictureAtFault if str(data.get("node_id")) == form.input_node else NoResult
+            raise kind(one_line(f"{node}: {data.get('exception_message') or data.get('exception_type')}"))
         if kind == "execution_interrupted":
             raise NoResult(f"interrupted on the server in {node}")
     if status.get("status_str") == "error":
         raise NoResult("ComfyUI says only that it failed; see its log")
-    images = entry.get("outputs", {}).get(form.output_node, {}).get("images", [])
+    output = entry.get("outputs", {}).get(form.output_node, {})
+    images = output.get("photos") or output.get("images", [])  # what FaithDiff Save Photo shows of a TIFF is a preview
     if len(images) != 1:
         raise NoResult(
             f"expected one picture from {form.shown(form.output_node)}, got {len(images)}; name another by --output-node"
@@ -89,37 +95,107 @@ def _seconds(messages: list[tuple[str, dict[str, Any]]]) -> float | None:
     return round((end - start) / 1000, 3) if start is not None and end is not None else None
 
 
-def read_result(data: bytes) -> Result:
-    """Decode a picture; a PNG keeps its bytes, another format becomes one.
+def read_result(data: bytes, name: str) -> Result:
+    """Look at the file that a server calls `name`. Its bytes stay as they are.
 
     Raises:
-        NoResult: it cannot be decoded.
+        NoResult: it cannot be decoded, or is called nothing that a picture is called.
     """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in KEPT:
+        if not data or (suffix == ".exr" and not data.startswith(EXR_MAGIC)):
+            raise NoResult(f"expected a picture from the server, got {len(data)} bytes that are no {suffix}")
+        return Result(data=data, suffix=suffix, width_px=None, height_px=None, mode=None)
     try:
-        with Image.open(io.BytesIO(data), formats=RESULT_FORMATS) as picture:
+        with open_picture(io.BytesIO(data), "the server's file") as picture:
             picture.load()
-            png = data if picture.format == "PNG" else _as_png(picture)
-            return Result(png=png, width_px=picture.width, height_px=picture.height, mode=picture.mode)
+            own = suffix if suffix in IMAGE_SUFFIXES else f".{(picture.format or 'png').lower()}"
+            return Result(data=data, suffix=own, width_px=picture.width, height_px=picture.height, mode=picture.mode)
     except MemoryError as error:
         raise NoResult(f"expected memory for the server's picture of {len(data)} bytes, got too little") from error
     except Exception as error:  # its decoders raise many kinds for damaged files
         raise NoResult(one_line(f"expected a picture from the server, got {len(data)} bytes that are none ({error})")) from error
 
 
-def _as_png(picture: Image.Image) -> bytes:
-    written = io.BytesIO()
-    (picture if picture.mode in PNG_MODES else picture.convert("RGB")).save(written, "PNG")
-    return written.getvalue()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a source has beside its colours, for a result that comes from a node which knows nothing of it."""
+
+    photo: Photo
+    """Without its colours, which need not be held while a server works."""
+
+    @classmethod
+    def of(cls, picture: Picture) -> Beside | None:
+        """None if there is nothing."""
+        source = picture.photo.source
+        if not (source.has_alpha or source.profile or source.exif or source.xmp or source.dpi or source.depth_bits > 8):
+            return None
+        return cls(photo=dataclasses.replace(picture.photo, color_HWC=picture.photo.color_HWC[:0]))
 
 
-@contextmanager
-def large_pictures() -> Iterator[None]:
-    """Inside, Pillow opens pictures up to 32768 x 32768: its own limit is for strangers' files, and 16K results are beyond it."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PX
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What a server is given of a source: bytes, suffix, what they lack, and what the result has to be given afterwards."""
+
+    data: bytes
+    suffix: str
+    warnings: tuple[str, ...]
+    beside: Beside | None = None
+
+
+def for_upload(data: bytes, name: str, form: PromptForm) -> Upload:
+    """A source for the form's input node: as it is for FaithDiff Load Photo, else in sRGB, upright, the first frame of several.
+
+    LoadImage takes a damaged file for a grey one, and numbers of any profile for sRGB; so each is decoded here first.
+
+    Raises:
+        PictureAtFault: it is no picture, damaged, or too large.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # between MAX_PX and twice that
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        picture = decode_picture(data, name)
+    except ValueError as error:
+        raise PictureAtFault(one_line(str(error))) from error
+    photo = picture.photo
+    beside = None if form.saves_photos else Beside.of(picture)
+    if photo.is_plain or form.loads_photos:
+        return Upload(data=data, suffix=suffix, warnings=photo.warnings, beside=beside)
+    source = dataclasses.replace(photo.source, profile=None, exif=None, xmp=None)
+    alpha_HW = None if photo.alpha_HW is None else to_unit(photo.alpha_HW)
+    png = encode_photo(to_unit(photo.color_HWC), alpha_HW, source, Output(container="PNG")).data
+    return Upload(data=png, suffix=".png", warnings=photo.warnings, beside=beside)
+
+
+def with_beside(result: Result, beside: Beside | None, *, in_srgb: bool) -> tuple[Result, tuple[str, ...]]:
+    """The result with its source's profile, alpha and metadata, and notes on what could not be kept.
+
+    Raises:
+        NoResult: it cannot be decoded.
+    """
+    container = CONTAINERS.get(result.suffix)
+    if beside is None:
+        return result, ()
+    if container is None:
+        return result, (f"{result.suffix} is kept as the server gave it, without its source's profile, alpha and metadata",)
+    try:
+        made = decode_picture(result.data, "the server's file").photo
+    except ValueError as error:
+        raise NoResult(one_line(str(error))) from error
+    height_px, width_px = made.color_HWC.shape[:2]
+    alpha_HW, notes = enlarged_alpha(beside.photo, height_px, width_px)
+    if made.alpha_HW is not None:
+        alpha_HW, notes = to_unit(made.alpha_HW), ()
+    texts = _texts(result.data) if container == "PNG" else {}
+    output = Output(container=container, depth_bits=made.source.depth_bits, in_srgb=in_srgb, texts=texts)
+    written = encode_photo(to_unit(made.color_HWC), alpha_HW, beside.photo.source, output)
+    return dataclasses.replace(result, data=written.data), (*notes, *written.notes)
+
+
+def _texts(png: bytes) -> dict[str, str]:
+    """What ComfyUI has written of itself into a PNG."""
+    with open_picture(io.BytesIO(png), "the server's file") as picture:
+        return {name: str(picture.info[name]) for name in ("prompt", "workflow") if name in picture.info}
+
+
+CONTAINERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Suffixes of results that can be given their source's profile and metadata -> faithdiff_core.photo's name."""

@@ -11,72 +11,40 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from training.common.files import write_bytes
+from training.common.results import ResultsFolder
 from training.folder.client import NoAnswer, QueueClient, Refused, one_line
 from training.folder.dispatcher import Dispatcher, PictureTask
+from training.folder.events import Event, Message, PictureEnded, WorkerFailed, WorkflowRefused
 from training.folder.prompt import PromptForm
-from training.folder.record import result_path, sha256_of
-from training.folder.result import NoResult, read_ending, read_result
+from training.folder.record import sha256_of
+from training.folder.result import Beside, NoResult, PictureAtFault, for_upload, read_ending, read_result, with_beside
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 2.0
 """Between two looks at a server: doubled while nothing changes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PictureEnded:
-    """The outcome of one picture: its entry in the manifest. `final` = it is not tried again."""
-
-    key: str
-    server: str
-    entry: dict[str, Any]
-    final: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Message:
-    """A line for the user."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorkflowRefused:
-    """A server refused the first prompt it was given: not a picture's fault."""
-
-    server: str
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorkerFailed:
-    """An error that ends the whole run, a full disk for one."""
-
-    error: Exception
-
-
-Event = PictureEnded | Message | WorkflowRefused | WorkerFailed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """What is the same for all servers. `ahead`: most prompts in a server's queue. `patience_s`: longest silence. `folder`: for
-    the uploads of this run.
+    the uploads of this run. `in_srgb`: results in sRGB, whatever profile their sources have.
     """
 
     form: PromptForm
-    out: Path
+    results: ResultsFolder
     ahead: int
     patience_s: float
     folder: str
+    in_srgb: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Sent:
     task: PictureTask
     source_sha256: str
+    warnings: tuple[str, ...] = ()
+    beside: Beside | None = None
 
 
 class Worker:
@@ -153,7 +121,13 @@ class Worker:
             return
         sent = _Sent(task=task, source_sha256=sha256_of(data))
         try:
-            stored = self.client.upload(data, folder=self._options.folder, name=upload_name(task))
+            upload = for_upload(data, task.path.name, self._options.form)
+        except PictureAtFault as error:
+            self._fail(sent, str(error), for_good=True)
+            return
+        sent = dataclasses.replace(sent, warnings=upload.warnings, beside=upload.beside)
+        try:
+            stored = self.client.upload(upload.data, folder=self._options.folder, name=upload_name(task.key, upload.suffix))
         except NoAnswer:
             self._dispatcher.put_back(task)
             raise
@@ -186,20 +160,26 @@ class Worker:
             try:
                 self._finish(prompt_id, entry)
             except (NoResult, Refused) as error:
-                self._fail(self._sent.pop(prompt_id), str(error))
+                self._fail(self._sent.pop(prompt_id), str(error), for_good=isinstance(error, PictureAtFault))
         return bool(ended)
 
     def _finish(self, prompt_id: str, history: dict[str, Any]) -> None:
         sent = self._sent[prompt_id]
         ending = read_ending(history, self._options.form)
-        result = read_result(self.client.view(ending.image))
-        write_bytes(result_path(self._options.out, sent.task.key), result.png)
+        result = read_result(self.client.view(ending.image), str(ending.image.get("filename", "")))
+        result, notes = with_beside(result, sent.beside, in_srgb=self._options.in_srgb)
+        name = sent.task.key + result.suffix
+        try:
+            self._options.results.write(name, result.data)
+        except ValueError as error:  # with the suffix of the server's file, something else lies there
+            raise PictureAtFault(str(error)) from error
         del self._sent[prompt_id]
         entry = {
             "status": "done",
             "source": str(sent.task.path),
             "source_sha256": sent.source_sha256,
-            "result_sha256": sha256_of(result.png),
+            "result": name,
+            "result_sha256": sha256_of(result.data),
             "width_px": result.width_px,
             "height_px": result.height_px,
             "mode": result.mode,
@@ -207,11 +187,13 @@ class Worker:
             "prompt_id": prompt_id,
             "seconds": ending.seconds,
         }
-        self._report(PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=True))
+        told = (*sent.warnings, *notes)
+        ended = PictureEnded(key=sent.task.key, server=self.client.url, entry=entry, final=True, warnings=told)
+        self._report(ended)
         self._dispatcher.done()
 
-    def _fail(self, sent: _Sent, message: str) -> None:
-        self._end_badly(sent, message, final=self._dispatcher.failed(sent.task, self.client.url))
+    def _fail(self, sent: _Sent, message: str, *, for_good: bool = False) -> None:
+        self._end_badly(sent, message, final=self._dispatcher.failed(sent.task, self.client.url, for_good=for_good))
 
     def _lose(self, sent: _Sent) -> None:
         if self._dispatcher.lost(sent.task):
@@ -242,6 +224,6 @@ class Worker:
         self._report(Message(text=f"{self.client.url} {text}"))
 
 
-def upload_name(task: PictureTask) -> str:
+def upload_name(key: str, suffix: str) -> str:
     """A name that every file system takes, one for each key: pictures of the same name in two folders stay apart."""
-    return hashlib.sha256(task.key.encode()).hexdigest()[:20] + task.path.suffix.lower()
+    return hashlib.sha256(key.encode()).hexdigest()[:20] + suffix

@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from faithdiff_core.files.storage import write_safetensors
-from training.common.archives import read_archive, system_error, write_archive
 from training.common.devices import warn
 from training.common.files import remove_leftovers
-from training.common.weight_files import file_crc32
+from training.common.tensor_files import file_crc32, read_archive, system_error, write_archive
 
 FOLDER = "checkpoints"
 VALIDATION = "validation"
@@ -32,9 +31,10 @@ ENTRIES = {"config", "step", "trained", "optimiser", "ema", "extra"}
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 PASSING = (
     *(errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT),
-    *(errno.EIO, errno.ENOTCONN),  # what network disks say of a server that is away
+    *(errno.EIO, errno.ENOTCONN),
 )
-"""Of the system, not of the file: a whole checkpoint must not be passed over (and then deleted) for them."""
+"""Of the system, not of the file: a whole checkpoint must not be passed over (and then deleted) for them. The
+last two are what network disks say of a server that is away."""
 
 
 def saved_in(run_dir: Path) -> list[Path]:

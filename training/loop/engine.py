@@ -16,7 +16,7 @@ from torch import nn
 
 from faithdiff_core.files.checks import first_line
 from training.common.devices import device_of, process_state
-from training.common.errors import LostProcessError
+from training.common.stopping import LostProcessError
 from training.config.schema import TrainConfig
 from training.optim.sharding import full_tensor, reshard_root, shard, unshard_root
 

@@ -14,18 +14,16 @@ from typing import Any
 import torch
 
 from training.common.devices import warn
-from training.common.errors import DivergedError, Interrupted
-from training.common.interrupts import Interrupts
 from training.common.seeds import seed_for
+from training.common.stopping import DivergedError, Interrupted, Interrupts
 from training.config.schema import TrainConfig
 from training.loop import checkpoints
 from training.loop.engine import Engine
-from training.loop.micro_batches import check_batches
-from training.loop.progress import Reports
+from training.loop.progress import Reports, usable_tracker
 from training.loop.run import Run, former_state
 from training.loop.run_lock import only_run_in
+from training.loop.schedule import check_batches
 from training.loop.task import Task
-from training.loop.trackers import usable_tracker
 from training.optim.optimisers import FusedBackward
 
 
@@ -44,7 +42,7 @@ def train(task: Task, config: TrainConfig, run_dir: Path, *, extra: dict[str, An
     engine = Engine(config, run_dir, tracker=usable_tracker(config.tracker))
     check_batches(config, engine.processes)
     with engine.naming_lost_processes(), only_run_in(run_dir, engine):
-        state = former_state(run_dir, config, resume=resume)
+        state = former_state(run_dir, config, extra, resume=resume)
         engine.same_everywhere(0 if state is None else state["step"], "the newest whole checkpoint's step")
         run = Run(task, config, run_dir, extra, engine, state)
         del state

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from training.common.devices import warn
-from training.common.errors import SaveError
 from training.common.files import write_text
+from training.common.results import require_own
+from training.common.stopping import SaveError
 from training.config.overrides import from_json, to_json
 from training.config.schema import TrainConfig
 from training.loop import checkpoints
 from training.loop.engine import Engine
-from training.loop.micro_batches import micro_batches
+from training.loop.schedule import lr_factor, micro_batches
 from training.loop.task import Task
 from training.optim.ema import EMA
-from training.optim.groups import only_train, trainable
-from training.optim.optimisers import FusedBackward, make_optimiser
-from training.optim.schedule import lr_factor
+from training.optim.optimisers import FusedBackward, make_optimiser, only_train, trainable
 from training.optim.sharding import full_tensor
 from training.optim.states import load_by_name, state_by_name
 
+CONFIG = "config.json"
 MAY_CHANGE = (
     *("steps", "micro_batch_size", "gradient_checkpointing", "ema_on_cpu", "device", "threads", "workers", "cache_bytes"),
     *("save_every", "keep_checkpoints", "log_every", "validate_every", "validation_pictures", "validation_sampling_steps"),
@@ -30,22 +30,43 @@ MAY_CHANGE = (
 norm helps a run that has diverged; the others change no result, but for rounding."""
 
 
-def former_state(run_dir: Path, config: TrainConfig, *, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from, None for a new run.
+SAME_FACTS = {"data_digest": "pictures", "vae_digest": "VAE"}
+"""Facts of a checkpoint that decide what every further step is made of, and what they are of."""
+
+
+def former_state(run_dir: Path, config: TrainConfig, extra: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from, None for a new run. Settings that may change and did are told in one line.
 
     Raises:
-        ValueError: there is one and `resume` is False, its settings differ from `config`, or none is whole.
+        ValueError: there is one and `resume` is False, its settings or the facts in `extra` differ, or none is whole; the folder
+            holds another program's files.
     """
     if not checkpoints.exists(run_dir):
+        require_own(run_dir / CONFIG, "config.json of a run", _is_config)
         return None
     if not resume:
         raise ValueError(f"expected a new run folder, got {run_dir}, which holds a checkpoint; add --resume or choose another")
     state = checkpoints.load(run_dir)
     held = from_json(state["config"])
-    changed = [name for name in vars(held) if getattr(held, name) != getattr(config, name) and name not in MAY_CHANGE]
+    changed = [name for name in vars(held) if getattr(held, name) != getattr(config, name)]
+    refused = [name for name in changed if name not in MAY_CHANGE]
+    if refused:
+        raise ValueError(f"expected the run's own settings, got other values for {', '.join(refused)}, choose another --out")
+    for name, what in SAME_FACTS.items():
+        before, now = (str(facts.get(name, "")) for facts in (state["extra"], extra))
+        if before and now and before != now:
+            raise ValueError(
+                f"expected the {what} that {run_dir} was begun with (digest {before[:16]}), got others ({now[:16]}); give those, "
+                "or begin another --out with --init and this run"
+            )
     if changed:
-        raise ValueError(f"expected the run's own settings, got other values for {', '.join(changed)}, choose another --out")
+        listed = ", ".join(f"{name} {getattr(config, name)} (was {getattr(held, name)})" for name in changed)
+        warn(f"{run_dir} goes on with other settings than it was left with: {listed}")
     return state
+
+
+def _is_config(path: Path) -> bool:
+    return bool(from_json(path.read_text(encoding="utf-8")))
 
 
 class Run:
@@ -84,7 +105,7 @@ class Run:
             frozen = {name: value for name, value in weights.items() if name not in trained}
             self._frozen_crc32 = checkpoints.begin(self.run_dir, frozen)
         checkpoints.tidy(self.run_dir, self.step)
-        write_text(self.run_dir / "config.json", to_json(self.config) + "\n")
+        write_text(self.run_dir / CONFIG, to_json(self.config) + "\n")
 
     @property
     def is_finished(self) -> bool:

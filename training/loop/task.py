@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from training.optim.groups import Groups
+from training.optim.optimisers import Groups
 
 Batch = dict[str, torch.Tensor]
 Metrics = dict[str, float | torch.Tensor]

@@ -1,4 +1,5 @@
 """What each metric's name stands for. The report prints this beside the numbers, so that nobody compares two conventions.
+It imports no torch, so that the command line can name the metrics at once; the functions are in own.py.
 
 "The official FaithDiff convention": what its `test_metrics.py:127-140` makes pyiqa compute, read with pyiqa's own defaults.
 """
@@ -6,12 +7,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-
-from training.metrics.own import psnr_db, psnr_y_db, ssim, ssim_y, ssim_yiq
 
 OURS, TORCHMETRICS, PYIQA = "this package", "torchmetrics", "pyiqa"
 PYIQA_PREFIX = "pyiqa:"
@@ -95,11 +92,6 @@ METRICS = {
 
 ALIASES = {"psnr": "psnr_rgb", "ssim": "ssim_rgb", "lpips-vgg": "lpips_vgg"}
 """Other names that are understood; the report prints the full one."""
-
-OWN: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
-    "psnr_rgb": psnr_db, "psnr_y": psnr_y_db, "ssim_rgb": ssim, "ssim_y": ssim_y, "ssim_yiq": ssim_yiq,
-}  # fmt: skip
-"""(picture, reference), both (3, H, W) in [0, 1], to the value."""
 
 DEFAULT_METRICS = tuple(name for name, metric in METRICS.items() if metric.is_default)
 """What needs neither weights nor another library."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from faithdiff_core.files.checks import first_line
-from training.common.weight_files import file_digest
+from training.common.tensor_files import file_digest
 
 PairScore = Callable[[torch.Tensor, torch.Tensor], float]
 """(picture, reference), both float32 (3, H, W) in [0, 1], to the value."""

@@ -7,6 +7,8 @@ here is one convention, and `catalogue.py` says which name stands for which.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from faithdiff_core.fidelity import ssim as fidelity
@@ -76,3 +78,9 @@ def ssim_map(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> torch.Tens
 def _weighted(image_CHW: torch.Tensor, weights: tuple[float, float, float]) -> torch.Tensor:
     scale = torch.tensor(weights, dtype=torch.float64, device=image_CHW.device)
     return (image_CHW.double() * scale[:, None, None]).sum(dim=0, keepdim=True)
+
+
+OWN: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
+    "psnr_rgb": psnr_db, "psnr_y": psnr_y_db, "ssim_rgb": ssim, "ssim_y": ssim_y, "ssim_yiq": ssim_yiq,
+}  # fmt: skip
+"""(picture, reference), both (3, H, W) in [0, 1], to the value."""

@@ -11,7 +11,7 @@ from faithdiff_core.geometry import Size, crop_to, pad_to_latent_cells
 from training.common.seeds import generator_for
 from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import LATENT_SCALE, decode, encode, time_ids
-from training.model.sampler import sample
+from training.model.noise import sample
 
 
 @torch.no_grad()

@@ -1,16 +1,34 @@
-"""Optimisers over the groups of a model. Each group remembers its name and its scale of the learning rate; the loop sets "lr"."""
+"""What of a model trains, in groups, and optimisers over them. Each group remembers its name and its scale of the learning rate;
+the loop sets "lr".
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import nn
 
 from training.config.schema import TrainConfig
-from training.optim.groups import Groups, trainable
 
-BETA1 = 0.9  # official train_SDXL_stage_2.py:478
-EPS = 1e-8  # official train_SDXL_stage_2.py:482
+Groups = list[tuple[str, float, dict[str, torch.nn.Parameter]]]
+"""[(name, scale of the learning rate, {qualified parameter name: parameter})]"""
+BETA1 = 0.9
+"""Official train_SDXL_stage_2.py:478."""
+EPS = 1e-8
+"""Official train_SDXL_stage_2.py:482."""
+
+
+def trainable(groups: Groups) -> dict[str, torch.nn.Parameter]:
+    """All parameters of the groups, by their name in the module."""
+    return {name: parameter for _, _, members in groups for name, parameter in members.items()}
+
+
+def only_train(module: nn.Module, groups: Groups) -> None:
+    """Set requires_grad to match the groups exactly, so that nothing frozen costs or keeps a gradient."""
+    trained = {id(parameter) for parameter in trainable(groups).values()}
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
 
 
 def make_optimiser(groups: Groups, config: TrainConfig) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
     {"pictures": {KEY: {"size_px": [width, height], "words": [{"text": "garden", "box_px": [left, top, right, bottom]}]}}}
 
-KEY is the picture's path below its folder, without suffix (`images.picture_paths`). `box_px` may also be a polygon,
+KEY is the picture's path below its folder, without suffix (`folders.list_pictures`). `box_px` may also be a polygon,
 [[x, y], [x, y], [x, y], ...], whose bounding box counts. `size_px` may be left out. Fields with other names are ignored.
 """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.reading.annotations import UNREADABLE, Box, TrueWord
-from training.reading.words import Word
+from training.reading.engines import Word
 
 DONT_CARE_OVERLAP = 0.5
 """A found word more than half of which (by area) lies on an unreadable one is not judged, as in ICDAR 2015, Challenge 4."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from training.reading.words import EngineMissing, Word
+from training.reading.engines import EngineMissing, Word
 
 INSTALL = "pip install rapidocr==3.10.0 onnxruntime opencv-python-headless"
 DETECTOR = "PP-OCRv6_det_small.onnx"

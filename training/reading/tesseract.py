@@ -10,7 +10,7 @@ import subprocess
 import torch
 from PIL import Image
 
-from training.reading.words import EngineMissing, Word
+from training.reading.engines import EngineMissing, Word
 
 INSTALL = "install tesseract and its English data (Debian, Ubuntu: apt install tesseract-ocr tesseract-ocr-eng)"
 LANGUAGE = "eng"

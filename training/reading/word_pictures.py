@@ -5,13 +5,16 @@ Unlike those of data/rendered_words.py, which train, these are words of a dictio
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from training.common.files import write_atomically
+from training.common.images import MAX_PX
+from training.common.results import ResultsFolder
 from training.common.seeds import choose, generator_for, integer
 from training.reading.annotations import NAME, AnnotatedPicture, Box, TrueWord, write_annotations
 
@@ -43,28 +46,39 @@ WORDS = tuple(_LIST.split())
 """Common English words of four letters and more: shorter ones are found anywhere by chance."""
 
 
-def write_set(folder: Path, *, count: int, font_px: Sequence[int], seed: int, font: Path | None, side_px: int) -> list[str]:
+def write_set(
+    folder: Path, *, count: int, font_px: Sequence[int], seed: int, font: Path | None, side_px: int, again: bool = False
+) -> list[str]:
     """Write `count` PNGs of side_px x side_px and annotations.json into `folder`, and return the keys.
 
     The sizes of `font_px` (the font's em in px) take turns, one a picture. The same arguments give the same files, as long
-    as Pillow and its FreeType are the same.
+    as Pillow and its FreeType are the same. `again`: files that no earlier call has made are replaced, too.
 
     Raises:
-        ValueError: a size that leaves no room for words; a bad font file.
+        ValueError: a size that leaves no room for words; a bad font file; files of others in the folder.
     """
     if count < 1:
         raise ValueError(f"expected at least 1 picture, got {count}, raise --count")
+    if side_px**2 > MAX_PX:
+        raise ValueError(f"expected --side of at most {math.isqrt(MAX_PX)} px, got {side_px}, choose for example 256")
     if not font_px or len(set(font_px)) < len(font_px):
         raise ValueError(f"expected font sizes that differ, got {list(font_px)}, correct --size")
+    if min(font_px) < MIN_FONT_PX:
+        raise ValueError(f"expected font sizes of {MIN_FONT_PX} px and more, got {min(font_px)}, correct --size")
     fonts = {size: _open_font(font, size, side_px) for size in font_px}
+    results = ResultsFolder(folder, folder, [], again=again)
+    results.check(NAME)
     pictures: dict[str, AnnotatedPicture] = {}
     for index in range(count):
         size = font_px[index % len(font_px)]
         key = f"words-{seed}-{size:02d}px-{index:04d}"
         picture, words = render(seed, index, font=fonts[size], font_px=size, side_px=side_px)
-        write_atomically(folder / f"{key}.png", lambda temporary, picture=picture: picture.save(temporary, format="PNG"))
+        written = io.BytesIO()
+        picture.save(written, format="PNG")
+        results.write(f"{key}.png", written.getvalue())
         pictures[key] = AnnotatedPicture(words=tuple(words), size_px=(side_px, side_px))
     write_annotations(folder / NAME, pictures)
+    results.note(NAME)
     return list(pictures)
 
 

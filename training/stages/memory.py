@@ -24,8 +24,7 @@ from training.loop.task import Batch, Task
 from training.model.faithdiff import build_model
 from training.model.networks import CONTEXT_TOKENS, build_vae, encode, network_spec
 from training.optim.ema import EMA
-from training.optim.groups import only_train, trainable
-from training.optim.optimisers import allocate_states, make_optimiser
+from training.optim.optimisers import allocate_states, make_optimiser, only_train, trainable
 from training.stages.live_bytes import WORK, LiveBytes
 from training.tasks.diffusion import DiffusionTask
 from training.tasks.vae import VAETask

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.common.files import write_atomically
+from training.common.results import require_own
 from training.config.overrides import override
 from training.config.recipes import recipe
 from training.config.schema import VAE_STAGES
 from training.data import manifest
-from training.data.bundled import bundled_stills
-from training.data.prepare import build
+from training.data.prepare import build, bundled_stills
 from training.data.rendered_words import write_series
 from training.loop import checkpoints
 from training.stages.stage import Sources, run_stage
+from training.weights.check import is_own
 from training.weights.export import export
 
 STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "export")
@@ -36,8 +37,10 @@ class TextSeries:
 
 
 FIRST_TEXT = TextSeries(seed=0, count=64, smallest_px=12)
-LARGER_TEXT = TextSeries(seed=1, count=128, smallest_px=28)  # letters that the VAE can carry, barely
-LARGEST_TEXT = TextSeries(seed=2, count=256, smallest_px=40)  # and well
+LARGER_TEXT = TextSeries(seed=1, count=128, smallest_px=28)
+"""Letters that the VAE can carry, barely."""
+LARGEST_TEXT = TextSeries(seed=2, count=256, smallest_px=40)
+"""Letters that it carries well."""
 TEXT_OF_MANIFEST = {
     FIRST_MANIFEST: (FIRST_TEXT,),
     LEVELS_MANIFEST: (FIRST_TEXT, LARGER_TEXT),
@@ -73,6 +76,9 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Ca
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
+    if "export" in stages:
+        for name in (VAE_FILE, MODEL_FILE):
+            require_own(out / name, "FaithDiff .safetensors", is_own)
     first_vae, vae = work / FIRST_VAE_FILE, work / VAE_FILE
     if "prepare" in stages:
         prepare(work, tell)

@@ -9,14 +9,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
-from training.batches.crops import ImageStore, training_store
 from training.batches.latent_cache import LatentCache, open_latent_cache
 from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
+from training.batches.store import ImageStore, training_store
 from training.common.devices import device_of, process_state
-from training.common.weight_files import file_digest
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.common.tensor_files import file_digest
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.data.manifest import split_of
 from training.loop import loop
@@ -25,7 +24,7 @@ from training.model.networks import network_spec
 from training.tasks.diffusion import DiffusionTask
 from training.tasks.vae import VAETask
 from training.tasks.validation import Validation
-from training.weights.initial import initial_model, load_vae
+from training.weights.initial import check_start, initial_model, load_vae
 from training.weights.vae import weights_digest
 
 
@@ -113,9 +112,14 @@ def run_stage(config: TrainConfig, sources: Sources, run_dir: Path, *, resume: b
 
 
 def describe(config: TrainConfig, sources: Sources) -> str:
-    """What --dry-run prints: the resolved settings, the data, what trains, and the memory it takes."""
+    """What --dry-run prints: the resolved settings, the data, what trains, and the memory it takes.
+
+    Raises:
+        ValueError: sources that are missing, or an `init` that the run could not start from.
+    """
     from training.stages.memory import report
 
+    check_start(config, sources)
     store, digest = training_store(config, sources.data)
     lines = [f"{name} = {value}" for name, value in vars(config).items()]
     lines.append(f"data: {len(store)} pictures, digest {digest[:16]}")

@@ -14,10 +14,11 @@ import torch
 
 from training.common.devices import device_of
 from training.common.files import write_json, write_text
+from training.common.results import require_own
+from training.common.strict_json import parse_json
 from training.config.ablations import Row, align, rows
 from training.config.overrides import override
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.reports.tables import markdown_table
 from training.stages.stage import run_stage
@@ -37,6 +38,8 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
     """
     chosen = chosen_rows(rows)
     check_sources(sources)
+    require_own(out / "report.json", "report of an ablation", _is_report)
+    require_own(out / "report.md", "report of an ablation", lambda page: _is_report(page.with_suffix(".json")))
     results: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in seeds:
         for name, trained in train_rows(sources, out / f"seed-{seed}", chosen, seed, settings):
@@ -46,6 +49,11 @@ def run_ablation(sources: Sources, out: Path, *, rows: list[str], seeds: list[in
     table = as_markdown(results)
     write_text(out / "report.md", table + "\n")
     return table
+
+
+def _is_report(path: Path) -> bool:
+    value = parse_json(path.read_bytes(), odd_numbers=True)
+    return isinstance(value, dict) and value.keys() == {"seeds", "settings", "rows"}
 
 
 def check_sources(sources: Sources) -> None:

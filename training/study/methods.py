@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from training.common.files import write_json
 from training.common.images import read_image, to_unit, unit_to_u8, write_png
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.model.restore import reconstruct, restore
 from training.study.ablate import Trained
 from training.study.baselines import Make, NotInstalled, bicubic, classical, learned, through_vae

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
 
 from training.config.ablations import rows as ablation_rows
 from training.evaluate.paper import ABLATION_LPIPS
@@ -22,6 +23,7 @@ from training.study.tables import (  # fmt: skip
     shipped_table,
 )
 
+TITLE = "# The small-scale study"
 SHOWN = 4
 COMMAND = """\
     python -m training nano --out demo --work runs/nano
@@ -37,6 +39,15 @@ def shown_keys(keys: Iterable[str]) -> list[str]:
     return [ordered[(2 * number + 1) * len(ordered) // (2 * count)] for number in range(count)]
 
 
+def is_page(path: Path) -> bool:
+    """Whether the file is such a page.
+
+    Raises:
+        ValueError, OSError: it is no text; it cannot be read.
+    """
+    return path.read_text(encoding="utf-8").startswith(TITLE)
+
+
 def report(results: StudyResults) -> str:
     """The whole page."""
     parts = [_head(results), _main(results), _levels(results), _ablation(results), LIMITS]
@@ -49,7 +60,7 @@ def _head(results: StudyResults) -> str:
     fonts = ", ".join(map(str, plan["font_px"]))
     missing = "".join(f"\n\nRow `{row}`: {why}." for row, why in results["missing"].items())
     return f"""\
-# The small-scale study
+{TITLE}
 
 Written by a command, figures and sentences alike; what it says holds for the nano model and these pictures:
 

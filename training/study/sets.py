@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from training.common.images import picture_paths, read_image, to_unit, unit_to_u8, write_png
+from training.common.folders import list_pictures
+from training.common.images import read_image, to_unit, unit_to_u8, write_png
 from training.degradation.folder import degrade_paths
 from training.reading.annotations import NAME as ANNOTATIONS
 from training.reading.word_pictures import write_set
@@ -71,7 +72,7 @@ def photo_set(
     Raises:
         ValueError: a photo whose shorter side is below `side_px`.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     for key, path in photos:
         for number, crop_CHW in enumerate(_crops(key, to_unit(read_image(path)), side_px, crops)):
             write_png(folder / "hq" / key / f"{number}.png", unit_to_u8(crop_CHW))
@@ -82,9 +83,25 @@ def text_set(
     name: str, folder: Path, *, count: int, font_px: tuple[int, ...], side_px: int, levels: tuple[str, ...], seed: int
 ) -> StudySet:
     """`count` pictures of words, the font sizes taking turns. What was in the folder goes."""
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     write_set(folder / "hq", count=count, font_px=font_px, seed=seed, font=None, side_px=side_px)
     return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed, annotations=folder / "hq" / ANNOTATIONS)
+
+
+def _clear(folder: Path) -> None:
+    """Delete a set that an earlier study has made.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    others = (
+        [path.name for path in folder.iterdir() if path.name != "hq" and not path.name.startswith("lq-")]
+        if folder.is_dir()
+        else []
+    )
+    if others:
+        raise ValueError(f"expected a set of an earlier study in {folder}, got {others[0]!r} there; choose another --out")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _degraded(
@@ -92,8 +109,8 @@ def _degraded(
 ) -> StudySet:
     for level in levels:
         degrade_paths(folder / "hq", folder / f"lq-{level}", level=level, scale=SCALE, seed=seed)
-    lq = {level: dict(picture_paths([folder / f"lq-{level}"])) for level in levels}
-    return StudySet(name=name, side_px=side_px, hq=dict(picture_paths([folder / "hq"])), lq=lq, annotations=annotations)
+    lq = {level: dict(list_pictures([folder / f"lq-{level}"]).pictures) for level in levels}
+    return StudySet(name=name, side_px=side_px, hq=dict(list_pictures([folder / "hq"]).pictures), lq=lq, annotations=annotations)
 
 
 def _crops(key: str, photo_CHW: torch.Tensor, side_px: int, crops: int) -> Iterator[torch.Tensor]:

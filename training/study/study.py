@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from training.common.files import write_json, write_text
-from training.common.images import picture_paths
+from training.common.folders import list_pictures
+from training.common.results import ResultsFolder, require_own
 from training.config.ablations import Row
 from training.config.overrides import override, to_json
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.data.manifest import data_digest, split_of
 from training.study.ablate import Trained, check_sources, chosen_rows, measure, train_rows
 from training.study.charts import write_curves, write_strips
@@ -29,7 +30,7 @@ from training.study.methods import (  # fmt: skip
     trained_method,
     write_level,
 )
-from training.study.page import report, shown_keys
+from training.study.page import is_page, report, shown_keys
 from training.study.scores import Levels, StudyResults, scores
 from training.study.sets import LEVELS, StudySet, held_out_photos, photo_set, text_set
 
@@ -85,8 +86,11 @@ def run_study(
     """
     chosen = chosen_rows(rows)
     check_sources(inputs.sources)
+    require_own(page, "page of the study", is_page)
     override(next(iter(chosen.values())).runs[0], settings)  # a wrong --set fails before an hour of work
-    photos = held_out_photos() if inputs.photos is None else picture_paths([inputs.photos])
+    photos = held_out_photos() if inputs.photos is None else list_pictures([inputs.photos]).pictures
+    if inputs.photos is not None:
+        ResultsFolder(inputs.photos, out / "sets", photos, again=True)  # one set for each photo, none in their folder
     methods, missing = baseline_methods(inputs.vae, inputs.model)
     study = _Study(inputs=inputs, out=out, page=page, plan=plan, photos=photos, methods=methods)
     shipped = _shipped_part(study)

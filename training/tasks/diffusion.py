@@ -17,7 +17,7 @@ from training.model.faithdiff import FaithDiffComposite
 from training.model.lora import has_lora, lora_parameters
 from training.model.networks import LATENT_SCALE, encode
 from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
-from training.optim.groups import Groups
+from training.optim.optimisers import Groups
 from training.tasks.validation import Validation
 
 DRAWN = ("noisy", "noise", "timestep")

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 
-from training.batches.crops import ImageStore, draw_crop
-from training.batches.unreadable import Unreadable, others
+from training.batches.crops import draw_crop
+from training.batches.store import ImageStore, Unreadable, others
 from training.common.devices import device_of
 from training.common.seeds import generator_for, integer, seed_for, uniform
 from training.config.schema import TrainConfig
 from training.loop.task import Batch, Metrics
 from training.model.networks import LATENT_SCALE, build_vae, network_spec
 from training.model.vae_start import start_with_colour
-from training.optim.groups import Groups
+from training.optim.optimisers import Groups
 
 GRADIENT_WEIGHT = 0.5
 """Of the differences of neighbours in the loss, beside 1 for the pixels. The nano VAE's value, never varied."""

@@ -26,8 +26,7 @@ from training.degradation.presets import drawn
 from training.metrics.own import psnr_db, ssim
 from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import LATENT_SCALE, decode, encode, time_ids
-from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss
-from training.model.sampler import sample
+from training.model.noise import TRAIN_TIMESTEPS, add_noise, alphas_cumprod, draw_noise, noise_loss, sample
 from training.reports.sheets import sheet
 
 LOSS_TIMESTEPS = 8

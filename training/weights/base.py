@@ -15,7 +15,7 @@ from faithdiff_core.files.keymap import is_diffusers_unet, ldm_to_diffusers
 from faithdiff_core.files.shards import require_whole_set
 from faithdiff_core.files.wrappers import without_wrappers
 from training.common.strict_json import parse_json
-from training.common.weight_files import State, read_tensors, weight_files
+from training.common.tensor_files import State, read_tensors, weight_files
 from training.model.networks import LATENT_SCALE
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")
@@ -34,8 +34,8 @@ WEIGHT_PATTERNS = tuple(
 """Weights in a diffusers folder, whole or in shards, best first."""
 V_PREDICTION_MARKS = ("v_pred", "edm_vpred.sigma_max")
 """Empty tensors by which a checkpoint file tells that it does not predict the noise."""
-# Names of attention layers in VAE files of diffusers before 0.15.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Names of attention layers in VAE files of diffusers before 0.15."""
 
 
 def weight_paths(base: Path, part: str) -> list[Path]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from training.common.weight_files import chunks
+from faithdiff_core.files.safetensors_check import check_safetensors
+from training.common.tensor_files import chunks
 
 
 def require_sha256(path: Path, expected: str) -> None:
@@ -58,6 +59,22 @@ def require_written(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def is_own(path: Path) -> bool:
+    """Whether the file has a header of this project, so that one of the kind may take its place. A .bin has none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        check_safetensors(path)
+        with safe_open(path, "pt") as file:
+            return any(name.startswith("faithdiff.") for name in file.metadata() or {})
+    except (SafetensorError, ValueError):
+        return False
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -15,9 +15,9 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lora import LoraSettings, fit_lora, merged
-from training.common.archives import write_archive
-from training.common.weight_files import is_spread, read_tensors, take_apart, weight_files
-from training.weights.check import require_sha256, require_written
+from training.common.results import require_own
+from training.common.tensor_files import is_spread, read_tensors, take_apart, weight_files, write_archive
+from training.weights.check import is_own, require_sha256, require_written
 from training.weights.lora_files import read_lora, settings_of, write_host_lora
 
 LAYOUTS = {"full": assemble_full, "adapter": assemble_adapter, "released": assemble_released}
@@ -56,6 +56,7 @@ def convert(
         raise ValueError(f"expected --out to end in .safetensors or .bin, got {out}, rename it")
     if out.resolve() in [each.resolve() for each in (weight_files(source) if source.exists() else [source])]:
         raise ValueError(f"expected --out to be another file than the input, got {out} for both, choose another name")
+    require_own(out, "FaithDiff .safetensors", is_own, [source, lora])
     if source_sha256 is not None and source.exists():  # what is missing is told below
         if is_spread(source):
             raise ValueError(f"expected --sha256 with one file, got several in {source}, leave it out")

@@ -16,16 +16,18 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.storage import write_safetensors
-from training.batches.crops import training_store
 from training.batches.latent_cache import cached_crop
-from training.common.weight_files import State
+from training.batches.store import training_store
+from training.common.results import require_own
+from training.common.tensor_files import State
 from training.config.overrides import from_json
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop import checkpoints
 from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
-from training.weights.starting_point import averaged_weights, history, part_of
+from training.weights.check import is_own
+from training.weights.initial import averaged_weights, history, part_of
 from training.weights.vae import fold_latent_statistics, latent_statistics, write_vae
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -55,6 +57,8 @@ def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | No
         raise ValueError(f"expected --dtype {', '.join(DTYPES)}, got {dtype!r}, choose one")
     if out.suffix != ".safetensors":
         raise ValueError(f"expected --out to end in .safetensors, got {out}, rename it")
+    for file in (out, _lora_beside(out)):
+        require_own(file, "FaithDiff .safetensors", is_own)
     state = checkpoints.load(run_dir)
     config = from_json(state["config"])
     if config.stage == "prior":
@@ -106,7 +110,7 @@ def write_faithdiff(
         metadata=metadata,
     )
     if layout == "adapter" and has_lora(config):
-        beside = out.with_suffix(".lora.safetensors")
+        beside = _lora_beside(out)
         lora = _narrow("LoRA", dtype, host_lora(unet).items())
         write_safetensors(beside, lora, {k: v for k, v in metadata.to_header().items() if k in LORA_HEADER})
         notes.append(f"{beside}: the UNet's LoRA, for Load LoRA at strength 1")
@@ -115,6 +119,10 @@ def write_faithdiff(
     assembled = checkpoint.assemble_full(parts) if layout == "full" else checkpoint.assemble_adapter(parts)
     write_safetensors(out, assembled, metadata.to_header())
     return notes
+
+
+def _lora_beside(out: Path) -> Path:
+    return out.with_suffix(".lora.safetensors")
 
 
 LORA_HEADER = ("faithdiff.base_model", "faithdiff.license", "faithdiff.training")

@@ -15,11 +15,12 @@ from faithdiff_core.files.checks import check_state
 from faithdiff_core.files.keymap import ldm_to_diffusers
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lq_encoder import LQEncoder
+from training.common.results import require_own
 from training.common.seeds import generator_for
-from training.common.weight_files import State, read_parts
+from training.common.tensor_files import State, read_parts
 from training.model.faithdiff import FaithDiffComposite
-from training.model.networks import NETWORKS, NetworkSpec, build_unet, time_ids
-from training.model.shapes import fits, unet_widths
+from training.model.networks import NETWORKS, NetworkSpec, build_unet, fits, time_ids, unet_widths
+from training.weights.check import is_own
 
 
 def spec_of(parts: FaithDiffParts) -> NetworkSpec:
@@ -85,6 +86,7 @@ def write_reference(path: Path, out: Path, *, height_px: int, width_px: int, see
     """
     if height_px % 32 or width_px % 32 or min(height_px, width_px) < 32:
         raise ValueError(f"expected a size in multiples of 32 px, got {width_px}x{height_px}, choose for example 256x224")
+    require_own(out, "reference", is_own, [path])
     model = load_exported(path)
     target_px = read_parts(path).metadata.target_size_px
     generator = generator_for(seed, "reference")

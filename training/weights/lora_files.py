@@ -11,9 +11,10 @@ from faithdiff_core.files.checks import check_finite
 from faithdiff_core.files.storage import write_safetensors
 from faithdiff_core.lora import FittedLora, LoraSettings, fit_lora
 from faithdiff_core.unet_layers import KNOWN_UNETS, layer_weights
+from training.common.results import require_own
 from training.common.strict_json import parse_json
-from training.common.weight_files import State, read_tensors, weight_files
-from training.weights.check import require_written
+from training.common.tensor_files import State, read_tensors, weight_files
+from training.weights.check import is_own, require_written
 
 PEFT_CONFIG = "adapter_config.json"
 """Beside the weights in a folder that peft's save_pretrained wrote."""
@@ -57,16 +58,18 @@ def write_host_lora(source: Path, out: Path, lora: State, settings: LoraSettings
     """Writes a LoRA in the names of the host's Load LoRA, and returns one line that says how many layers fit which network.
 
     Raises:
-        ValueError: none fits any network that is known here, values that are not finite, or another ending.
+        ValueError: none fits any network that is known here, values that are not finite, another ending, or a file that is there
+            and not of this project.
         OSError: what was written does not read back the same.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"expected --out to end in .safetensors for a LoRA, got {out}, rename it")
+    require_own(out, "FaithDiff .safetensors", is_own, [source])
     network, fitted = _best_fit(source, lora, settings)
     state = {name: value.to(dtype or value.dtype) for name, value in fitted.host_state().items()}
     check_finite(state, "LoRA")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(out, state, {})
+    write_safetensors(out, state, {"faithdiff.lora": network})
     require_written(out, state)
     return f"{out}: LoRA for Load LoRA: {fitted} ({network})"
 

@@ -13,8 +13,7 @@ from diffusers import AutoencoderKL
 from faithdiff_core.files.checks import check_state
 from faithdiff_core.files.storage import write_safetensors
 from training.common.strict_json import parse_json
-from training.model.networks import LATENT_SCALE, NETWORKS, NetworkSpec, build_vae, encode
-from training.model.shapes import fits, vae_widths
+from training.model.networks import LATENT_SCALE, NETWORKS, NetworkSpec, build_vae, encode, fits, vae_widths
 from training.weights.base import read_vae_weights
 
 SDXL_NORM_GROUPS = 32

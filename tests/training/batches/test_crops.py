@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from training_support import picture
+from support.trainer import picture
 
-from training.batches.crops import ImageStore, draw_crop, scale_short_side
+from training.batches.crops import draw_crop
+from training.batches.store import ImageStore, scale_short_side
 from training.common.images import to_signed
 from training.common.seeds import generator_for
 from training.data import manifest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from training_support import picture
+from support.trainer import picture
 
-from training.batches.crops import Pictures
-from training.batches.pairs import cut, draw_pair_crop
+from training.batches.crops import cut, draw_pair_crop
+from training.batches.store import Pictures
 from training.common.images import to_signed
 from training.common.seeds import generator_for
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
-from tiny_text import write_text_encoders
-from training_support import KEPT_AS_FP16
+from support.trainer import KEPT_AS_FP16
+from support.trainer_text import write_text_encoders
 
 from training.batches.prompt_cache import TextCache, TextEncoders, drop_prompt
 from training.common.seeds import generator_for

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from support.compare import assert_close
-from training_support import KEPT_AS_FP16, picture
+from support.trainer import KEPT_AS_FP16, picture
 
-from training.batches.crops import ImageStore
 from training.batches.latent_cache import open_latent_cache
 from training.batches.samples import Sample, SampleSource
+from training.batches.store import ImageStore
 from training.common.images import write_png
 from training.config.schema import TrainConfig
 from training.data import manifest

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.patience import PATIENCE_S
-from training_support import picture
+from support.trainer import picture
 
+from faithdiff_core.color_fix import METHODS
 from training.cli import main
 from training.common.images import read_image, write_png
 from training.metrics.own import psnr_db, ssim
@@ -27,6 +28,22 @@ def test_it_runs_as_a_module() -> None:
     assert done.returncode == 0
     commands = {"prepare", "degrade", "caption", "recipes", "train", "ablate", "export", "convert", "evaluate", "nano", "study"}
     assert commands <= set(done.stdout.split())
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    """What a verb needs is imported when it runs; the parser is made without."""
+    asked = "import sys; from training.cli import parser; parser(); print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_the_colours_of_restore_are_the_cores(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["restore", "--help"])
+    assert f"--colour {{{','.join(METHODS)}}}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main(["restore", "a", "b", "--model", "m", "--colour", "sepia"])
+    assert "invalid choice: 'sepia'" in capsys.readouterr().err
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

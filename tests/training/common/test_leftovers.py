@@ -10,8 +10,16 @@ import pytest
 from filelock import lock_descriptor
 
 from training.common import files
-from training.common.files import HERE, OTHERS_AGE_S, UNFINISHED, remove_leftovers, write_atomically, write_text
-from training.common.locks import claim, remove_abandoned
+from training.common.files import (
+    HERE,
+    OTHERS_AGE_S,
+    UNFINISHED,
+    claim,
+    remove_abandoned,
+    remove_leftovers,
+    write_atomically,
+    write_text,
+)
 from training.loop import checkpoints
 
 

@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_text import write_blip, write_llava
-from training_support import picture
+from support.trainer import picture
+from support.trainer_text import write_blip, write_llava
 
 from faithdiff_core.captions import trim_caption
 from training.commands.data import add
 from training.data import manifest
-from training.data.captioner import QUESTION, Captioner
-from training.data.captions import caption_manifest
+from training.data.captions import QUESTION, Captioner, caption_manifest
 
 
 def caption(*arguments: str | Path) -> None:
@@ -70,7 +69,7 @@ def test_the_command_writes_a_manifest_with_captions(blip: Path, own_data: Path,
     out = own_data.with_name("captioned.jsonl")
     caption("--data", own_data, "--model", blip, "--out", out, "--batch-size", "4")
     records = manifest.read(out)
-    assert "6 captions made, 0 left" in capsys.readouterr().out
+    assert "6 done, 0 left" in capsys.readouterr().out
     assert manifest.read(own_data) == before and [record.key for record in records] == [record.key for record in before]
     raw = {record.key: record.caption for record in records}
     assert all(raw.values())

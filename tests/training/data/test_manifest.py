@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from training_support import picture
+from support.trainer import picture
 
 from training.commands.data import add
-from training.common.images import picture_paths, read_image, write_png
+from training.common.folders import list_pictures
+from training.common.images import read_image, write_png
 from training.data import manifest
 from training.data.manifest import common_scale
 from training.data.prepare import build, find
@@ -53,14 +54,14 @@ def test_a_grey_picture_of_16_bits_keeps_its_brightness(tmp_path: Path) -> None:
     grey = torch.linspace(0, 65535, 64).round().to(torch.int32).expand(64, 64).numpy().astype("uint16")
     Image.fromarray(grey).save(tmp_path / "deep.png")
     read = read_image(tmp_path / "deep.png")
-    assert torch.equal(read[0], torch.from_numpy((grey >> 8).astype("uint8"))) and torch.equal(read[0], read[2])
+    assert torch.equal(read[0], torch.from_numpy((grey / 257).round().astype("uint8"))) and torch.equal(read[0], read[2])
 
 
 def test_two_pictures_of_one_key_are_refused(tmp_path: Path) -> None:
     write_png(tmp_path / "a" / "x.png", picture(0))
     write_png(tmp_path / "b" / "x.png", picture(1))
     with pytest.raises(ValueError, match="expected one picture for key 'x'"):
-        build(picture_paths([tmp_path / "a", tmp_path / "b"]), val_frac=0.0, min_side_px=1)
+        build(list_pictures([tmp_path / "a", tmp_path / "b"]).pictures, val_frac=0.0, min_side_px=1)
 
 
 def test_the_skipped_are_written_beside_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,10 +150,10 @@ def test_captions_come_by_key_from_beside_or_from_a_folder(tmp_path: Path) -> No
 def test_the_split_of_a_key_does_not_depend_on_the_others(tmp_path: Path) -> None:
     for index in range(40):
         write_png(tmp_path / f"k{index}.png", picture(index, 16, 16))
-    all_records, _ = build(picture_paths([tmp_path]), val_frac=0.3, min_side_px=1)
+    all_records, _ = build(list_pictures([tmp_path]).pictures, val_frac=0.3, min_side_px=1)
     splits = {record.key: record.split for record in all_records}
     assert 4 <= sum(split == "val" for split in splits.values()) <= 20
-    some = [(key, path) for key, path in picture_paths([tmp_path]) if key.endswith("7")]
+    some = [(key, path) for key, path in list_pictures([tmp_path]).pictures if key.endswith("7")]
     assert all(record.split == splits[record.key] for record in build(some, val_frac=0.3, min_side_px=1)[0])
 
 

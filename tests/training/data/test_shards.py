@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture, png, write_shard
+from support.trainer import picture, png, write_shard
 
-from training.batches.crops import ImageStore
+from training.batches.store import ImageStore
 from training.common.images import read_image, write_png
 from training.data import manifest
 from training.data.prepare import build, find

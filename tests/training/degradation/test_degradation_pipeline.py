@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_support import picture
+from support.trainer import picture
 
 from training.common.images import read_image, write_png
 from training.common.seeds import generator_for
@@ -64,8 +64,8 @@ def test_command_writes_every_picture_once_and_a_manifest(tmp_path: Path) -> Non
     write_png(source / "a.png", picture(0))
     write_png(source / "sub" / "b.png", picture(1))
     (source / "broken.png").write_bytes(b"no picture")
-    skipped = degrade_paths(source, out, level="II", scale=2, seed=5)
-    assert len(skipped) == 1 and "broken.png" in skipped[0]
+    tally = degrade_paths(source, out, level="II", scale=2, seed=5)
+    assert tally.done == 2 and list(tally.failed) == ["broken"] and "broken.png" in tally.failed["broken"]
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["level"], manifest["scale"], manifest["seed"]) == ("II", 2, 5)
     assert [entry["key"] for entry in manifest["pictures"]] == ["a", "sub/b"]
@@ -83,11 +83,11 @@ def test_command_refuses_wrong_input(tmp_path: Path) -> None:
         degrade_paths(tmp_path / "a.png", tmp_path / "out", level="milt", scale=2, seed=0)
     with pytest.raises(ValueError, match="does not exist"):
         degrade_paths(tmp_path / "none", tmp_path / "out", level="I", scale=2, seed=0)
-    with pytest.raises(ValueError, match="other than the source"):
+    with pytest.raises(ValueError, match="apart from the sources"):
         degrade_paths(tmp_path / "a.png", tmp_path, level="I", scale=2, seed=0)
     write_png(tmp_path / "two" / "x.png", picture(0))
     write_png(tmp_path / "two" / "x.bmp.png", picture(0))
     (tmp_path / "two" / "x.bmp.png").rename(tmp_path / "two" / "x.webp")
-    with pytest.raises(ValueError, match="one picture for each key"):
+    with pytest.raises(ValueError, match="one picture per name"):
         degrade_paths(tmp_path / "two", tmp_path / "out", level="I", scale=2, seed=0)
     assert not (tmp_path / "out").exists()

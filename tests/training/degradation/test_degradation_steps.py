@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from support.compare import CHANGED, ONE_MODULE, assert_close, relative_difference
-from training_support import picture
+from support.trainer import picture
 
 from training.common.images import unit_to_u8
-from training.degradation import kernels, steps
+from training.degradation import steps
 from training.metrics.own import psnr_db
 
 
@@ -26,13 +26,13 @@ def ramp_picture(side_px: int = 64) -> torch.Tensor:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda size: kernels.gaussian(size, 1.3, 1.3),
-        lambda size: kernels.gaussian(size, 0.4, 2.5, 0.7),
-        lambda size: kernels.gaussian(size, 1.0, 2.0, -2.0, beta=0.6),
-        lambda size: kernels.gaussian(size, 1.0, 1.0, 0.0, beta=3.5),
-        lambda size: kernels.plateau(size, 1.0, 2.0, 0.3, 1.7),
-        lambda size: kernels.sinc(size, math.pi / 3),
-        lambda size: kernels.sinc(size, 3.0),
+        lambda size: steps.gaussian_kernel(size, 1.3, 1.3),
+        lambda size: steps.gaussian_kernel(size, 0.4, 2.5, 0.7),
+        lambda size: steps.gaussian_kernel(size, 1.0, 2.0, -2.0, beta=0.6),
+        lambda size: steps.gaussian_kernel(size, 1.0, 1.0, 0.0, beta=3.5),
+        lambda size: steps.plateau_kernel(size, 1.0, 2.0, 0.3, 1.7),
+        lambda size: steps.sinc_kernel(size, math.pi / 3),
+        lambda size: steps.sinc_kernel(size, 3.0),
     ],
 )
 def test_every_kernel_sums_to_one_and_is_centred(make, size: int) -> None:
@@ -43,15 +43,19 @@ def test_every_kernel_sums_to_one_and_is_centred(make, size: int) -> None:
 
 
 def test_isotropic_kernels_are_isotropic_and_others_are_not() -> None:
-    for kernel in (kernels.gaussian(21, 2.0, 2.0, 0.9), kernels.plateau(21, 2.0, 2.0, 0.4, 1.5), kernels.sinc(21, 1.5)):
+    for kernel in (
+        steps.gaussian_kernel(21, 2.0, 2.0, 0.9),
+        steps.plateau_kernel(21, 2.0, 2.0, 0.4, 1.5),
+        steps.sinc_kernel(21, 1.5),
+    ):
         assert_close(kernel, torch.rot90(kernel), ONE_MODULE)
-    assert relative_difference(kernels.gaussian(21, 1.0, 3.0), torch.rot90(kernels.gaussian(21, 1.0, 3.0))) > CHANGED
+    assert relative_difference(steps.gaussian_kernel(21, 1.0, 3.0), torch.rot90(steps.gaussian_kernel(21, 1.0, 3.0))) > CHANGED
 
 
 def test_gaussian_kernel_has_the_variances_asked_for_along_its_axes() -> None:
     sigma_x, sigma_y, angle = 2.5, 1.2, 0.6
-    kernel = kernels.gaussian(41, sigma_x, sigma_y, angle).double()
-    x, y = kernels.grid(41)
+    kernel = steps.gaussian_kernel(41, sigma_x, sigma_y, angle).double()
+    x, y = steps.grid(41)
     covariance = torch.tensor(
         [[(kernel * x * x).sum(), (kernel * x * y).sum()], [(kernel * x * y).sum(), (kernel * y * y).sum()]]
     )
@@ -62,8 +66,8 @@ def test_gaussian_kernel_has_the_variances_asked_for_along_its_axes() -> None:
 
 def test_sinc_passes_low_and_stops_high_frequencies() -> None:
     cutoff = math.pi / 3
-    kernel = kernels.sinc(21, cutoff).double()
-    x, _ = kernels.grid(21)
+    kernel = steps.sinc_kernel(21, cutoff).double()
+    x, _ = steps.grid(21)
     gains = [(kernel * torch.cos(omega * x)).sum().item() for omega in (0.0, 0.5 * cutoff, 2.0 * cutoff)]
     assert gains[0] == pytest.approx(1.0, abs=1e-6)
     assert gains[1] == pytest.approx(1.0, abs=0.15)
@@ -74,23 +78,23 @@ def test_sinc_passes_low_and_stops_high_frequencies() -> None:
 def test_sinc_is_the_disc_shaped_low_pass_of_its_bessel_form(cutoff_rad: float) -> None:
     # J1 by its integral, (1 / pi) * int_0^pi cos(t - x sin t) dt, not by the library's function.
     t = (torch.arange(2000, dtype=torch.float64) + 0.5) * math.pi / 2000
-    x, y = kernels.grid(13)
+    x, y = steps.grid(13)
     radius = torch.hypot(x, y)
     bessel = torch.cos(t - cutoff_rad * radius[..., None] * torch.sin(t)).mean(-1)
     expected = cutoff_rad * bessel / (2 * math.pi * radius)
     expected[6, 6] = cutoff_rad**2 / (4 * math.pi)
     expected /= expected.sum()
-    assert_close(kernels.sinc(13, cutoff_rad), expected, ONE_MODULE)
+    assert_close(steps.sinc_kernel(13, cutoff_rad), expected, ONE_MODULE)
 
 
 @pytest.mark.parametrize("family", ["gaussian", "generalised", "plateau"])
 def test_second_moments_tell_isotropic_kernels_from_others(family: str) -> None:
     def moments(sigma_x: float, sigma_y: float, angle: float) -> tuple[float, float, float]:
         if family == "plateau":
-            kernel = kernels.plateau(21, sigma_x, sigma_y, angle, 1.6).double()
+            kernel = steps.plateau_kernel(21, sigma_x, sigma_y, angle, 1.6).double()
         else:
-            kernel = kernels.gaussian(21, sigma_x, sigma_y, angle, 1.0 if family == "gaussian" else 0.7).double()
-        x, y = kernels.grid(21)
+            kernel = steps.gaussian_kernel(21, sigma_x, sigma_y, angle, 1.0 if family == "gaussian" else 0.7).double()
+        x, y = steps.grid(21)
         return (kernel * x * x).sum().item(), (kernel * y * y).sum().item(), (kernel * x * y).sum().item()
 
     xx, yy, xy = moments(1.8, 1.8, 0.7)
@@ -103,15 +107,15 @@ def test_second_moments_tell_isotropic_kernels_from_others(family: str) -> None:
 
 def test_blur_keeps_a_constant_and_the_size() -> None:
     flat = torch.full((3, 30, 17), 0.37)
-    for kernel in (kernels.gaussian(21, 2.0, 1.0, 0.3), kernels.sinc(13, 2.0)):
+    for kernel in (steps.gaussian_kernel(21, 2.0, 1.0, 0.3), steps.sinc_kernel(13, 2.0)):
         assert_close(steps.blur(flat, kernel), flat, ONE_MODULE)
-    assert steps.blur(torch.rand(3, 5, 4), kernels.gaussian(21, 1.0, 1.0)).shape == (3, 5, 4)
+    assert steps.blur(torch.rand(3, 5, 4), steps.gaussian_kernel(21, 1.0, 1.0)).shape == (3, 5, 4)
 
 
 def test_blur_is_the_convolution_of_its_kernel() -> None:
     impulse = torch.zeros(3, 41, 41)
     impulse[:, 20, 20] = 1
-    kernel = kernels.gaussian(9, 0.7, 2.0, 0.5)
+    kernel = steps.gaussian_kernel(9, 0.7, 2.0, 0.5)
     assert_close(steps.blur(impulse, kernel)[1, 16:25, 16:25], kernel.flip(0, 1), ONE_MODULE)
 
 
@@ -121,7 +125,7 @@ def test_blur_equals_the_direct_convolution(height_px: int, width_px: int, size:
     image = torch.rand(3, height_px, width_px, generator=torch.Generator().manual_seed(size))
     pad = size // 2
     mode = "reflect" if min(height_px, width_px) > pad else "replicate"
-    for kernel in (kernels.gaussian(size, 2.5, 0.6, 0.4), kernels.sinc(size, 1.1)):
+    for kernel in (steps.gaussian_kernel(size, 2.5, 0.6, 0.4), steps.sinc_kernel(size, 1.1)):
         padded = torch.nn.functional.pad(image[:, None].double(), (pad, pad, pad, pad), mode=mode)
         direct = torch.nn.functional.conv2d(padded, kernel.double()[None, None])[:, 0]
         assert_close(steps.blur(image, kernel), direct, ONE_MODULE)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from support.compare import ONE_MODULE
-from training_support import picture
+from support.trainer import picture
 
 from training.cli import main
 from training.common.images import read_image, write_png

@@ -18,13 +18,19 @@ from training.cli import main
 from training.folder.address import header, server_url
 from training.folder.client import NoAnswer, QueueClient, describe_refusal
 from training.folder.prompt import make_form
-from training.folder.result import NoResult, read_ending, read_result
+from training.folder.result import EXR_MAGIC, NoResult, PictureAtFault, Result, Upload, for_upload, read_ending, read_result
 
 PROMPT = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
     "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
 }
 FORM = make_form(PROMPT)
+
+
+def picture(mode: str, kind: str) -> bytes:
+    data = io.BytesIO()
+    Image.new(mode, (3, 2)).save(data, kind)
+    return data.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +125,7 @@ def test_history_is_read() -> None:
 def test_history_without_a_picture_says_why(history: dict[str, Any], message: str) -> None:
     with pytest.raises(NoResult) as raised:
         read_ending(history, FORM)
-    assert str(raised.value).startswith(message)
+    assert str(raised.value).startswith(message) and isinstance(raised.value, PictureAtFault) == message.startswith("node 1 ")
 
 
 def test_refusals_name_node_and_reason() -> None:
@@ -137,22 +143,56 @@ def test_refusals_name_node_and_reason() -> None:
     assert describe_refusal(["odd"], PROMPT) == ""
 
 
-def picture(mode: str, kind: str) -> bytes:
+@pytest.mark.parametrize(
+    ("kind", "mode", "name", "suffix"),
+    [
+        ("PNG", "RGBA", "a.png", ".png"),
+        ("JPEG", "CMYK", "a.JPG", ".jpg"),
+        ("WEBP", "RGB", "a.webp", ".webp"),
+        ("PNG", "L", "a", ".png"),
+    ],
+)
+def test_results_are_decoded_and_stay_as_they_are(kind: str, mode: str, name: str, suffix: str) -> None:
+    data = picture(mode, kind)
+    found = read_result(data, name)
+    assert (found.data, found.suffix, found.width_px, found.height_px, found.mode) == (data, suffix, 3, 2, mode)
+
+
+def test_what_is_not_read_here_is_kept_as_it_is() -> None:
+    data = EXR_MAGIC + bytes(20)
+    assert read_result(data, "x/a_00001_.EXR") == Result(data=data, suffix=".exr", width_px=None, height_px=None, mode=None)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.exr", "a.jxl", "a.html", ""])
+@pytest.mark.parametrize("data", [b"", b"<html>", picture("RGBA", "PNG")[:-20]])
+def test_what_is_no_picture_is_no_result(name: str, data: bytes) -> None:
+    if data and name == "a.jxl":
+        return  # nothing here can tell
+    with pytest.raises(NoResult, match="expected a picture from the server") as raised:
+        read_result(data, name)
+    assert " object at 0x" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_frames_a_server_gets_the_first_and_the_user_a_warning(kind: str) -> None:
     data = io.BytesIO()
-    Image.new(mode, (3, 2)).save(data, kind)
-    return data.getvalue()
+    first, second = (Image.new("RGB", (6, 4), colour) for colour in ((200, 10, 10), (10, 200, 10)))
+    more = {"lossless": True} if kind == "WEBP" else {}
+    first.save(data, kind, save_all=True, append_images=[second], **more)
+    upload = for_upload(data.getvalue(), f"a.{kind.lower()}", FORM)
+    assert upload.warnings == ("has 2 frames or pages, of which the first is taken",) and upload.suffix == ".png"
+    with Image.open(io.BytesIO(upload.data)) as sent:
+        assert getattr(sent, "n_frames", 1) == 1 and sent.convert("RGB").getpixel((0, 0)) == (200, 10, 10)
+    alone = picture("RGB", "PNG")
+    assert for_upload(alone, "a.x", FORM) == Upload(data=alone, suffix=".x", warnings=())
 
 
-def test_results_are_decoded_and_png_stays_as_it_is() -> None:
-    png = picture("RGBA", "PNG")
-    found = read_result(png)
-    assert (found.png, found.width_px, found.height_px, found.mode) == (png, 3, 2, "RGBA")
-    for kind, mode in (("JPEG", "CMYK"), ("WEBP", "RGB")):
-        with Image.open(io.BytesIO(read_result(picture(mode, kind)).png)) as made:
-            assert (made.format, made.size) == ("PNG", (3, 2))
-    for data in (b"", b"<html>", png[:-20]):
-        with pytest.raises(NoResult, match="expected a picture from the server"):
-            read_result(data)
+def test_what_is_no_picture_is_not_sent() -> None:
+    with pytest.raises(
+        PictureAtFault, match="expected a readable picture, got a.png .*it is none of PNG, JPEG"
+    ) as raised:
+        for_upload(b"not a picture", "a.png", FORM)
+    assert " object at 0x" not in str(raised.value)
 
 
 def unused_port() -> int:

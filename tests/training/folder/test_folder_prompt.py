@@ -99,18 +99,18 @@ LINKED_SEED = changed("6:3", class_type="KSampler", inputs={"image": ["2", 0], "
         (
             changed("5", class_type="LoadImage"),
             {},
-            "expected one LoadImage node to give the pictures to, got 1 (Photo), 5 (no title)",
+            "expected one FaithDiffLoadPhoto or LoadImage node to give the pictures to, got 1 (Photo), 5 (no title)",
         ),
-        (changed("1", class_type="LoadFilm"), {}, "expected one LoadImage node to give the pictures to, got none"),
+        (changed("1", class_type="LoadFilm"), {}, "FaithDiffLoadPhoto or LoadImage node to give the pictures to, got none"),
         (
             changed("5", class_type="SaveImage"),
             {},
-            "expected one SaveImage or PreviewImage node to fetch the results from, got 4 (",
+            "expected one FaithDiffSavePhoto or SaveImage or PreviewImage node to fetch the results from, got 4 (",
         ),
         (
             changed("4", class_type="SaveFilm"),
             {},
-            "expected one SaveImage or PreviewImage node to fetch the results from, got none",
+            "expected one FaithDiffSavePhoto or SaveImage or PreviewImage node to fetch the results from, got none",
         ),
         (PROMPT, {"input_node": "2"}, "expected a node that loads a picture by name, got node 2 (FaithDiffUpscale)"),
         (

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
 from support.compare import NETWORK, ONE_MODULE
-from toy_task import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
-from training_support import NEVER_MATTER
+from support.trainer import NEVER_MATTER
+from support.trainer_processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
+from support.trainer_toy import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
 
 from training.loop import checkpoints
 
@@ -27,7 +27,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def launch(*jobs: list[Any], **options: Any) -> str:
-    """Run these jobs of toy_worker.py one after the other in the same processes; returns what they printed."""
+    """Run these jobs of trainer_toy_worker.py one after the other in the same processes; returns what they printed."""
     arguments = [argument for job in jobs for argument in ("--", *job)][1:]
     code, printed = finish(start(*arguments, **options))
     assert code == 0, printed

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 from support.compare import NETWORK, ONE_MODULE, assert_close
-from toy_task import STRAYED, ToyTask, apart, equal, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy import STRAYED, ToyTask, apart, equal, first_gradient, strayed, toy_config, train_part
 
-from training.batches.crops import ImageStore
+from training.batches.store import ImageStore
 from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
-from training.loop.micro_batches import check_batches, micro_batches
+from training.loop.schedule import check_batches, lr_factor, micro_batches
 from training.loop.task import Batch, Metrics
-from training.optim.schedule import lr_factor
 from training.tasks.vae import VAETask
 
 Quick = Callable[..., TrainConfig]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from processes import finish, start, wait_for
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_processes import finish, start, wait_for
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
-from training.batches.crops import ImageStore
+from training.batches.store import ImageStore
 from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop

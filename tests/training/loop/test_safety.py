@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
-from training.common import interrupts
-from training.common.interrupts import ECHO_S, Interrupts
+from training.common import stopping
+from training.common.stopping import ECHO_S, Interrupts
 from training.loop import checkpoints, loop
 from training.loop.run import SaveError
 from training.loop.task import Batch, Metrics
@@ -195,7 +195,7 @@ def test_a_signal_stops_after_the_step_and_saves(tmp_path: Path, number: int, co
 
 def test_the_second_signal_stops_at_once_but_not_a_launchers_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr(interrupts, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
     former = signal.getsignal(signal.SIGINT)
     with Interrupts() as taken:
         os.kill(os.getpid(), signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -20,10 +21,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from training.common.images import write_png
 from training.evaluate.scores import score_rows
-from training.metrics.catalogue import DEFAULT_METRICS, OWN
+from training.metrics.catalogue import ALIASES, DEFAULT_METRICS, METRICS
 from training.metrics.networks import WEIGHT_FILES
-from training.metrics.own import ssim_map
+from training.metrics.own import OWN, ssim_map
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "evaluation.md"
 NAMES = ("astronaut", "coffee", "chelsea", "rocket", "colorwheel")
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
 WINDOW_PX, REACH_PX = 11, 5
@@ -232,3 +234,14 @@ def test_a_picture_too_small_for_a_metric_costs_that_metric_only(tmp_path: Path)
     scores = score_rows({"row": paths["row"]}, paths["reference"], ["psnr_rgb", "ssim_rgb"], progress=False)
     assert set(scores.values["row"]) == {"psnr_rgb"}
     assert scores.not_computed["ssim_rgb"] == "'tiny' of row: expected at least 11 px at each side, got 9 x 8, leave it out"
+
+
+def test_the_documented_metrics_are_those_that_are_there() -> None:
+    """The table of docs/evaluation.md: every name and alias with its direction, and no other."""
+    rows = re.findall(r"^\| (`.*) \| (higher|lower) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    found: dict[str, bool] = {}
+    for names, better in rows:
+        for name, alias in re.findall(r"`([^`]+)`(?: \(or `([^`]+)`\))?", names):
+            found[name] = better == "higher"
+            assert not alias or ALIASES[alias] == name
+    assert found == {name: metric.higher_is_better for name, metric in METRICS.items()}

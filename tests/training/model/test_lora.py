@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_support import tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.trainer_models import tiny
 
 from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import base_unet, host_lora, lora_parameters, lora_state, merged_unet

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_support import inputs, tiny
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.trainer_models import inputs, tiny
 
 from training.model.faithdiff import FaithDiffComposite, build_model
-from training.model.networks import NETWORKS, build_vae
-from training.model.shapes import fits, unet_widths, vae_widths
+from training.model.networks import NETWORKS, build_vae, fits, unet_widths, vae_widths
 
 # Counted on the official classes (diffusers' UNet config.json of SDXL and of Segmind-Vega).
 UNET_PARAMETERS = {"sdxl": 2_567_463_684, "vega": 745_225_604}

@@ -10,10 +10,9 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler
 from support.compare import CHANGED, NETWORK, ONE_MODULE, assert_close
 
 from training.common.seeds import generator_for
-from training.model.noise import add_noise, alphas_cumprod, draw_noise, noise_loss
-from training.model.sampler import leading_timesteps, sample
+from training.loop.schedule import lr_factor
+from training.model.noise import add_noise, alphas_cumprod, draw_noise, leading_timesteps, noise_loss, sample
 from training.optim.ema import EMA
-from training.optim.schedule import lr_factor
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from training_support import picture, without_gradient
+from support.trainer import picture, without_gradient
 
 from training.model.networks import NETWORKS, build_vae, decode, encode
 from training.model.vae_start import START_LOG_VARIANCE, start_with_colour
@@ -44,6 +44,6 @@ def test_every_parameter_can_still_learn() -> None:
         (decode(vae, latent) - images).abs().mean().backward()
         optimiser.step()
     # The middle attention's queries and keys wait for its values' output layer, which opened last.
-    # Of keys: see NEVER_MATTER in training_support.
+    # Of keys: see NEVER_MATTER in support/trainer.py.
     key_biases = {f"{part}.mid_block.attentions.0.to_k.bias" for part in ("encoder", "decoder")}
     assert without_gradient(vae) <= key_biases

@@ -10,8 +10,7 @@ import torch
 
 from training.config.schema import TrainConfig
 from training.model.faithdiff import FaithDiffComposite, build_model
-from training.optim.groups import Groups, only_train, trainable
-from training.optim.optimisers import FusedBackward, make_optimiser
+from training.optim.optimisers import FusedBackward, Groups, make_optimiser, only_train, trainable
 from training.optim.states import load_by_name, state_by_name
 from training.tasks.diffusion import trained_groups
 

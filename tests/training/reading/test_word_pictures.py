@@ -24,7 +24,7 @@ def test_the_same_arguments_make_the_same_files(tmp_path: Path) -> None:
     first = made(tmp_path / "a", *options)
     assert first == made(tmp_path / "b", *options)
     assert sorted(first) == [
-        "annotations.json", "words-0-24px-0000.png", "words-0-24px-0002.png", "words-0-32px-0001.png",
+        "annotations.json", "made.jsonl", "words-0-24px-0000.png", "words-0-24px-0002.png", "words-0-32px-0001.png",
     ]  # fmt: skip
     other = made(tmp_path / "c", *options, "--seed", "1")
     assert "words-1-24px-0000.png" in other and other["words-1-24px-0000.png"] != first["words-0-24px-0000.png"]

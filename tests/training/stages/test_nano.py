@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain, sources_of, task_of
-from model_support import inputs, tiny
 from support.compare import NETWORK, assert_close
+from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_models import inputs, tiny
 
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.degradation.presets import MIXTURES, drawn, preset
 from training.loop import loop
 from training.model.faithdiff import build_model

@@ -9,18 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain, sources_of, task_of
-from model_support import made_up_model
 from support.compare import NETWORK, assert_close, relative_difference
-from training_support import KEPT_AS_FP16, NEVER_MATTER, without_gradient
+from support.trainer import KEPT_AS_FP16, NEVER_MATTER, without_gradient
+from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_models import made_up_model
 
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
 from training.model.faithdiff import build_model
-from training.optim.groups import only_train
-from training.optim.optimisers import make_optimiser
+from training.optim.optimisers import make_optimiser, only_train
 from training.stages.stage import build_task, describe
 
 Quick = Callable[..., TrainConfig]
@@ -128,7 +126,7 @@ def test_latents_are_those_of_the_vae(chain: Path, data: Path, quick: Quick) -> 
 
 
 def test_prompts_reach_the_unet_and_are_dropped(chain: Path, data: Path, quick: Quick, tmp_path: Path) -> None:
-    from tiny_text import write_text_encoders
+    from support.trainer_text import write_text_encoders
 
     folder = write_text_encoders(tmp_path / "sdxl", widths=(8, 8), projection=16)
     records = [replace(record, caption=f"a picture of {record.key}") for record in manifest.read(data)]

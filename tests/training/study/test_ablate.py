@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain, sources_of, task_of
-from conftest import QUICK
-from training_support import picture
+from support.trainer import QUICK, picture
+from support.trainer_chain import make_chain, sources_of, task_of
 
 from training.cli import main
 from training.common.images import read_image, write_png

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from chain import make_chain
-from conftest import QUICK
-from training_support import picture
+from support.trainer import QUICK, picture
+from support.trainer_chain import make_chain
 
 from training.common.images import read_image, to_unit, write_png
 from training.config.overrides import from_json
-from training.config.sources import Sources
+from training.config.schema import Sources
 from training.data import manifest
 from training.study import page as study_report
 from training.study import study

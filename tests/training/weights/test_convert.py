@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import tiny
 from safetensors import safe_open
+from support.trainer_models import tiny
 
 from faithdiff_core.files.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, assemble_released
 from faithdiff_core.files.keymap import diffusers_to_ldm
 from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.cli import main
-from training.common.weight_files import read_parts
+from training.common.tensor_files import read_parts
 from training.model.faithdiff import build_model
 from training.weights import convert as convert_module
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from model_support import made_up_model, tiny, write_run
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.trainer_models import made_up_model, tiny, write_run
 
 from faithdiff_core.files.keymap import ldm_to_diffusers
-from training.common.weight_files import read_parts
+from training.common.tensor_files import read_parts
 from training.config.schema import TrainConfig
 from training.model.faithdiff import FaithDiffComposite, build_model
 from training.model.lora import host_lora
 from training.weights.export import export
+from training.weights.initial import averaged_weights, part_of
 from training.weights.load_export import load_exported
-from training.weights.starting_point import averaged_weights, part_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

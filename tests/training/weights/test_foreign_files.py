@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import tiny
 from safetensors.torch import load_file, save_file
 from support import foreign_files as foreign
+from support.trainer_models import tiny
 
 from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released, split_state_dict
 from faithdiff_core.files.keymap import diffusers_to_ldm, ldm_to_diffusers
@@ -18,11 +18,11 @@ from faithdiff_core.files.weight_file import check_weight_file
 from faithdiff_core.lora import fit_lora, merged
 from faithdiff_core.unet_layers import KNOWN_UNETS, layer_weights
 from training.cli import main
-from training.common.weight_files import file_digest, read_parts
+from training.common.tensor_files import file_digest, read_parts
 from training.model.faithdiff import build_model
 from training.model.networks import NETWORKS, build_unet
 from training.weights.base import read_base_unet
-from training.weights.starting_point import read_starting_point
+from training.weights.initial import read_starting_point
 
 Told = pytest.CaptureFixture[str]
 

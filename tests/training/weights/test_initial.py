@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from model_support import (
+from support.compare import NETWORK, assert_close
+from support.trainer_models import (
     made_up_model,
     tiny,
     write_checkpoint_file,
@@ -18,17 +19,15 @@ from model_support import (
     write_released,
     write_run,
 )
-from support.compare import NETWORK, assert_close
 
 from faithdiff_core.architecture import LQEncoderSizes
 from faithdiff_core.files.metadata import FaithDiffMetadata
-from training.common.weight_files import file_digest
-from training.config.sources import Sources
+from training.common.tensor_files import file_digest
+from training.config.schema import Sources
 from training.model.faithdiff import FaithDiffComposite
 from training.model.networks import NETWORKS, build_vae
 from training.weights.export import write_faithdiff
-from training.weights.initial import initial_model, load_vae
-from training.weights.starting_point import part_of
+from training.weights.initial import initial_model, load_vae, part_of
 
 SPEC = replace(NETWORKS["tiny"], encoder=LQEncoderSizes(block_out_channels=(32, 32, 64, 64), layers_per_block=1))
 """Foreign VAE files do not tell how many norm groups they have: they have SDXL's 32."""

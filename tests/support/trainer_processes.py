@@ -1,4 +1,4 @@
-"""Runs toy_worker.py in processes of its own."""
+"""Runs trainer_toy_worker.py in processes of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.patience import PATIENCE_S
 
-WORKER = Path(__file__).with_name("toy_worker.py")
+WORKER = Path(__file__).with_name("trainer_toy_worker.py")
 FSDP2 = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
 from faithdiff_core.files.storage import write_safetensors
-from training.batches.crops import ImageStore
 from training.batches.latent_cache import open_latent_cache
-from training.common import archives
+from training.batches.store import ImageStore
+from training.common import tensor_files
 from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop
@@ -92,7 +92,7 @@ def test_checkpoints_of_earlier_versions_are_read(two_checkpoints: Path, tmp_pat
     run_dir = copy_of(two_checkpoints, tmp_path)
     path = checkpoints.saved_in(run_dir)[-1]
     state = torch.load(path, weights_only=True)
-    archives.write_archive(path, {name: state[name] for name in checkpoints.ENTRIES})
+    tensor_files.write_archive(path, {name: state[name] for name in checkpoints.ENTRIES})
     config = toy_config("keep_checkpoints=2")
     assert loop.train(ToyTask(config), config, run_dir, extra={}, resume=True)["step"] == 6
 
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(
 def test_torch_says_what_the_system_said_as_it_is_read_here(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         torch.UntypedStorage.from_file(str(tmp_path / "none"), False, 9)
-    found = archives.system_error(error.value, tmp_path / "none")
+    found = tensor_files.system_error(error.value, tmp_path / "none")
     assert found is not None and found.errno == errno.ENOENT and found.filename == str(tmp_path / "none")
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from training_support import png
+from support.trainer import png
 
 from training.cli import main
-from training.common.images import picture_paths, read_image
+from training.common.folders import list_pictures
+from training.common.images import read_image
 from training.data import manifest
 from training.data.prepare import find
 from training.folder import client as queue_client
@@ -93,7 +94,7 @@ def test_a_manifest_whose_digests_are_no_text_is_refused(tmp_path: Path) -> None
 def test_an_eps_under_a_pictures_name_starts_no_program(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps", "EPS")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="expected a readable picture, got .*cannot identify"):
+    with pytest.raises(ValueError, match="expected a readable picture, got .*it is none of PNG"):
         read_image(tmp_path / "a.png")
 
 
@@ -176,4 +177,4 @@ def test_folders_give_keys_below_them_only(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "up.png").write_bytes(PICTURE)
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "up.png")
-    assert [key for key, _ in picture_paths([tmp_path / "in" / ".." / "in"])] == ["link"]
+    assert [key for key, _ in list_pictures([tmp_path / "in" / ".." / "in"]).pictures] == ["link"]

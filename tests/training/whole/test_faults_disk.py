@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_support import made_up_model, tiny, write_run
-from toy_task import ToyTask, equal, toy_config, train_part
+from support.trainer_models import made_up_model, tiny, write_run
+from support.trainer_toy import ToyTask, equal, toy_config, train_part
 
-from training.batches.crops import ImageStore
 from training.batches.latent_cache import open_latent_cache
 from training.batches.prompt_cache import TextCache
+from training.batches.store import ImageStore
 from training.cli import main
-from training.common.errors import SaveError
+from training.common.stopping import SaveError
 from training.config.schema import TrainConfig
 from training.data import manifest
 from training.loop import checkpoints, loop

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.trainer import picture
+from support.trainer_toy import ToyTask, toy_config, train_part
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy_task import ToyTask, toy_config, train_part
-from training_support import picture
 
 from training.common.images import write_png
 from training.loop import checkpoints, loop
@@ -76,7 +76,7 @@ def test_without_an_average_the_run_has_none(tmp_path: Path) -> None:
 def test_a_missing_tracker_costs_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("training.loop.trackers.get_available_trackers", list)
+    monkeypatch.setattr("training.loop.progress.get_available_trackers", list)
     train(tmp_path, "tracker=tensorboard", stop_after=2)
     assert capfd.readouterr().err.count("warning: tracker tensorboard is not installed, only log.jsonl is written") == 1
     assert len(rows_of(tmp_path)) == 2

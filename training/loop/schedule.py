@@ -1,8 +1,20 @@
-"""How the crops of one optimiser step are shared out: evenly over the processes, then into micro-batches."""
+"""What an optimiser step is given: its learning rate, and the crops of its batch for each process. Counted by us in optimiser
+steps, so process count and accumulation cannot stretch it.
+"""
 
 from __future__ import annotations
 
+import math
+
 from training.config.schema import TrainConfig
+
+
+def lr_factor(step: int, *, steps: int, warmup_steps: int) -> float:
+    """Factor of the learning rate at optimiser step `step` (from 0) of `steps`."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(steps - warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def micro_batches(batch_size: int, *, processes: int, process: int, micro_batch_size: int) -> list[range]:

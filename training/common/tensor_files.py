@@ -1,24 +1,30 @@
-"""Files of weights, read mapped and without running code: .safetensors and torch pickles, FaithDiff's own among them."""
+"""Files of tensors, read mapped and without running code, written whole or not at all: .safetensors and torch pickles
+(FaithDiff's own among them), and the archives of torch.save that this package writes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from faithdiff_core.files.checkpoint import FaithDiffParts
+from faithdiff_core.files.pickle_check import check_pickle
 from faithdiff_core.files.shards import find_shards, whole_parts
 from faithdiff_core.files.weight_file import check_weight_file, named_tensors, why_unreadable
 from faithdiff_core.lora import with_own_lora
+from training.common.files import write_atomically
 
 State = dict[str, torch.Tensor]
-
 CHUNK_BYTES = 16 * 2**20
 
 
@@ -132,3 +138,50 @@ def file_crc32(path: Path) -> int:
     for chunk in chunks(path):
         checksum = zlib.crc32(chunk, checksum)
     return checksum
+
+
+def write_archive(path: Path, value: Any) -> None:
+    """torch.save, atomically.
+
+    Raises:
+        OSError: a full disk, for example.
+    """
+
+    def write(temporary: Path) -> None:
+        try:
+            with temporary.open("wb") as file:
+                torch.save(value, file)
+        except RuntimeError as error:
+            # Closing its archive, torch stumbles over the failed write and hides it.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    write_atomically(path, write)
+
+
+def read_archive(path: Path) -> Any:
+    """What the file holds, its tensors mapped: read from the file as they are used. Nothing in it is executed (weights_only).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        # torch does not look at the checksums it writes.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken:
+            raise ValueError(f"its part {broken} has another checksum")
+        check_pickle(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # torch, pickle and zipfile raise many kinds for a damaged file
+        raise system_error(error, path) or ValueError(f"{type(error).__name__}") from error
+
+
+def system_error(error: Exception, path: Path) -> OSError | None:
+    """What the system said when torch could not open or map the file (ATen/MapAllocator.cpp); None for another error."""
+    found = re.match(r"unable to .*\((\d+)\)$", str(error).partition("\n")[0]) if isinstance(error, RuntimeError) else None
+    return OSError(int(found[1]), os.strerror(int(found[1])), str(path)) if found else None

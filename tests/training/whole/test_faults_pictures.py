@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from toy_task import equal, train_part
-from training_support import png, write_shard
+from support.trainer import png, write_shard
+from support.trainer_toy import equal, train_part
 
-from training.batches.crops import ImageStore, Pictures
 from training.batches.samples import SampleSource
+from training.batches.store import ImageStore, Pictures
 from training.common.images import read_image
 from training.config.schema import TrainConfig
 from training.data.manifest import Record
@@ -89,7 +89,7 @@ def test_a_machine_without_memory_is_not_a_damaged_picture(tmp_path: Path, monke
     with pytest.raises(MemoryError):
         read_image(tmp_path / "a.png")
     with pytest.raises(NoResult, match="expected memory for the server's picture of .* bytes, got too little"):
-        read_result(data)
+        read_result(data, "a.png")
 
 
 @pytest.mark.parametrize("error", [MemoryError("no memory for this picture"), SystemExit(1)])

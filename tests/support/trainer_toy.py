@@ -16,8 +16,7 @@ from training.loop import loop
 from training.loop.run import Run
 from training.loop.task import Batch, Metrics, Task
 from training.model.faithdiff import build_model
-from training.optim.groups import Groups
-from training.optim.optimisers import BETA1
+from training.optim.optimisers import BETA1, Groups
 from training.tasks.diffusion import trained_groups
 
 STRAYED = 3e-3

@@ -1,4 +1,6 @@
-"""Trains the toy task, or the tiny composite, in a process of its own: toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
+"""Trains the toy task, or the tiny composite, in a process of its own:
+
+    trainer_toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
 
 TASK: toy; slow (50 ms a step); stuck (waits in its 13th step until it is killed); failing (its second process raises at step 2);
 model (the tiny FaithDiff). Several runs follow one another in the same processes. KEY may be stop_after, too. Of wrong input the
@@ -11,10 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from toy_task import ModelTask, ToyTask, toy_config, train_part  # noqa: E402
-
+from support.trainer_toy import ModelTask, ToyTask, toy_config, train_part  # noqa: E402
 from training.loop import loop  # noqa: E402
 from training.loop.task import Batch  # noqa: E402
 

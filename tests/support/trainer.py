@@ -1,4 +1,4 @@
-"""Pictures for the tests of the trainer."""
+"""What many tests of the trainer share: settings for short runs, pictures, which weights have a gradient."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+
+QUICK = ["network=tiny", "precision=fp32", "warmup_steps=1", "log_every=1", "save_every=1000", "threads=1", "tracker=none"]
+"""Of a recipe, for the tiny network."""
 
 KEPT_AS_FP16 = 1e-3
 """Of the range: twice what rounding to fp16 can do to a value (2^-11 of it), whatever the machine."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from conftest import QUICK
-
+from support.trainer import QUICK
 from training.config.overrides import override
 from training.config.recipes import recipe
-from training.config.schema import TrainConfig
-from training.config.sources import Sources
+from training.config.schema import Sources, TrainConfig
 from training.stages.stage import build_task, run_stage
 from training.tasks.diffusion import DiffusionTask
 from training.weights.export import export

@@ -14,18 +14,18 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from processes import finish
-from toy_task import ToyTask, equal, toy_config
+from support.trainer_processes import finish
+from support.trainer_toy import ToyTask, equal, toy_config
 
-from training.common import locks
-from training.common.errors import LostProcessError
+from training.common import files
+from training.common.stopping import LostProcessError
 from training.config.schema import TrainConfig
 from training.loop import checkpoints, loop, run_lock
 from training.loop.engine import Engine
 from training.loop.task import Batch, Metrics
 
 Quick = Callable[..., TrainConfig]
-SHORT = Path(__file__).parents[1] / "soak" / "training_short.py"
+SHORT = Path(__file__).parents[2] / "soak" / "training_short.py"
 
 
 def trained(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_disks_without_locks_are_trained_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (locks, run_lock):
+    for module in (files, run_lock):
         monkeypatch.setattr(module, "lock_descriptor", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     config = toy_config("steps=2")
     assert loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False)["step"] == 2

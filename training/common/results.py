@@ -1,0 +1,144 @@
+"""What a command may write where: nothing over sources, nothing over what an earlier run has not made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from training.common.files import write_bytes
+from training.common.strict_json import parse_json
+
+
+class ResultsFolder:
+    """A folder for one result a picture. Nothing in it is written over that an earlier run has not made, and no source ever."""
+
+    MADE = "made.jsonl"
+    """A line for each result, as it is written: {"file", "sha256"}."""
+
+    def __init__(
+        self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Collection[str] = ()
+    ) -> None:
+        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results, beside those that MADE lists and nobody
+        has changed. `again`: others may be replaced, too.
+
+        Raises:
+            ValueError: results would collide with one another, with the sources, or (unless `again`) with files that no earlier
+                run has made.
+        """
+        self.out, self._again = out, again
+        self._made = {*_made(out / self.MADE), *made}
+        self._sources = {_place(path) for _, path in pictures}
+        self._folder = source.resolve() if pictures and source.is_dir() else None
+        keys: dict[str, Path] = {}
+        for key, path in pictures:
+            other = keys.setdefault(same_on_some_disk(key), path)
+            if other != path:
+                raise ValueError(f"expected one picture per name, got {other} and {path}; rename one, both would be {key}.png")
+        known = {name.rpartition(".")[0] for name in self._made}
+        for key, _ in pictures:
+            self._check_apart(out / f"{key}.png")
+            if key not in known:  # the result of one that is may have another suffix
+                self.check(f"{key}.png")
+
+    def check(self, name: str) -> Path:
+        """The path of a result, which may be written.
+
+        Raises:
+            ValueError: it may not.
+        """
+        path = self.out / name
+        self._check_apart(path)
+        if name not in self._made and not self._again and os.path.lexists(path):
+            raise ValueError(
+                f"expected an empty folder or that of an earlier run, got {path}, which is not a result of one; "
+                "choose another OUT, or --again to replace such files"
+            )
+        return path
+
+    def _check_apart(self, path: Path) -> None:
+        inside = self._folder is not None and path.parent.resolve().is_relative_to(self._folder)
+        if inside or _place(path) in self._sources:
+            raise ValueError(f"expected a folder for the results apart from the sources, got {self.out}; choose another OUT")
+
+    def write(self, name: str, data: bytes) -> Path:
+        """Write one result and its line in MADE.
+
+        Raises:
+            ValueError: as `check`.
+            OSError: the system could not write it.
+        """
+        path = self.check(name)
+        write_bytes(path, data)
+        self.note(name)
+        return path
+
+    def note(self, name: str) -> None:
+        """Write the line of a result that lies in its place."""
+        self._made.add(name)
+        line = json.dumps({"file": name, "sha256": _sha256(self.out / name)}) + "\n"
+        with (self.out / self.MADE).open("ab+") as lines:
+            if lines.tell():
+                lines.seek(-1, os.SEEK_END)
+                line = line if lines.read() == b"\n" else "\n" + line  # behind what a killed process has left
+            lines.write(line.encode())
+
+    def forget(self) -> None:
+        """Delete MADE: another record has all of it."""
+        (self.out / self.MADE).unlink(missing_ok=True)
+
+
+def _made(record: Path) -> set[str]:
+    """The names in a MADE file whose files are as they were written."""
+    names: dict[str, str] = {}
+    for line in record.read_bytes().splitlines() if record.is_file() else []:
+        try:
+            value = parse_json(line)
+            names[value["file"]] = value["sha256"]
+        except (ValueError, KeyError, TypeError):  # the last line of a killed process, or no line of ours
+            continue
+    return {name for name, digest in names.items() if _sha256(record.parent / name) == digest}
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _place(path: Path) -> tuple[int, int] | str:
+    """The same for two paths of one file: through links, in names that a disk takes for one, by hard links."""
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path.resolve())
+    return (found.st_dev, found.st_ino) if found.st_ino else str(path.resolve())  # 0: a disk that numbers no files
+
+
+def same_on_some_disk(name: str) -> str:
+    """What names have in common that a disk may take for one: case and the way accents are written do not count."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def require_own(out: Path, what: str, is_own: Callable[[Path], bool], sources: Iterable[Path | None] = ()) -> None:
+    """Look whether a file of our own may be written as `out`: it is new, or of the kind that it would be replaced by.
+
+    `is_own` says so of a file that is there; where it raises ValueError, the file is not. `sources`: what the command reads.
+
+    Raises:
+        ValueError: it is one of `sources`, or something else.
+    """
+    if not os.path.lexists(out):
+        return
+    if _place(out) in {_place(source) for source in sources if source is not None}:
+        raise ValueError(f"expected another file than those that are read, got {out} for both; choose another name")
+    try:
+        own = out.is_file() and is_own(out)
+    except (OSError, ValueError):
+        own = False
+    if not own:
+        raise ValueError(f"expected a new file or an earlier {what}, got {out}, which is something else; choose another name")
