@@ -307,8 +307,8 @@ def nano() -> Template:
         note=(
             "# Try the pipeline in a minute",
             "",
-            "Nothing to download: the **nano** weights (26 MB) and the photo come with the pack. A run on two CPU cores took "
-            "under 50 seconds (measured, loading included).",
+            "Nothing to download: the **nano** weights (26 MB) and the photo come with the pack. On two CPU cores a run took "
+            "9 seconds, and under 50 with other work going on (measured, loading included).",
             "",
             "They are there to try the nodes. They were trained for under two hours and show **nothing** of what the released "
             "weights can do.",
