@@ -16,6 +16,10 @@ pytestmark = pytest.mark.host
 LARGEST_THUMBNAIL_BYTES = 60_000
 
 ROUNDING_LEVELS = 2  # of 255
+MIN_ZOOM = 0.6
+"""At which a template opens in a window of 1600 x 1000 px. Below 0.57 the front end draws no text (1.47: letters under 8 px)."""
+OF_EACH_KIND = ("faithdiff_nano", "faithdiff_masked")
+"""Templates without and with weights to download."""
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +43,36 @@ def test_a_template_has_its_thumbnail(cards, name):
         assert (cards[name]["width_px"], cards[name]["height_px"]) == image.size
 
 
-@pytest.mark.parametrize("name", all_long_but(workflows.NAMES, "faithdiff_nano"))
-def test_a_template_opens_clean(frontend, name):
+@pytest.mark.parametrize("name", all_long_but(workflows.NAMES, *OF_EACH_KIND))
+def test_a_template_opens_clean_and_readable(frontend, name):
     opened = frontend.ask("openTemplate", name=name)
     frontend.photograph(name)
     assert opened["unknown"] == []
     assert opened["complaints"] == []
     assert opened["marked"] == []
     assert opened["problems"] == []
+    assert opened["zoom"] >= MIN_ZOOM
     assert opened["groups"] >= 1
     assert opened["notes"] >= 1
     wanted = {number: (node["class_type"], node["inputs"]) for number, node in workflows.api_prompt(name).items()}
     assert {number: (node["class_type"], node["inputs"]) for number, node in opened["prompt"].items()} == wanted
+
+
+@pytest.fixture
+def nodes_2(frontend):
+    frontend.ask("setNodes2", on=True)
+    yield frontend
+    frontend.ask("setNodes2", on=False)
+
+
+@pytest.mark.parametrize("name", all_long_but(workflows.NAMES, *OF_EACH_KIND))
+def test_a_template_opens_readable_in_nodes_2(nodes_2, name):
+    """There nodes are higher than in the older mode."""
+    opened = nodes_2.ask("openTemplate", name=name)
+    nodes_2.photograph(f"{name}_nodes_2")
+    assert opened["problems"] == []
+    assert opened["complaints"] == []
+    assert opened["zoom"] >= MIN_ZOOM
 
 
 @pytest.mark.parametrize("name", all_long_but(list(filter(workflows.runs_as_it_comes, workflows.NAMES)), "faithdiff_nano"))

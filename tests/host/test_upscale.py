@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import comfy.model_management as mm
 import comfy.utils
 import folder_paths
@@ -148,6 +151,18 @@ def test_limits(upscale_model, monkeypatch):
     monkeypatch.setattr(upscale, "MAX_SIDE_PX", 32)
     with pytest.raises(ValueError, match="at most 32 px a side, got 40x20 from the upscale model"):
         FaithDiffUpscale.execute(torch.zeros(1, 10, 20, 3), to("scale factor", 1.5), upscale_model)
+
+
+@pytest.mark.parametrize(("number", "warned"), [(2.0, False), (1.0, False), (0.5, True)])
+def test_a_target_that_shrinks_is_warned_of_on_the_node(number, warned, monkeypatch):
+    sent = []
+    server = SimpleNamespace(send_progress_text=lambda text, node_id: sent.append((text, node_id)))
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    monkeypatch.setattr(FaithDiffUpscale, "hidden", SimpleNamespace(unique_id="7"))
+    (text,) = FaithDiffUpscale.execute(tiny.image(20, 40), to("scale factor", number)).ui.as_dict()["text"]
+    assert sent == [(text, "7")]
+    assert text.splitlines()[0] == f"40x20 px to {40 * number:.0f}x{20 * number:.0f} px"
+    assert ("Warning: this target shrinks the picture to 0.5x" in text) == warned
 
 
 def test_interrupt_between_images():

@@ -8,11 +8,11 @@ const WAIT_MS = 200_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
 
 const job = JSON.parse(process.argv[2])
-const context = await launch(job, { width: 1600, height: 900 })
+const context = await launch(job, { width: 1600, height: 1000 })
 const page = await openFrontend(context, job.server)
 page.setDefaultTimeout(WAIT_MS)
 
-const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, swapForNano, templates }
+const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates }
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line)
   let answer
@@ -72,8 +72,10 @@ async function openTemplate({ name }) {
   await page.waitForTimeout(1500) // complaints come when the scan of models and media is done
   const graph = await page.evaluate(async () => {
     const nodes = window.app.graph._nodes
+    const zoom = window.app.canvas.ds.scale // as it opens
     window.faithdiff.fit()
     return {
+      zoom,
       problems: window.faithdiff.problems(window.app.graph),
       unknown: nodes.filter((node) => !window.LiteGraph.registered_node_types[node.type]).map((node) => node.type),
       marked: nodes.filter((node) => node.has_errors).map((node) => node.title),
@@ -112,7 +114,7 @@ async function run({ timeout_s }) {
   await page.getByTestId('queue-button').click()
   const { outcome, pictures } = await ended
   if (outcome === 'success') {
-    const areShown = () => window.app.graph._nodes.some((node) => node.type !== 'LoadImage' && node.imgs?.length > 0)
+    const areShown = () => window.app.graph._nodes.some((node) => !['FaithDiffLoadPhoto', 'LoadImage'].includes(node.type) && node.imgs?.length > 0)
     await page.waitForFunction(areShown)
     await page.waitForTimeout(1000)
   }
@@ -214,6 +216,12 @@ async function setLanguage({ code }) {
   await page.evaluate((wanted) => window.app.extensionManager.setting.set('Comfy.Locale', wanted), code)
   await page.reload({ waitUntil: 'domcontentloaded' })
   await untilReady(page)
+}
+
+// Nodes 2.0, or the older way of drawing nodes.
+async function setNodes2({ on }) {
+  await page.evaluate((wanted) => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', wanted), on)
+  await page.waitForTimeout(1500)
 }
 
 // What new nodes of some types are called, with the labels of their slots and widgets.
