@@ -69,7 +69,7 @@ def test_demo_prompt_restores_the_photo(client: Client, server: HostServer, demo
     prompt_id = client.queue(demo_prompt)
     history = client.wait(prompt_id, PATIENCE_S)
     restored = Image.open(io.BytesIO(client.images(history)[-1]))
-    photo = server.input_folder / inputs_of(demo_prompt, "LoadImage")["image"]
+    photo = server.input_folder / inputs_of(demo_prompt, "FaithDiffLoadPhoto")["image"]
     factor = inputs_of(demo_prompt, "ImageScaleBy")["scale_by"]
     assert restored.size == tuple(round(side * factor) for side in Image.open(photo).size)
     _assert_progress(client, prompt_id, demo_prompt)

@@ -31,6 +31,8 @@ OUTPUT_DISK_BYTES = 50 * 1024**2
 RUN_TIMEOUT_S = 1800.0
 WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"
 PHOTOS = ROOT / "demo"
+PHOTO_CLASSES = ("FaithDiffLoadPhoto", "LoadImage")
+"""Nodes that load a photo by its name in `image`."""
 
 
 def demo_command(arguments: Sequence[str]) -> int:
@@ -101,10 +103,10 @@ def _read_prompt(path: Path) -> dict[str, Any]:
 
 
 def _place_photos(prompt: dict[str, Any], photos: Path, input_folder: Path) -> Path:
-    """Copy what the prompt's LoadImage nodes name into the server's input folder; the first one."""
-    names = [str(node["inputs"]["image"]) for node in prompt.values() if node["class_type"] == "LoadImage"]
+    """Copy what the prompt's nodes that load a photo name into the server's input folder; the first one."""
+    names = [str(node["inputs"]["image"]) for node in prompt.values() if node["class_type"] in PHOTO_CLASSES]
     if not names:
-        raise SetupError("expected a LoadImage node in the workflow, got none")
+        raise SetupError("expected FaithDiff Load Photo or LoadImage in the workflow, got neither")
     input_folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (photos / name).is_file():
@@ -141,7 +143,7 @@ def _run_prompt(client: Client, prompt: dict[str, Any]) -> bytes:
     client.wait_for(show_and_check, RUN_TIMEOUT_S, "end of the prompt")
     images = client.images(client.wait(prompt_id, 30))
     if not images:
-        raise SetupError("expected the workflow to save an image (SaveImage), got none")
+        raise SetupError("expected the workflow to save a picture (FaithDiff Save Photo or SaveImage), got none")
     return images[-1]
 
 
