@@ -1,7 +1,7 @@
 """How time and memory grow with the image: encoding and tiled sampling, from 512 px up, doubled until the largest side.
 
-Each size runs in a process of its own, so that its peak is its own. The random image is encoded by Encode LQ Features and sampled
-by FaithDiff Sampler, as the nodes do it: tiles of 512 px at half overlap, one step.
+Each size runs in a process of its own, so that its peak is its own. The random image is encoded by FaithDiff Encode LQ
+Features and sampled by FaithDiff Sampler, as the nodes do it: tiles of 512 px at half overlap, one step.
 
 The exponent e is that of time ~ pixels ** e between one size and the next. Overlapping tiles cover a larger image more often (1,
 9, 49, 225 tiles for 1, 4, 16, 64 times the pixels), so that sampling grows faster than the pixels even where every tile costs the

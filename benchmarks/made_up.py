@@ -112,7 +112,7 @@ def features_of(made: MadeUp, height_px: int, width_px: int) -> FaithDiffFeature
 
 
 def aligned(made: MadeUp, features: FaithDiffFeatures) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL behind Align Latent."""
+    """The MODEL behind FaithDiff Align Latent."""
     latent = {"samples": torch.zeros(1, 4, *features.features_BCHW.shape[-2:])}
     return FaithDiffAlignLatent.execute(made.model, features, latent, 1.0, 0.0, 1.0, "noise").args[0]
 

@@ -1,4 +1,4 @@
-"""Align Latent: a MODEL that restores the encoded image, and the latent to start from."""
+"""FaithDiff Align Latent: a MODEL that restores the encoded image, and the latent to start from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from .alignment.hook import AlignmentState, attach, detach, mask_to_cells
 from .seam.bundle import FaithDiffFeatures, check_size
 from .seam.inputs import FROM_A_VAE, checked, painted
-from .seam.types import CATEGORY, FaithDiffFeaturesType
+from .seam.types import RESTORE_CATEGORY, SEARCHED, FaithDiffFeaturesType
 from .seam.unet_loader import model_channels, require_sdxl
 
 
@@ -20,14 +20,15 @@ class FaithDiffAlignLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffAlignLatent",
-            display_name="Align Latent",
-            category=CATEGORY,
+            display_name="FaithDiff Align Latent",
+            category=RESTORE_CATEGORY,
             description="Ties the MODEL to the encoded image. The result is an ordinary SDXL MODEL: any sampler, LoRA or "
             "ControlNet works with it.",
+            search_aliases=[*SEARCHED, "alignment"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load FaithDiff Model."),
-                FaithDiffFeaturesType.Input("features", tooltip="From Encode LQ Features."),
-                io.Latent.Input("latent", tooltip="From Encode LQ Features; of the size of the image."),
+                FaithDiffFeaturesType.Input("features", tooltip="From FaithDiff Encode LQ Features."),
+                io.Latent.Input("latent", tooltip="From FaithDiff Encode LQ Features; of the size of the image."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -143,6 +144,7 @@ def _start(latent: dict, start_from: str) -> dict:
         return {**latent, "samples": torch.zeros_like(samples)}
     if not samples.any():
         logging.warning(
-            "FaithDiff: start_from is lq but the latent is empty; connect a VAE to Encode LQ Features to start from the image"
+            "FaithDiff: start_from is lq but the latent is empty; connect a VAE to FaithDiff Encode LQ Features to start "
+            "from the image"
         )
     return dict(latent)

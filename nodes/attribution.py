@@ -1,4 +1,4 @@
-"""Word Attribution: where the network looks for a word of the prompt, with FaithDiff and without (as in the paper's Figure 6)."""
+"""FaithDiff Word Attribution: where the network looks for a word of the prompt, with FaithDiff and without (paper, Figure 6)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .attribution_maps.picture import WordRun, show
 from .attribution_maps.words import PromptWords, prompt_words, require_prompt
 from .sampler import FaithDiffSampler
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import REPORT_CATEGORY
 from .seam.unet_loader import require_sdxl
 
 
@@ -25,13 +25,13 @@ class FaithDiffAttribution(io.ComfyNode):
         of_sampler = [i for i in FaithDiffSampler.define_schema().inputs if i.id not in ("model", "positive")]
         return io.Schema(
             node_id="FaithDiffAttribution",
-            display_name="Word Attribution",
-            category=CATEGORY,
+            display_name="FaithDiff Word Attribution",
+            category=REPORT_CATEGORY,
             description="Shows as a heat map where the network looks for a word of the prompt, with FaithDiff and without. "
             "Samples by itself, like FaithDiff Sampler.",
-            search_aliases=["daam", "attention map", "heat map", "cross attention", "faithdiff"],
+            search_aliases=["daam", "attention map", "heat map", "cross attention"],
             inputs=[
-                io.Model.Input("model", tooltip="From Align Latent."),
+                io.Model.Input("model", tooltip="From FaithDiff Align Latent."),
                 io.Clip.Input("clip", tooltip="The CLIP that the prompt was encoded with."),
                 io.Vae.Input("vae", tooltip="Decodes the pictures that the maps are drawn over."),
                 io.Conditioning.Input("positive", tooltip="The prompt, from FaithDiff Prompt or CLIP Text Encode."),
@@ -102,8 +102,8 @@ def _models(model: comfy.model_patcher.ModelPatcher, compare: bool) -> list[comf
         return [model]
     if model.get_attachment(ALIGNMENT_KEY) is None:
         raise ValueError(
-            "expected a MODEL from Align Latent to compare with and without FaithDiff, got one without alignment; connect Align "
-            "Latent at a strength above 0, or set compare to false"
+            "expected a MODEL from FaithDiff Align Latent to compare with and without FaithDiff, got one without "
+            "alignment; connect FaithDiff Align Latent at a strength above 0, or set compare to false"
         )
     return [model, detach(model)]
 

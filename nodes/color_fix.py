@@ -10,7 +10,7 @@ from ..faithdiff_core.color_fix import METHODS, fix_colors
 from ..faithdiff_core.geometry import Size, crop_to, padded_size_px
 from ..faithdiff_core.photo.alpha import visible_colors
 from .seam.inputs import FROM_A_VAE, checked
-from .seam.types import CATEGORY
+from .seam.types import RESTORE_CATEGORY, SEARCHED
 
 
 class FaithDiffColorFix(io.ComfyNode):
@@ -19,13 +19,14 @@ class FaithDiffColorFix(io.ComfyNode):
         return io.Schema(
             node_id="FaithDiffColorFix",
             display_name="FaithDiff Color Fix",
-            category=CATEGORY,
+            category=RESTORE_CATEGORY,
             description="Gives the restored image the colours, the exact size and the alpha of the image it was made from.",
-            search_aliases=["color match", "colour fix", "wavelet", "adain"],
+            search_aliases=[*SEARCHED, "color match", "colour fix", "wavelet", "adain"],
             inputs=[
                 io.Image.Input("image", tooltip="The restored image, from VAE Decode."),
                 io.Image.Input(
-                    "reference", tooltip="The degraded image at the target size, the same that Encode LQ Features was given."
+                    "reference",
+                    tooltip="The degraded image at the target size, the same that FaithDiff Encode LQ Features was given.",
                 ),
                 io.Combo.Input(
                     "method",

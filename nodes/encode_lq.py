@@ -1,4 +1,4 @@
-"""Encode LQ Features: the degraded image, at the target size, to features and a latent to start from."""
+"""FaithDiff Encode LQ Features: the degraded image, at the target size, to features and a latent to start from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..faithdiff_core.photo.alpha import visible_colors
 from .seam.bundle import FaithDiffFeatures, FaithDiffModel
 from .seam.encode import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
 from .seam.inputs import checked
-from .seam.types import CATEGORY, FaithDiffFeaturesType, FaithDiffModelType
+from .seam.types import RESTORE_CATEGORY, SEARCHED, FaithDiffFeaturesType, FaithDiffModelType
 
 PROGRESS_PER_IMAGE = 1000
 
@@ -23,10 +23,11 @@ class FaithDiffEncodeLQ(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffEncodeLQ",
-            display_name="Encode LQ Features",
-            category=CATEGORY,
+            display_name="FaithDiff Encode LQ Features",
+            category=RESTORE_CATEGORY,
             description="Reads a degraded image into FaithDiff features. Enlarge the image to the size you want first; "
             "any size will do.",
+            search_aliases=[*SEARCHED, "lq encoder"],
             inputs=[
                 FaithDiffModelType.Input("faithdiff", tooltip="From Load FaithDiff Model."),
                 io.Image.Input(
@@ -52,9 +53,9 @@ class FaithDiffEncodeLQ(io.ComfyNode):
                 ),
             ],
             outputs=[
-                FaithDiffFeaturesType.Output(display_name="features", tooltip="For Align Latent."),
+                FaithDiffFeaturesType.Output(display_name="features", tooltip="For FaithDiff Align Latent."),
                 io.Latent.Output(
-                    tooltip="The image as latent (or an empty one of the right size without a VAE), for Align Latent."
+                    tooltip="The image as latent (or an empty one of the right size without a VAE), for FaithDiff Align Latent."
                 ),
             ],
         )

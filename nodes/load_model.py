@@ -14,7 +14,7 @@ from ..faithdiff_core.lora import with_own_lora
 from .seam import folders
 from .seam.bundle import FaithDiffModel, build_model
 from .seam.inputs import checked
-from .seam.types import CATEGORY, FaithDiffModelType
+from .seam.types import RESTORE_CATEGORY, SEARCHED, FaithDiffModelType
 from .seam.unet_loader import WEIGHT_DTYPES, add_lora, load_unet, model_channels, require_sdxl
 from .seam.weights_file import read_weights
 
@@ -25,10 +25,10 @@ class FaithDiffLoadModel(io.ComfyNode):
         return io.Schema(
             node_id="FaithDiffLoadModel",
             display_name="Load FaithDiff Model",
-            category=CATEGORY,
+            category=RESTORE_CATEGORY,
             description="Loads FaithDiff weights: the released FaithDiff.bin, or one of our .safetensors files (full, or an "
             "adapter for an SDXL base).",
-            search_aliases=["faithdiff", "super resolution", "restore", "upscale", "image restoration"],
+            search_aliases=[*SEARCHED, "image restoration", "load checkpoint"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -52,9 +52,11 @@ class FaithDiffLoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The SDXL UNet. Connect it to Align Latent; LoRA and other patches may go between."),
+                io.Model.Output(
+                    tooltip="The SDXL UNet. Connect it to FaithDiff Align Latent; LoRA and other patches may go between."
+                ),
                 FaithDiffModelType.Output(
-                    display_name="faithdiff", tooltip="LQ encoder and alignment module, for Encode LQ Features."
+                    display_name="faithdiff", tooltip="LQ encoder and alignment module, for FaithDiff Encode LQ Features."
                 ),
             ],
         )

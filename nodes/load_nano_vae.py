@@ -1,4 +1,4 @@
-"""Load Nano VAE: the narrow VAE of the nano model that comes with the pack."""
+"""FaithDiff Load Nano VAE: the narrow VAE of the nano model that comes with the pack."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from .seam import folders
 from .seam.inputs import checked
 from .seam.nano_vae import load_nano_vae
-from .seam.types import CATEGORY
+from .seam.types import NANO_CATEGORY
 from .seam.weights_file import read_weights
 
 
@@ -16,8 +16,8 @@ class FaithDiffLoadNanoVAE(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffLoadNanoVAE",
-            display_name="Load Nano VAE",
-            category=f"{CATEGORY}/nano",
+            display_name="FaithDiff Load Nano VAE",
+            category=NANO_CATEGORY,
             description="Loads the narrow VAE of the nano model. For the real weights use Load VAE or Load Checkpoint.",
             inputs=[
                 io.Combo.Input(

@@ -1,4 +1,4 @@
-"""Load Photo: a picture's file as it is meant to look, and all that goes back into the result."""
+"""FaithDiff Load Photo: a picture's file as it is meant to look, and all that goes back into the result."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from comfy_api.latest import io, ui
 from ..faithdiff_core.photo.curves import read_profile
 from ..faithdiff_core.photo.photo import Photo, to_unit
 from .photos.bundle import FaithDiffPhoto
-from .photos.files import fingerprint, load, photo_names, photo_path
+from .photos.files import fingerprint, is_own, load, photo_names, photo_path
+from .seam.host import show_text
 from .seam.inputs import UNPAINTED_PX, checked
-from .seam.types import CATEGORY, FaithDiffPhotoType
+from .seam.types import PHOTO_CATEGORY, SEARCHED, FaithDiffPhotoType
 
 
 class FaithDiffLoadPhoto(io.ComfyNode):
@@ -19,11 +20,11 @@ class FaithDiffLoadPhoto(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffLoadPhoto",
-            display_name="Load Photo",
-            category=CATEGORY,
+            display_name="FaithDiff Load Photo",
+            category=PHOTO_CATEGORY,
             description="Loads a picture as it is meant to look: upright, its colours taken from its profile to sRGB, 16 bits "
-            "kept. Profile, EXIF, XMP, DPI and alpha go on to Save Photo. A damaged file is an error, not a grey area.",
-            search_aliases=["load image", "open photo", "tiff", "16 bit", "icc", "color profile", "exif", "upload"],
+            "kept. Profile, EXIF, XMP, DPI and alpha go on to FaithDiff Save Photo. A damaged file is an error, not a grey area.",
+            search_aliases=[*SEARCHED, "load image", "open photo", "upload", "tiff", "16 bit", "icc", "color profile", "exif"],
             inputs=[
                 io.Combo.Input(
                     "image",
@@ -31,18 +32,21 @@ class FaithDiffLoadPhoto(io.ComfyNode):
                     upload=io.UploadType.image,
                     image_folder=io.FolderType.input,
                     tooltip="A picture in ComfyUI's input folder: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, and HEIC where "
-                    "pillow-heif is installed. Upload one or drop it here.",
+                    "pillow-heif is installed. Upload one or drop it here. faithdiff_demo.png comes with the pack.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     tooltip="The picture in sRGB, upright, without alpha: where it was invisible, the colours around."
                 ),
-                io.Mask.Output(tooltip="Where the picture is transparent. 64 x 64 px of 0 if it is opaque, as Load Image's."),
+                io.Mask.Output(
+                    tooltip="Where the picture is transparent. As Load Image's: 64 x 64 px of nothing if it is opaque."
+                ),
                 FaithDiffPhotoType.Output(
-                    display_name="photo", tooltip="Profile, EXIF, XMP, DPI, alpha, bit depth and name, for Save Photo."
+                    display_name="photo", tooltip="Profile, EXIF, XMP, DPI, alpha, bit depth and name, for FaithDiff Save Photo."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -67,7 +71,12 @@ class FaithDiffLoadPhoto(io.ComfyNode):
         unpainted_px = (UNPAINTED_PX, UNPAINTED_PX)
         mask_HW = torch.zeros(unpainted_px, device=device) if alpha_HW is None else 1.0 - alpha_HW
         bundle = FaithDiffPhoto(photo.source, alpha_HW)
-        return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=ui.PreviewText("\n".join(facts(photo))))
+        lines = facts(photo)
+        show_text(cls, lines)
+        shown = ui.PreviewText("\n".join(lines)).as_dict()
+        if is_own(image):  # the page asks the input folder for pictures to show, where this one is not
+            shown |= ui.PreviewImage(color_HWC[None]).as_dict()
+        return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=shown)
 
 
 def facts(photo: Photo) -> list[str]:

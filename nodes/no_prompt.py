@@ -1,4 +1,4 @@
-"""No Prompt: conditioning without a text encoder, for the nano model."""
+"""FaithDiff No Prompt: conditioning without a text encoder, for the nano model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import NANO_CATEGORY
 from .seam.unet_loader import require_sdxl
 
 PROMPT_TOKENS = 77
@@ -20,8 +20,8 @@ class FaithDiffNoPrompt(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffNoPrompt",
-            display_name="No Prompt",
-            category=f"{CATEGORY}/nano",
+            display_name="FaithDiff No Prompt",
+            category=NANO_CATEGORY,
             description="An all-zero prompt of the width that the MODEL expects, so that no text encoder is needed. The "
             "nano model is trained with it.",
             inputs=[io.Model.Input("model", tooltip="The SDXL-family MODEL that the conditioning is for.")],

@@ -1,4 +1,4 @@
-"""Plan: what FaithDiff Sampler will do with an image, before it does it."""
+"""FaithDiff Plan: what FaithDiff Sampler will do with an image, before it does it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .alignment.hook import detach
 from .no_prompt import FaithDiffNoPrompt
 from .planning.plan import Plan, plan
 from .planning.text import plan_lines
+from .seam.host import show_text
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import REPORT_CATEGORY
 from .tiles.clock import shapes_known
 from .tiles.inputs import tile_inputs
 from .tiles.run import LATENT_CHANNELS, TileSettings
@@ -25,13 +26,13 @@ class FaithDiffPlan(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffPlan",
-            display_name="Plan",
-            category=CATEGORY,
+            display_name="FaithDiff Plan",
+            category=REPORT_CATEGORY,
             description="Says how many tiles and UNet calls an image will take, and about how much memory and time, without "
             "sampling.",
-            search_aliases=["estimate", "memory", "tiles", "faithdiff"],
+            search_aliases=["estimate", "memory", "tiles"],
             inputs=[
-                io.Model.Input("model", tooltip="From Align Latent, or any SDXL MODEL."),
+                io.Model.Input("model", tooltip="From FaithDiff Align Latent, or any SDXL MODEL."),
                 io.Latent.Input("latent_image", tooltip="The latent that will be sampled."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Denoising steps, as in FaithDiff Sampler."),
                 io.Float.Input(
@@ -55,6 +56,7 @@ class FaithDiffPlan(io.ComfyNode):
                 io.String.Output(display_name="plan", tooltip="The plan in a few lines, as the node shows it."),
                 io.Int.Output(display_name="tiles", tooltip="Tiles of all images together."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -76,7 +78,9 @@ class FaithDiffPlan(io.ComfyNode):
         if measure and found.time is None:
             time_calls(model, found, cfg)
             found = plan(model, latent_image["samples"], steps=steps, cfg=cfg, settings=settings)
-        text = "\n".join(plan_lines(found))
+        lines = plan_lines(found)
+        show_text(cls, lines)
+        text = "\n".join(lines)
         return io.NodeOutput(text, found.tiles, ui=ui.PreviewText(text))
 
     @classmethod

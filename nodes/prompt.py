@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..faithdiff_core.captions import trim_caption
 from .seam.clip import encode
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import PROMPT_CATEGORY
 
 LEAD_IN = re.compile(r"\s*(the|this)\s+(image|picture|photo|photograph)\s+\S+\s", re.IGNORECASE)
 """How LLaVA and other captioners begin; the training rule drops as many words (official
@@ -44,10 +44,10 @@ class FaithDiffPrompt(io.ComfyNode):
         return io.Schema(
             node_id="FaithDiffPrompt",
             display_name="FaithDiff Prompt",
-            category=CATEGORY,
+            category=PROMPT_CATEGORY,
             description="Turns a caption of the image, typed or from any captioning node, into the positive and the negative "
             "prompt. An empty caption will do.",
-            search_aliases=["caption", "prompt", "clip text encode", "faithdiff"],
+            search_aliases=["caption", "prompt", "clip text encode"],
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP of an SDXL checkpoint, from Load Checkpoint."),
                 io.String.Input(

@@ -13,8 +13,9 @@ from ..faithdiff_core.geometry import Size, latent_size
 from .reporting.maps import MAP_SCALES, map_of
 from .reporting.measure import measured, picture, without_padding
 from .reporting.text import report_lines
+from .seam.host import show_text
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import REPORT_CATEGORY
 from .tiles.inputs import grid_inputs
 from .tiles.run import TileSettings
 
@@ -25,7 +26,7 @@ class FaithDiffReport(io.ComfyNode):
         return io.Schema(
             node_id="FaithDiffReport",
             display_name="FaithDiff Report",
-            category=CATEGORY,
+            category=REPORT_CATEGORY,
             description="Says how faithful the result is to the degraded image: whether it still shows the same, whether "
             "colours drifted, whether tiles left seams. As text and as a heat map.",
             search_aliases=["psnr", "ssim", "compare", "metrics", "heat map", "seams", "fidelity"],
@@ -61,6 +62,7 @@ class FaithDiffReport(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="The report, as the node shows it."),
                 io.Image.Output(display_name="heat_map", tooltip="The map over the result in grey, of the result's size."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -96,5 +98,7 @@ class FaithDiffReport(io.ComfyNode):
             map_HW = map_of(results[-1], map).to(image.device)
             draw(map_HW, picture(image, i)[0], heat_map_BHWC[i])
             bar.update_absolute(i + 1)
-        text = "\n".join(report_lines(results, settings, MAP_SCALES[map]))
+        lines = report_lines(results, settings, MAP_SCALES[map])
+        show_text(cls, lines)
+        text = "\n".join(lines)
         return io.NodeOutput(text, heat_map_BHWC, ui=ui.PreviewText(text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import comfy.model_patcher
 import comfy.samplers
@@ -13,8 +12,9 @@ from nodes import common_ksampler  # the host's
 
 from .planning.plan import plan
 from .planning.text import plan_lines
+from .seam.host import show_text
 from .seam.inputs import check_prompt, checked
-from .seam.types import CATEGORY
+from .seam.types import RESTORE_CATEGORY, SEARCHED
 from .tiles.inputs import tile_inputs
 from .tiles.precision import NOT_FINITE
 from .tiles.run import TileSettings
@@ -29,12 +29,12 @@ class FaithDiffSampler(io.ComfyNode):
         return io.Schema(
             node_id="FaithDiffSampler",
             display_name="FaithDiff Sampler",
-            category=CATEGORY,
+            category=RESTORE_CATEGORY,
             description="Denoises with the release's settings, images of any size in overlapping tiles. For an image that "
             "fits in one tile it gives exactly what KSampler gives.",
-            search_aliases=["ksampler", "faithdiff", "tiled sampler"],
+            search_aliases=[*SEARCHED, "ksampler", "tiled sampler"],
             inputs=[
-                io.Model.Input("model", tooltip="From Align Latent."),
+                io.Model.Input("model", tooltip="From FaithDiff Align Latent."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -68,7 +68,7 @@ class FaithDiffSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input("positive", tooltip="What the image shows; may be empty."),
                 io.Conditioning.Input("negative", tooltip="What to avoid; the release leaves it empty."),
-                io.Latent.Input("latent_image", tooltip="From Align Latent."),
+                io.Latent.Input("latent_image", tooltip="From FaithDiff Align Latent."),
                 io.Float.Input(
                     "denoise",
                     default=1.0,
@@ -119,7 +119,9 @@ class FaithDiffSampler(io.ComfyNode):
         tiled = with_tiles(model, settings)
         planned = plan(model, latent["samples"], steps=steps, cfg=cfg, settings=settings)
         if planned.tiles > 1:
-            _show(plan_lines(planned), None if cls.hidden is None else cls.hidden.unique_id)
+            lines = plan_lines(planned)
+            logging.info("FaithDiff: %s; %s", *lines[:2])
+            show_text(cls, lines)
         (result,) = common_ksampler(
             tiled,
             seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise,
@@ -136,14 +138,3 @@ def _sharing_noise(latent: dict) -> dict:
     """The latent with the same number in its batch for every image, by which the host chooses their noise."""
     images = latent["samples"].shape[0]
     return {**latent, "batch_index": [latent.get("batch_index", [0])[0]] * images}
-
-
-def _show(lines: list[str], node_id: str | None) -> None:
-    """Tiles and calls in the log, all of it on the node where a server runs."""
-    logging.info("FaithDiff: %s; %s", *lines[:2])
-    if node_id is None:
-        return
-    # The host's module, which is there where a server runs; to import it elsewhere would bring in all of its web application.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is not None:
-        server.send_progress_text("\n".join(lines), node_id)

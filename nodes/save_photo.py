@@ -1,10 +1,11 @@
-"""Save Photo: a result as its source was: name, format, bit depth, colour profile, alpha, metadata."""
+"""FaithDiff Save Photo: a result as its source was: name, format, bit depth, colour profile, alpha, metadata."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import comfy.cli_args
 import comfy.model_management as mm
@@ -17,8 +18,9 @@ from ..faithdiff_core.geometry import Size
 from ..faithdiff_core.photo.write import Output, Written, encode_photo
 from .photos.bundle import FaithDiffPhoto
 from .photos.output import NAME, place_for, write_new
+from .seam.host import show_text
 from .seam.inputs import FROM_A_VAE, checked, painted
-from .seam.types import CATEGORY, FaithDiffPhotoType
+from .seam.types import PHOTO_CATEGORY, SEARCHED, FaithDiffPhotoType
 
 AS_SOURCE = "as source"
 FORMATS = {AS_SOURCE: None, "PNG": "PNG", "JPEG": "JPEG", "WebP": "WEBP", "TIFF": "TIFF"}
@@ -34,15 +36,15 @@ class FaithDiffSavePhoto(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffSavePhoto",
-            display_name="Save Photo",
-            category=CATEGORY,
+            display_name="FaithDiff Save Photo",
+            category=PHOTO_CATEGORY,
             description="Saves a result as its source was: name, format, bit depth, colour profile, alpha, EXIF, XMP and DPI. "
             "Never over a file that is there.",
-            search_aliases=["save image", "export", "tiff", "jpeg", "webp", "16 bit", "icc", "color profile", "exif"],
+            search_aliases=[*SEARCHED, "save image", "export", "tiff", "jpeg", "webp", "16 bit", "icc", "color profile", "exif"],
             inputs=[
                 io.Image.Input("image", tooltip="The finished picture, or a batch: each is saved, with a number."),
                 FaithDiffPhotoType.Input(
-                    "photo", optional=True, tooltip="From Load Photo. Without it: an 8-bit sRGB PNG without metadata."
+                    "photo", optional=True, tooltip="From FaithDiff Load Photo. Without it: an 8-bit sRGB PNG without metadata."
                 ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where the result is to be transparent, in place of the photo's own alpha."
@@ -76,7 +78,7 @@ class FaithDiffSavePhoto(io.ComfyNode):
                     "Switch it off for pictures that you give away.",
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -114,7 +116,9 @@ class FaithDiffSavePhoto(io.ComfyNode):
             paths.append(write_new(folder, stem + number, written.suffix, written.data))
             notes += [note for note in written.notes if note not in notes]
             bar.update_absolute(i + 1)
-        return io.NodeOutput(ui=_shown(paths, below, image, notes))
+        shown = _shown(paths, below, image, notes)
+        show_text(cls, shown["text"])
+        return io.NodeOutput(ui=shown)
 
     @classmethod
     def _texts(cls) -> dict[str, str]:
@@ -149,10 +153,10 @@ def _encoded(image: torch.Tensor, i: int, photo: FaithDiffPhoto | None, alpha_HW
     return encode_photo(color_HWC.numpy(), alpha, photo.source if photo else None, output)
 
 
-def _shown(paths: list[Path], below: str, image: torch.Tensor, notes: list[str]) -> dict[str, object]:
+def _shown(paths: list[Path], below: str, image: torch.Tensor, notes: list[str]) -> dict[str, Any]:
     """`photos` names the files. `images` is what the page shows: the same, or previews where browsers cannot show them."""
     photos = [{"filename": path.name, "subfolder": below, "type": "output"} for path in paths]
-    shown: dict[str, object] = {"photos": photos}
+    shown: dict[str, Any] = {"photos": photos}
     if all(path.suffix in SHOWN_BY_BROWSERS for path in paths):
         shown["images"] = photos
     else:

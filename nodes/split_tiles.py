@@ -1,4 +1,4 @@
-"""Split Into Tiles: the tiles of the sampler as a list, for a captioning node."""
+"""FaithDiff Split Into Tiles: the tiles of the sampler as a list, for a captioning node."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..faithdiff_core.geometry import LATENT_CELL_PX, Box, Size, latent_size
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import TILES_CATEGORY
 from .tiles.inputs import grid_inputs, grid_of
 
 
@@ -16,13 +16,13 @@ class FaithDiffSplitTiles(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffSplitTiles",
-            display_name="Split Into Tiles",
-            category=CATEGORY,
+            display_name="FaithDiff Split Into Tiles",
+            category=TILES_CATEGORY,
             description="Cuts the enlarged image into the tiles that the sampler will work in, one by one, row by row, so that "
-            "any captioning node describes each of them for Tile Prompts.",
-            search_aliases=["tile list", "caption tiles", "faithdiff"],
+            "any captioning node describes each of them for FaithDiff Tile Prompts.",
+            search_aliases=["tile list", "caption tiles"],
             inputs=[
-                io.Image.Input("image", tooltip="The enlarged image, the same that Encode LQ Features is given."),
+                io.Image.Input("image", tooltip="The enlarged image, the same that FaithDiff Encode LQ Features is given."),
                 *grid_inputs(),
             ],
             outputs=[

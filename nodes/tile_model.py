@@ -1,4 +1,4 @@
-"""Tile Model: a MODEL that samples in tiles under KSampler, SamplerCustom and other samplers."""
+"""FaithDiff Tile Model: a MODEL that samples in tiles under KSampler, SamplerCustom and other samplers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import comfy.model_patcher
 from comfy_api.latest import io
 
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import TILES_CATEGORY
 from .tiles.inputs import tile_inputs
 from .tiles.run import TileSettings
 from .tiles.wrapper import with_tiles
@@ -17,16 +17,18 @@ class FaithDiffTileModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffTileModel",
-            display_name="Tile Model",
-            category=CATEGORY,
+            display_name="FaithDiff Tile Model",
+            category=TILES_CATEGORY,
             description="Makes any sampler work in overlapping tiles: KSampler, SamplerCustom and others. FaithDiff Sampler "
             "has its own tiles and does not need it.",
-            search_aliases=["tiled sampling", "tiled diffusion", "faithdiff"],
+            search_aliases=["tiled sampling", "tiled diffusion"],
             inputs=[
-                io.Model.Input("model", tooltip="From Align Latent, or any SDXL MODEL."),
+                io.Model.Input("model", tooltip="From FaithDiff Align Latent, or any SDXL MODEL."),
                 *tile_inputs(),
             ],
-            outputs=[io.Model.Output(tooltip="The MODEL that samples in tiles; a later Tile Model replaces the settings.")],
+            outputs=[
+                io.Model.Output(tooltip="The MODEL that samples in tiles; a later FaithDiff Tile Model replaces the settings.")
+            ],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Tile Prompts: a prompt for every tile, from the captions of a captioning node that Split Into Tiles feeds."""
+"""FaithDiff Tile Prompts: a prompt for every tile, from a captioning node that FaithDiff Split Into Tiles feeds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..faithdiff_core.geometry import LATENT_CELL_PX, Size
 from .prompt import caption_inputs, prompt_text
 from .seam.clip import encode
 from .seam.inputs import checked
-from .seam.types import CATEGORY
+from .seam.types import PROMPT_CATEGORY
 from .tiles.inputs import grid_inputs, grid_of
 from .tiles.marks import for_tile
 
@@ -19,19 +19,19 @@ class FaithDiffTilePrompts(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffTilePrompts",
-            display_name="Tile Prompts",
-            category=CATEGORY,
-            description="Gives every tile of the sampler its own caption. The captions come as a list in the order of Split Into "
-            "Tiles.",
-            search_aliases=["regional prompt", "caption per tile", "faithdiff"],
+            display_name="FaithDiff Tile Prompts",
+            category=PROMPT_CATEGORY,
+            description="Gives every tile of the sampler its own caption. The captions come as a list in the order of "
+            "FaithDiff Split Into Tiles.",
+            search_aliases=["regional prompt", "caption per tile"],
             is_input_list=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP of an SDXL checkpoint, from Load Checkpoint."),
                 io.String.Input(
                     "captions",
                     force_input=True,
-                    tooltip="One caption for each tile, from a captioning node that is fed by Split Into Tiles. An empty one "
-                    "leaves its tile without.",
+                    tooltip="One caption for each tile, from a captioning node that is fed by FaithDiff Split Into Tiles. An "
+                    "empty one leaves its tile without.",
                 ),
                 io.Latent.Input("latent_image", tooltip="The latent that the sampler is given; its size places the tiles."),
                 *grid_inputs(),
@@ -70,7 +70,7 @@ class FaithDiffTilePrompts(io.ComfyNode):
             raise ValueError(
                 f"expected {len(boxes)} captions, one for each of {columns}x{len(boxes) // columns} tiles (tile_size "
                 f"{tile_size[0]}, tile_overlap {tile_overlap[0]:g}) of an image of {size_px} px, got {len(captions)}; connect a "
-                "captioning node that is fed by Split Into Tiles with the same tile_size and tile_overlap"
+                "captioning node that is fed by FaithDiff Split Into Tiles with the same tile_size and tile_overlap"
             )
         captioned = [prompt_text(caption, trim=trim[0], add_quality=add_quality[0]) for caption in captions]
         texts = [f"{shared[0].strip()} {text}".strip() for text in captioned]

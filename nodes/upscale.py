@@ -1,4 +1,4 @@
-"""Upscale To Target: an image at exactly the size that is asked for, by Lanczos or by an upscale model and then Lanczos."""
+"""FaithDiff Upscale To Target: an image at exactly the size that is asked for, by Lanczos or by a model and then Lanczos."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import comfy.model_management as mm
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..faithdiff_core.geometry import Size
 from ..faithdiff_core.photo.alpha import visible_colors
+from .seam.host import show_text
 from .seam.inputs import FROM_A_VAE, checked
 from .seam.lanczos import lanczos
-from .seam.types import CATEGORY
+from .seam.types import PHOTO_CATEGORY, SEARCHED
 
 MAX_SIDE_PX = 16384
 """The host's own limit for widths and heights (H nodes.py, MAX_RESOLUTION)."""
@@ -27,11 +28,12 @@ class FaithDiffUpscale(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaithDiffUpscale",
-            display_name="Upscale To Target",
-            category=CATEGORY,
-            description="Enlarges an image to exactly the size you want, before Encode LQ Features: by Lanczos, or by an upscale "
-            "model and then Lanczos. Keeps alpha, and colours under it out of what is seen.",
-            search_aliases=["upscale", "resize", "scale image", "enlarge", "megapixels", "longest side"],
+            display_name="FaithDiff Upscale To Target",
+            category=PHOTO_CATEGORY,
+            description="Enlarges an image to exactly the size you want, before FaithDiff Encode LQ Features: by Lanczos, or by "
+            "an upscale model and then Lanczos. Warns where the target is smaller than the image. Keeps alpha, and colours under "
+            "it out of what is seen.",
+            search_aliases=[*SEARCHED, "resize", "scale image", "enlarge", "megapixels", "longest side"],
             inputs=[
                 io.Image.Input("image", tooltip="The image as it is, or a batch of images of one size."),
                 io.DynamicCombo.Input("target", options=_options(), tooltip="How the new size is given; the shape stays."),
@@ -44,11 +46,12 @@ class FaithDiffUpscale(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    tooltip="The image at the new size, for Encode LQ Features and as FaithDiff Color Fix's reference."
+                    tooltip="The image at the new size, for FaithDiff Encode LQ Features and as FaithDiff Color Fix's reference."
                 ),
                 io.Int.Output(display_name="width", tooltip="Its width in pixels."),
                 io.Int.Output(display_name="height", tooltip="Its height in pixels."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -74,7 +77,9 @@ class FaithDiffUpscale(io.ComfyNode):
                 result_BHWC[i, ..., 3:] = lanczos(alpha_HWC, size).clamp_(0.0, 1.0)
             if upscale_model is None:  # with one the host draws its own bar for each image
                 bar.update_absolute(i + 1)
-        return io.NodeOutput(result_BHWC, size.width, size.height)
+        lines = facts(old, size)
+        show_text(cls, lines)
+        return io.NodeOutput(result_BHWC, size.width, size.height, ui=ui.PreviewText("\n".join(lines)))
 
 
 def _options() -> list[io.DynamicCombo.Option]:
@@ -125,6 +130,17 @@ def target_size(size_px: Size, target: dict[str, Any]) -> Size:
     size = Size(*(max(1, math.floor(side * factor + 0.5)) for side in size_px))
     _check_side(size, f"from {size_px}")
     return size
+
+
+def facts(old: Size, size: Size) -> list[str]:
+    """What the node shows: both sizes, and a warning where the picture gets smaller."""
+    shown = [f"{old} px to {size} px"]
+    if math.prod(size) < math.prod(old):
+        shown.append(
+            f"Warning: this target shrinks the picture to {math.sqrt(math.prod(size) / math.prod(old)):.2g}x, and fine detail is "
+            "lost. To enlarge, choose scale factor 2, or a larger number."
+        )
+    return shown
 
 
 def _check_side(size: Size, whence: str) -> None:

@@ -85,7 +85,7 @@ def sampler_sample(executor, guider, sigmas, extra_args, callback, noise, *args,
     check_size(state.features, noise)
     for name, conds in guider.conds.items():
         guider.conds[name] = aligned(conds, state.features, guider.inner_model)
-    sampling = guider.inner_model.model_sampling  # asked now: a node behind Align Latent may have replaced it
+    sampling = guider.inner_model.model_sampling  # asked now: a node behind FaithDiff Align Latent may have replaced it
     start, end = (float(sampling.percent_to_sigma(percent)) for percent in (state.start_percent, state.end_percent))
     run = AlignmentRun(state, start, end, Embeddings(state.features.features_BCHW))
     return executor(guider, sigmas, _with_run(extra_args, run), callback, noise, *args, **kwargs)

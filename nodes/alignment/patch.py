@@ -31,7 +31,7 @@ EMBEDDINGS_OF_FREE_FRAC = 1 / 8
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentState:
-    """What Align Latent was asked for; never changed afterwards.
+    """What FaithDiff Align Latent was asked for; never changed afterwards.
 
     Attributes:
         features: of the image to restore.

@@ -1,4 +1,4 @@
-"""What Word Attribution shows: heat maps over pictures, masks, and figures in words."""
+"""What FaithDiff Word Attribution shows: heat maps over pictures, masks, and figures in words."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def require_prompt(positive: list, words: PromptWords) -> None:
     if not any(words.is_prompt(entry[0]) for entry in positive):
         raise ValueError(
             "expected positive to hold the prompt, encoded by this CLIP, got other conditioning; connect positive and text of "
-            "the same FaithDiff Prompt, and the CLIP that it has. No Prompt, as for the nano model, has no words"
+            "the same FaithDiff Prompt, and the CLIP that it has. FaithDiff No Prompt, as for the nano model, has no words"
         )
 
 

@@ -1,4 +1,4 @@
-"""PHOTO: what a picture's file had beside its pixels, on its way from Load Photo to Save Photo."""
+"""PHOTO: what a picture's file had beside its pixels, on its way from FaithDiff Load Photo to FaithDiff Save Photo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FaithDiffPhoto:
     alpha_HW: torch.Tensor | None
 
     def alpha_at(self, size: Size) -> torch.Tensor | None:
-        """The alpha enlarged as Upscale To Target enlarges.
+        """The alpha enlarged as FaithDiff Upscale To Target enlarges.
 
         Raises:
             ValueError: the size is of another shape.

@@ -1,4 +1,8 @@
-"""Pictures in the host's input folder, and others that it names in its own way (`name.png [output]`)."""
+"""Pictures in the host's input folder, others that it names in its own way (`name.png [output]`), and the pack's own.
+
+The host has no way for a pack to bring a picture for its input folder. The pack's own is therefore one more name in the list,
+and is read where it lies; nothing is copied.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,25 @@ import folder_paths
 
 from ...faithdiff_core.photo.photo import Photo
 from ...faithdiff_core.photo.read import read_photo
+from ..seam.folders import DEMO_DIR
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif")
 """What is listed. Whether this Pillow reads all of them shows when one is loaded."""
+OWN_PHOTOS = {"faithdiff_demo.png": DEMO_DIR / "photo_lq.png"}
+"""Photos that come with the pack, by the names that they are listed under. A file of the user's by that name goes before."""
 
 
 def photo_names() -> list[str]:
-    """Files in the input folder, as the host's Load Image lists them; hidden ones are left out."""
+    """Files in the input folder, as the host's Load Image lists them, hidden ones left out; then the pack's own."""
     folder = Path(folder_paths.get_input_directory())
     names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    return sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    listed = sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    return listed + [name for name in OWN_PHOTOS if name not in listed]
+
+
+def is_own(name: str) -> bool:
+    """Whether the name is that of a photo that comes with the pack."""
+    return name in OWN_PHOTOS and not folder_paths.exists_annotated_filepath(name)
 
 
 def photo_path(name: str) -> Path:
@@ -26,6 +39,8 @@ def photo_path(name: str) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if is_own(name):
+        return OWN_PHOTOS[name]
     if not folder_paths.exists_annotated_filepath(name):
         raise ValueError(f"expected a picture in ComfyUI's input folder, got {name!r:.200}, which is not there; upload it again")
     return Path(folder_paths.get_annotated_filepath(name))
@@ -51,4 +66,4 @@ def load(name: str) -> Photo:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"expected a readable picture, got {path.name} ({error.strerror}); check the file") from error
-    return read_photo(data, path.name)
+    return read_photo(data, name if is_own(name) else path.name)

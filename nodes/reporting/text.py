@@ -81,7 +81,7 @@ def _consistency_lines(measured: Measurements) -> list[str]:
     elif found.coarse_ssim >= DEPARTS_SSIM:
         verdict = "departs from the input in places, see the consistency map"
     else:
-        verdict = "departs far from the input; raise strength in Align Latent, lower cfg, check the connections"
+        verdict = "departs far from the input; raise strength in FaithDiff Align Latent, lower cfg, check the connections"
     coarse = "" if found.coarse_ssim is None else f", coarse SSIM {found.coarse_ssim:.3f}"
     factor = measured.image_px.height / found.size_px.height
     where = f"{found.size_px} px (1/{factor:.3g})"

@@ -59,13 +59,14 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
     if getattr(samples, "is_nested", False) or samples.ndim != 4 or samples.shape[1] != 4:
         got = "several latents in one" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
         raise ValueError(
-            f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from Encode LQ Features"
+            f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from FaithDiff "
+            "Encode LQ Features"
         )
     cells, got = latent_size(features.size_px), Size(*samples.shape[-2:])
     if got != cells:
         raise ValueError(
             f"expected a latent of {cells} cells for features of a {features.size_px} px image, got {got}; use the latent "
-            "from the same Encode LQ Features, or one of its size"
+            "from the same FaithDiff Encode LQ Features, or one of its size"
         )
     images, latents = features.features_BCHW.shape[0], samples.shape[0]
     if images not in (1, latents):

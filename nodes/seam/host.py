@@ -5,6 +5,10 @@ Everything else calls the host directly, in ways that have been the same since 0
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from typing import Any
+
 import comfy.ldm.modules.attention
 import comfy.ldm.modules.diffusionmodules.model
 import comfy.model_management as mm
@@ -29,6 +33,22 @@ def is_oom(error: BaseException) -> bool:
     """Whether the error says that the device is out of memory."""
     check = getattr(mm, "is_oom", None)
     return check(error) if check is not None else isinstance(error, mm.OOM_EXCEPTION)
+
+
+def show_text(node: Any, lines: Iterable[str]) -> None:
+    """Puts lines on the node that runs, in place of those of its last run, where a server runs.
+
+    The page shows a node's own text output on few nodes, all of them the host's (front end 1.47).
+
+    Args:
+        node: the class that `execute` was called on; its schema asks for the hidden unique_id.
+        lines: without line ends.
+    """
+    node_id = None if node.hidden is None else node.hidden.unique_id
+    # The host's module, which is there where a server runs; to import it elsewhere would bring in all of its web application.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text("\n".join(lines), node_id)
 
 
 def archive_dtypes(module: torch.nn.Module) -> None:

@@ -94,7 +94,7 @@ def _check_latent(name: str, value: Any) -> None:
     if isinstance(samples, torch.Tensor) and (samples.ndim < 3 or 0 in samples.shape):
         raise ValueError(
             f"expected an SDXL image latent (batch, 4, height, width) as {name}, got {_described(samples)}; use the latent from "
-            "Encode LQ Features"
+            "FaithDiff Encode LQ Features"
         )
     if not isinstance(samples, torch.Tensor) and not getattr(samples, "is_nested", False):
         raise ValueError(f"expected a LATENT as {name}, got {_described(value)}; connect a node that gives one")

@@ -1,4 +1,4 @@
-"""Prompts for one tile: how Tile Prompts marks them, and how the tiled sampler reads the marks.
+"""Prompts for one tile: how FaithDiff Tile Prompts marks them, and how the tiled sampler reads the marks.
 
 A prompt has its tile's area and a mark. In tiles of that size the mark says where it acts, and the area is not needed. Without
 tiles, or in the smaller ones after memory ran out, the areas with the host's ramps keep every prompt in its place.
@@ -12,8 +12,8 @@ from ...faithdiff_core.geometry import Box, Size
 
 TILE_KEY = "faithdiff_tile"
 OTHER_GRID = (
-    "expected a prompt for every tile, got prompts for other tiles; give Tile Prompts and Split Into Tiles the tile_size and "
-    "tile_overlap of the sampler"
+    "expected a prompt for every tile, got prompts for other tiles; give FaithDiff Tile Prompts and FaithDiff "
+    "Split Into Tiles the tile_size and tile_overlap of the sampler"
 )
 
 

@@ -94,7 +94,7 @@ def test_color_differences_are_scikit_images():
         (Size(512, 256), Size(512, 256), 0, Size(128, 64)),  # enlarged already: the release's 4
         (Size(512, 256), Size(512, 256), 1, Size(512, 256)),
         (Size(512, 256), Size(256, 128), 8, Size(64, 32)),
-        (Size(338, 512), Size(148, 224), 0, Size(148, 224)),  # rounded by Upscale To Target
+        (Size(338, 512), Size(148, 224), 0, Size(148, 224)),  # rounded by FaithDiff Upscale To Target
         (Size(512, 256), Size(1024, 512), 2, Size(256, 128)),
         (Size(2, 3), Size(2, 3), 0, Size(1, 1)),
     ],

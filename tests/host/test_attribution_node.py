@@ -1,4 +1,4 @@
-"""The Word Attribution node: what it shows, the words it finds, other packs beside it, and bad input."""
+"""The FaithDiff Word Attribution node: what it shows, the words it finds, other packs beside it, and bad input."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_bad_inputs_are_told_of(clip, vae, aligned, loaded):
         ({"words": " , "}, "expected words of the prompt, separated by commas, got none"),
         ({"prompt": " \n"}, "got an empty one.*nano model, there are no words"),
         ({"prompt": "A dog."}, "expected positive to hold the prompt.*same FaithDiff Prompt"),
-        ({"positive": FaithDiffNoPrompt.execute(loaded.model).args[0]}, "expected positive to hold the prompt.*No Prompt"),
-        ({"model": loaded.model}, "from Align Latent to compare.*set compare to false"),
+        ({"positive": FaithDiffNoPrompt.execute(loaded.model).args[0]}, "expected positive to hold.*FaithDiff No Prompt"),
+        ({"model": loaded.model}, "from FaithDiff Align Latent to compare.*set compare to false"),
         ({"clip": None}, "expected SDXL's CLIP, got none"),
         ({"vae": None}, "expected a VAE, got none"),
     ]

@@ -278,7 +278,7 @@ def test_start_and_end_percent_act_only_between_them(loaded, start, end):
 
 
 def test_outside_its_range_only_the_base_model_acts(loaded):
-    """With the prompt told the sizes that Align Latent sets, the base model alone must give the same bits."""
+    """With the prompt told the sizes that FaithDiff Align Latent sets, the base model alone must give the same bits."""
     model, latent = align(loaded, IMAGE, start_percent=0.5)
     target = loaded.faithdiff.metadata.target_size_px
     told = {"width": 128, "height": 96, "target_width": target, "target_height": target}

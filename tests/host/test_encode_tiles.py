@@ -1,4 +1,4 @@
-"""Encode LQ Features in tiles, with little memory, and in batches."""
+"""FaithDiff Encode LQ Features in tiles, with little memory, and in batches."""
 
 from __future__ import annotations
 

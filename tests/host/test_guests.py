@@ -77,7 +77,7 @@ def test_model_patches_before_and_after(loaded, aligned, patch):
 
 
 def test_percent_follows_a_noise_schedule_that_comes_later(loaded):
-    """ModelSampling nodes behind Align Latent change which sigma a percent is."""
+    """ModelSampling nodes behind FaithDiff Align Latent change which sigma a percent is."""
     model, latent = align(loaded, IMAGE, end_percent=0.5)
     (other,) = nodes_model_advanced.ModelSamplingDiscrete().patch(model, "eps", zsnr=True)
     sampling = other.get_model_object("model_sampling")

@@ -134,7 +134,7 @@ def test_words(loaded, monkeypatch):
 
 
 def test_wrong_latents_are_told(aligned, loaded):
-    with pytest.raises(ValueError, match="same Encode LQ Features"):
+    with pytest.raises(ValueError, match="same FaithDiff Encode LQ Features"):
         planned(aligned[0], {"samples": torch.zeros(1, 4, 16, 16)})
     with pytest.raises(ValueError, match="expected a latent of images"):
         planned(loaded.model, {"samples": torch.zeros(1, 4, 3, 16, 16)})

@@ -175,7 +175,7 @@ def test_captions_for_another_grid_are_told_of(clip, aligned):
     with pytest.raises(ValueError, match=asked):
         tile_prompts(clip, CAPTIONS[:2], latent)
     positive, negative, _ = tile_prompts(clip, CAPTIONS, latent)
-    with pytest.raises(ValueError, match="prompts for other tiles; give Tile Prompts and Split Into Tiles"):
+    with pytest.raises(ValueError, match="prompts for other tiles; give FaithDiff Tile Prompts and FaithDiff Split Into Tiles"):
         sample(tiled(model, overlap=0.25), latent, positive, negative)
 
 

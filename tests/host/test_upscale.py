@@ -1,4 +1,4 @@
-"""Upscale To Target: exact sizes, Lanczos as Pillow's, the host's own upscale models, batches, alpha, limits."""
+"""FaithDiff Upscale To Target: exact sizes, Lanczos as Pillow's, the host's own upscale models, batches, alpha, limits."""
 
 from __future__ import annotations
 

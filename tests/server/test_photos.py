@@ -1,4 +1,4 @@
-"""Load Photo and Save Photo on a real server: the whole table of photos, names, what the page is told."""
+"""FaithDiff Load Photo and FaithDiff Save Photo on a real server: the whole table of photos, names, what the page is told."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _inputs(info: dict[str, Any], links: dict[str, list[list]], chosen: random.R
     parts = [(name, spec, True) for name, spec in info["input"].get("required", {}).items()]
     parts += [(name, spec, False) for name, spec in info["input"].get("optional", {}).items()]
     for name, spec, is_required in parts:
-        if name == "prompt":  # of Word Attribution, which takes no other text than that of its CONDITIONING
+        if name == "prompt":  # of FaithDiff Word Attribution, which takes no other text than that of its CONDITIONING
             return {**inputs, **_attributed(info, links, chosen)}
         if spec[0] == "COMFY_DYNAMICCOMBO_V3":
             option = chosen.choice(spec[1]["options"])
@@ -90,7 +90,7 @@ def _inputs(info: dict[str, Any], links: dict[str, list[list]], chosen: random.R
 
 
 def _attributed(info: dict[str, Any], links: dict[str, list[list]], chosen: random.Random) -> dict[str, Any]:
-    """Word Attribution's inputs on the source's prompt."""
+    """FaithDiff Word Attribution's inputs on the source's prompt."""
     inputs = {"positive": ["prompt", 0], "negative": ["prompt", 1], "prompt": ["prompt", 2], "words": "car"}
     for name, spec in (info["input"]["required"] | info["input"]["optional"]).items():
         if name not in inputs:

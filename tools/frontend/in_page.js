@@ -63,7 +63,7 @@ globalThis.faithdiff = (() => {
     for (const link of values(graph.links)) {
       const [from, to] = [graph.getNodeById(link.origin_id), graph.getNodeById(link.target_id)]
       if (!from || !to) continue // from or to the edge of a subgraph
-      const below = to.pos[0] === from.pos[0] && to.pos[1] > from.pos[1]
+      const below = to.pos[1] >= from.pos[1] + from.size[1] // in the same column, or in a row below
       if (from.pos[0] + from.size[0] > to.pos[0] && !below) found.push(`the link from "${from.title}" to "${to.title}" runs backwards`)
     }
     return found

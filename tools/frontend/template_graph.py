@@ -1,4 +1,4 @@
-"""A workflow template as written down: nodes with their place in a column of a group, a note, and the models it needs.
+"""A workflow template as written down: nodes with their place in a column of a group in a row, a note, and the models it needs.
 
 `write` turns it into the API-format prompt and the layout from which save_workflow.py makes the front end's file.
 """
@@ -6,25 +6,43 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-COLUMN_GAP, ROW_GAP, GROUP_GAP = 60, 62, 40
-"""Canvas units. A row's gap holds the title bar of the node below."""
-NOTE_WIDTH = 420
-WIDTHS = {"LoadImage": 330, "SaveImage": 420, "ImageCompare": 460, "CLIPTextEncode": 360, "VAEDecode": 200, "PreviewAny": 420}
-HEIGHTS = {
-    "LoadImage": 400, "SaveImage": 420, "ImageCompare": 420, "FaithDiffSampler": 400, "FaithDiffPrompt": 230,
-    "FaithDiffPlan": 330, "FaithDiffAlignLatent": 210, "FaithDiffUpscale": 150, "FaithDiffEncodeLQ": 130,
-    "FaithDiffLoadModel": 100,
-    "CheckpointLoaderSimple": 100, "ControlNetApplyAdvanced": 190, "LoadVideo": 330, "SaveVideo": 420, "CreateVideo": 130,
-    "VAEDecodeTiled": 180, "LoraLoaderModelOnly": 90, "ControlNetLoader": 60, "GetVideoComponents": 100, "PreviewAny": 200,
-    "SolidMask": 130, "MaskComposite": 150,
+MAX_WIDTH, MAX_HEIGHT = 1980, 1230
+"""Canvas units for the whole graph. The front end opens a template at 0.75 times the zoom that would fill its window (1.47,
+fitToBounds): in one of 1600 x 1000 px, 2000 x 1250 units come to 60 %, where texts are drawn. 10 on each side are its own."""
+TITLE_BAR = 30
+"""Above a node's own place; so high in the front end."""
+NODE_GAP = TITLE_BAR + 12
+COLUMN_GAP = 30
+GROUP_GAP = 60
+"""Between nodes of two groups: their frames reach 20 beyond the nodes (in_page.js)."""
+GROUP_TITLE = 34
+"""Of a group's frame, above the title bars: 24, the size of its letters, times 1.4 in the front end."""
+ROW_GAP = GROUP_GAP + GROUP_TITLE + TITLE_BAR
+NOTE_WIDTH = 320
+NOTE_LETTERS, NOTE_LINE = 46, 20
+"""Letters in a line of a note of that width, and the height of a line (measured in Nodes 2.0, where they are larger)."""
+WIDTHS = {
+    "FaithDiffLoadPhoto": 300, "LoadVideo": 300, "FaithDiffSavePhoto": 420, "SaveVideo": 420, "ImageCompare": 480,
+    "PreviewImage": 560,
 }  # fmt: skip
-"""Heights that the nodes themselves need are known to the front end only; these are a little more."""
-DEFAULT_WIDTH, DEFAULT_HEIGHT = 340, 80
+DEFAULT_WIDTH = 270
+"""The front end's own width of a new node."""
+HEIGHTS = {
+    "FaithDiffLoadPhoto": 370, "FaithDiffUpscale": 154, "FaithDiffLoadModel": 130, "FaithDiffEncodeLQ": 126,
+    "FaithDiffAlignLatent": 198, "FaithDiffPrompt": 222, "FaithDiffSampler": 358, "FaithDiffPlan": 300, "FaithDiffColorFix": 106,
+    "FaithDiffSavePhoto": 500, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58,
+    "CheckpointLoaderSimple": 102, "LoraLoaderModelOnly": 86, "ControlNetLoader": 62, "ControlNetApplyAdvanced": 198,
+    "LoadVideo": 306, "GetVideoComponents": 94, "CreateVideo": 110, "SaveVideo": 420, "VAEDecode": 54, "VAEDecodeTiled": 150,
+    "ImageCompare": 500, "ImageStitch": 150, "PreviewImage": 500, "LoadImage": 330, "SolidMask": 118, "MaskComposite": 138,
+}  # fmt: skip
+"""What a node takes in Nodes 2.0, which is more than in the older mode (measured in 1.47); more for those that show a picture."""
 BLUE, GREEN, PURPLE = "#3f789e", "#8A8", "#a1309b"
 Link = tuple[str, int]
 
@@ -46,11 +64,19 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Nodes in columns from left to right; those of a column stand one under the other."""
+    """Nodes in columns from left to right; those of a column stand one under the other.
+
+    Attributes:
+        title: on its frame.
+        color: of its frame.
+        columns: nodes by name.
+        row: 1 for the upper row of groups, 2 for the one below.
+    """
 
     title: str
     color: str
     columns: tuple[dict[str, Node], ...]
+    row: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +95,7 @@ class Template:
     Attributes:
         name: of the files.
         note: Markdown, in lines.
-        groups: from left to right.
+        groups: in reading order.
         models: with links.
         made: weights that one makes oneself, by folder: stand-ins are needed for them, too.
         photos: pictures and videos that it loads.
@@ -108,28 +134,46 @@ class Template:
     def layout(self) -> dict[str, Any]:
         """Where everything stands, and what the front end cannot know."""
         numbers = self.numbers()
-        places: dict[str, list[int]] = {"note": [0, 0, NOTE_WIDTH, 90 + 26 * len(self.note)]}
-        left = NOTE_WIDTH + 2 * COLUMN_GAP
-        for group in self.groups:
-            for column in group.columns:
-                top = 0
-                for name, node in column.items():
-                    width, height = WIDTHS.get(node.kind, DEFAULT_WIDTH), HEIGHTS.get(node.kind, DEFAULT_HEIGHT)
-                    places[numbers[name]] = [left, top, width, height]
-                    top += height + ROW_GAP
-                left += max(WIDTHS.get(node.kind, DEFAULT_WIDTH) for node in column.values()) + COLUMN_GAP
-            left += GROUP_GAP
+        places: dict[str, tuple[int, int, int, int]] = {"note": (0, 0, NOTE_WIDTH, _note_height(self.note))}
+        top = 0
+        for row in sorted({group.row for group in self.groups}):
+            placed = _row([group for group in self.groups if group.row == row], NOTE_WIDTH + GROUP_GAP, top)
+            places |= {numbers[name]: place for name, place in placed.items()}
+            top = max(place[1] + place[3] for place in placed.values()) + ROW_GAP
+        right, bottom = (max(place[i] + place[i + 2] for place in places.values()) for i in (0, 1))
+        assert right <= MAX_WIDTH and bottom + TITLE_BAR <= MAX_HEIGHT, f"{self.name}: {right} x {bottom + TITLE_BAR}"
         groups = [
             {"title": g.title, "color": g.color, "nodes": [numbers[name] for column in g.columns for name in column]}
             for g in self.groups
         ]
         models = {m.name: {"name": m.name, "url": m.url, "directory": m.directory} for m in self.models}
-        layout: dict[str, Any] = {"viewport": {"width": 2400, "height": 800}, "nodes": places, "groups": groups}
+        layout: dict[str, Any] = {"viewport": {"width": 2000, "height": 1250}, "groups": groups}
+        layout["nodes"] = {name: list(place) for name, place in places.items()}
         layout["notes"] = {"note": {"title": "How to use this", "text": list(self.note)}}
         layout |= {"models": models, "photos": list(self.photos)}
         if self.made:
             layout["made"] = {m.name: m.directory for m in self.made}
         return layout
+
+
+def _row(groups: list[Group], left: int, top: int) -> dict[str, tuple[int, int, int, int]]:
+    """Left, top, width and height of the nodes of the groups of one row."""
+    places: dict[str, tuple[int, int, int, int]] = {}
+    for group in groups:
+        for column in group.columns:
+            below = top
+            for name, node in column.items():
+                places[name] = (left, below, WIDTHS.get(node.kind, DEFAULT_WIDTH), HEIGHTS[node.kind])
+                below += HEIGHTS[node.kind] + NODE_GAP
+            left += max(places[name][2] for name in column) + COLUMN_GAP
+        left += GROUP_GAP - COLUMN_GAP
+    return places
+
+
+def _note_height(note: tuple[str, ...]) -> int:
+    """Of a note that shows all of its text; a link's address is not shown."""
+    shown = [re.sub(r"\]\([^)]*\)", "", line) for line in note]
+    return NOTE_LINE * (2 + sum(max(1, math.ceil(len(line) / NOTE_LETTERS)) for line in shown))
 
 
 def write(template: Template) -> None:

@@ -33,6 +33,12 @@ NEEDED = (
     f"[RealVisXL V4.0]({CHECKPOINT.url}).",
     "",
 )
+EXAMPLE = "example.png"
+"""In the input folder of every ComfyUI."""
+SAVED = {
+    "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
+    "workflow": True,
+}  # fmt: skip
 EMPTY_VIEW = {"__value__": ["", ""]}
 """What the front end sends for the slider before the first run."""
 COMPARE = "Drag the slider in **Before and after** (it needs Nodes 2.0, in ComfyUI's menu)."
@@ -42,7 +48,7 @@ SAMPLER = {
 }  # fmt: skip
 
 
-def photo(target: str = "scale factor", **number: float) -> Group:
+def photo(target: str = "scale factor", *, image: str = EXAMPLE, **number: float) -> Group:
     """A picture at the size that is wanted."""
     sized = {"target": target, **{f"target.{name}": value for name, value in number.items()}}
     return Group(
@@ -50,7 +56,7 @@ def photo(target: str = "scale factor", **number: float) -> Group:
         color=BLUE,
         columns=(
             {
-                "photo": Node(kind="LoadImage", title="Degraded photo", inputs={"image": "example.png"}),
+                "photo": Node(kind="FaithDiffLoadPhoto", title="Degraded photo", inputs={"image": image}),
                 "size": Node(kind="FaithDiffUpscale", title="Size", inputs={"image": ("photo", 0), **sized}),
             },
         ),
@@ -64,7 +70,7 @@ def weights(**more: Node) -> Group:
         ),
         "sdxl": Node(
             kind="CheckpointLoaderSimple",
-            title="SDXL checkpoint (text encoders and VAE)",
+            title="SDXL text encoders and VAE",
             inputs={"ckpt_name": CHECKPOINT.name},
         ),
     }
@@ -73,7 +79,7 @@ def weights(**more: Node) -> Group:
 
 def prompt(caption: str = "") -> dict[str, Node]:
     inputs = {"clip": ("sdxl", 1), "caption": caption, "trim": True, "add_quality": False}
-    return {"prompt": Node(kind="FaithDiffPrompt", title="What the photo shows (may stay empty)", inputs=inputs)}
+    return {"prompt": Node(kind="FaithDiffPrompt", title="Prompt (may stay empty)", inputs=inputs)}
 
 
 def restore(
@@ -82,26 +88,28 @@ def restore(
     model: tuple[str, int] = ("load", 0),
     vae: tuple[str, int] = ("sdxl", 2),
     prompts: tuple[tuple[str, int], tuple[str, int]] = (("prompt", 0), ("prompt", 1)),
-    more: tuple[dict[str, Node], ...] = (),
+    first: dict[str, Node] | None = None,
+    more: dict[str, Node] | None = None,
     align: dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
     caption: bool = True,
 ) -> Group:
-    """Encode, align, sample; `more` are columns between the prompt and the sampler."""
+    """Encode, align, sample; `first` stand above the encoder, `more` below the prompt."""
     encode = {"faithdiff": ("load", 1), "image": (image, 0), "vae": vae, "tile_size": 0}
     aligned = {"model": model, "features": ("encode", 0), "latent": ("encode", 1), "strength": 1.0, "start_percent": 0.0}
     aligned |= {"end_percent": 1.0, "start_from": "lq", **(align or {})}
     sampled = {"model": ("align", 0), "positive": prompts[0], "negative": prompts[1], "latent_image": ("align", 1)}
+    middle = {**(prompt() if caption else {}), **(more or {})}
     return Group(
         title="3  Restore",
         color=PURPLE,
         columns=(
             {
-                "encode": Node(kind="FaithDiffEncodeLQ", title="Encode LQ Features", inputs=encode),
-                **(prompt() if caption else {}),
+                **(first or {}),
+                "encode": Node(kind="FaithDiffEncodeLQ", title="FaithDiff Encode LQ Features", inputs=encode),
+                "align": Node(kind="FaithDiffAlignLatent", title="FaithDiff Align Latent", inputs=aligned),
             },
-            {"align": Node(kind="FaithDiffAlignLatent", title="Align Latent", inputs=aligned)},
-            *more,
+            *([middle] if middle else []),
             {
                 "sampler": Node(
                     kind="FaithDiffSampler", title="FaithDiff Sampler", inputs={**sampled, **SAMPLER, **(sampler or {})}
@@ -111,7 +119,13 @@ def restore(
     )
 
 
-def finish(prefix: str, *, vae: tuple[str, int] = ("sdxl", 2), method: str = "adain", tiled: bool = False) -> Group:
+def save(folder: str) -> Node:
+    """The result as its source was, under the source's name."""
+    inputs = {"image": ("color", 0), "photo": ("photo", 2), "filename": f"{folder}/%name%", **SAVED}
+    return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs)
+
+
+def finish(folder: str, *, vae: tuple[str, int] = ("sdxl", 2), method: str = "adain", tiled: bool = False) -> Group:
     """Decode, colours, save, compare."""
     decode = {"samples": ("sampler", 0), "vae": vae}
     if tiled:
@@ -120,12 +134,13 @@ def finish(prefix: str, *, vae: tuple[str, int] = ("sdxl", 2), method: str = "ad
     return Group(
         title="4  Colours of the photo, save, compare",
         color=BLUE,
+        row=2,
         columns=(
             {
                 "decode": Node(kind="VAEDecodeTiled" if tiled else "VAEDecode", title="Decode", inputs=decode),
                 "color": Node(kind="FaithDiffColorFix", title="Colours of the photo", inputs=fixed),
             },
-            {"save": Node(kind="SaveImage", title="Save", inputs={"images": ("color", 0), "filename_prefix": prefix})},
+            {"save": save(folder)},
             {
                 "compare": Node(
                     kind="ImageCompare",

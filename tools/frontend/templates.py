@@ -13,11 +13,13 @@ from template_parts import (
     CHECKPOINT,
     COMPARE,
     CONTROLNET,
+    EXAMPLE,
     LIGHTNING,
     NEEDED,
     WEIGHTS,
     finish,
     photo,
+    prompt,
     restore,
     weights,
 )
@@ -94,7 +96,7 @@ def eight_k() -> Template:
         groups=(
             photo("longest side", longest_side=7680),
             weights(),
-            restore(more=(plan,)),
+            restore(more=plan),
             finish("faithdiff_8k", method="wavelet", tiled=True),
         ),
         models=(WEIGHTS, CHECKPOINT),
@@ -152,11 +154,13 @@ def frames() -> Template:
 def masked() -> Template:
     first = photo(factor=2.0)
     solid = {"value": 0.6, "width": ("size", 1), "height": ("size", 2)}
-    both = {"destination": ("photo", 1), "source": ("rest", 0), "x": 0, "y": 0, "operation": "add"}
+    both = {"destination": ("paint", 1), "source": ("rest", 0), "x": 0, "y": 0, "operation": "add"}
     column = {
+        # Not the photo itself: painted, it is another file, without metadata, and what is painted is its alpha.
+        "paint": Node(kind="LoadImage", title="The same photo: paint here", inputs={"image": EXAMPLE}),
         "rest": Node(kind="SolidMask", title="How closely elsewhere", inputs=solid),
-        "follow": Node(kind="MaskComposite", title="Painted: in full", inputs=both),
     }
+    follow = {"follow": Node(kind="MaskComposite", title="Painted: in full", inputs=both)}
     return Template(
         name="faithdiff_masked",
         note=(
@@ -165,15 +169,16 @@ def masked() -> Template:
             *NEEDED,
             "**What is different here**",
             "",
-            "- Right-click the photo, **Open in MaskEditor**, and paint over faces and text. There the photo is "
+            "- Choose the photo twice: in **Degraded photo** and in **The same photo: paint here**.",
+            "- Right-click the second one, **Open in MaskEditor**, and paint over faces and text. There the photo is "
             "followed in full.",
             "- **How closely elsewhere** is the rest: 1 follows in full, too, 0 lets the model make up what it likes.",
             "- Nothing painted: everywhere as elsewhere.",
         ),
         groups=(
             replace(first, columns=(*first.columns, column)),
-            weights(),
-            restore(align={"mask": ("follow", 0)}),
+            replace(weights(**prompt()), title="2  Weights and prompt"),
+            restore(first=follow, align={"mask": ("follow", 0)}, caption=False),
             finish("faithdiff_masked"),
         ),
         models=(WEIGHTS, CHECKPOINT),
@@ -232,7 +237,7 @@ def controlnet() -> Template:
             weights(control=loader),
             restore(
                 prompts=(("hint", 0), ("hint", 1)),
-                more=({"hint": Node(kind="ControlNetApplyAdvanced", title="Hint: the photo itself", inputs=applied)},),
+                more={"hint": Node(kind="ControlNetApplyAdvanced", title="Hint: the photo itself", inputs=applied)},
             ),
             finish("faithdiff_controlnet"),
         ),
@@ -282,10 +287,20 @@ def nano() -> Template:
                     title="Load FaithDiff Model (nano)",
                     inputs={"model_name": "nano_faithdiff.safetensors", "weight_dtype": "default"},
                 ),
-                "vae": Node(kind="FaithDiffLoadNanoVAE", title="Load Nano VAE", inputs={"vae_name": "nano_vae.safetensors"}),
-                "none": Node(kind="FaithDiffNoPrompt", title="No Prompt", inputs={"model": ("load", 0)}),
+                "vae": Node(
+                    kind="FaithDiffLoadNanoVAE", title="FaithDiff Load Nano VAE", inputs={"vae_name": "nano_vae.safetensors"}
+                ),
+                "none": Node(kind="FaithDiffNoPrompt", title="FaithDiff No Prompt", inputs={"model": ("load", 0)}),
             },
         ),
+    )
+    done = finish("faithdiff_nano", vae=("vae", 0))
+    beside = {"image1": ("size", 0), "image2": ("color", 0), "direction": "right", "match_image_size": True}
+    beside |= {"spacing_width": 8, "spacing_color": "white"}
+    columns = (
+        {**done.columns[0], "beside": Node(kind="ImageStitch", title="Side by side", inputs=beside)},
+        {"both": Node(kind="PreviewImage", title="Before (left) and after (right)", inputs={"images": ("beside", 0)})},
+        done.columns[1],
     )
     return Template(
         name="faithdiff_nano",
@@ -297,16 +312,17 @@ def nano() -> Template:
             "They are there to try the nodes. They were trained for under two hours and show **nothing** of what the released "
             "weights can do.",
             "",
-            f"Run. {COMPARE}",
+            "Run. **Before (left) and after (right)** shows both at once; the photo comes with the pack.",
             "",
             "Then open **faithdiff_upscale** for the real weights.",
         ),
         groups=(
-            photo("longest side", longest_side=512),
+            photo(factor=2.0, image="faithdiff_demo.png"),
             nano_weights,
             restore(vae=("vae", 0), prompts=(("none", 0), ("none", 0)), sampler={"cfg": 1.0}, caption=False),
-            finish("faithdiff_nano", vae=("vae", 0)),
+            replace(done, title="4  Colours of the photo, before and after, save", columns=columns),
         ),
+        photos=(),
     )
 
 
