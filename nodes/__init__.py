@@ -10,6 +10,7 @@ from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
 from .load_photo import FaithDiffLoadPhoto
 from .no_prompt import FaithDiffNoPrompt
+from .photos.served import serve_own_photos
 from .plan import FaithDiffPlan
 from .prompt import FaithDiffPrompt
 from .report import FaithDiffReport
@@ -24,6 +25,9 @@ __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 
 
 class FaithDiffExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        serve_own_photos()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             FaithDiffLoadModel,

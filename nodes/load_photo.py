@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..faithdiff_core.photo.curves import read_profile
 from ..faithdiff_core.photo.photo import Photo, to_unit
 from .photos.bundle import FaithDiffPhoto
-from .photos.files import fingerprint, is_own, load, photo_names, photo_path
+from .photos.files import fingerprint, load, photo_names, photo_path
 from .seam.host import show_text
 from .seam.inputs import UNPAINTED_PX, checked
 from .seam.types import PHOTO_CATEGORY, SEARCHED, FaithDiffPhotoType
@@ -39,9 +39,7 @@ class FaithDiffLoadPhoto(io.ComfyNode):
                 io.Image.Output(
                     tooltip="The picture in sRGB, upright, without alpha: where it was invisible, the colours around."
                 ),
-                io.Mask.Output(
-                    tooltip="Where the picture is transparent. As Load Image's: 64 x 64 px of nothing if it is opaque."
-                ),
+                io.Mask.Output(tooltip="Where the picture is transparent. 64 x 64 px of 0 if it is opaque, as Load Image's."),
                 FaithDiffPhotoType.Output(
                     display_name="photo", tooltip="Profile, EXIF, XMP, DPI, alpha, bit depth and name, for FaithDiff Save Photo."
                 ),
@@ -73,10 +71,7 @@ class FaithDiffLoadPhoto(io.ComfyNode):
         bundle = FaithDiffPhoto(photo.source, alpha_HW)
         lines = facts(photo)
         show_text(cls, lines)
-        shown = ui.PreviewText("\n".join(lines)).as_dict()
-        if is_own(image):  # the page asks the input folder for pictures to show, where this one is not
-            shown |= ui.PreviewImage(color_HWC[None]).as_dict()
-        return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=shown)
+        return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=ui.PreviewText("\n".join(lines)))
 
 
 def facts(photo: Photo) -> list[str]:

@@ -45,10 +45,15 @@ def show_text(node: Any, lines: Iterable[str]) -> None:
         lines: without line ends.
     """
     node_id = None if node.hidden is None else node.hidden.unique_id
-    # The host's module, which is there where a server runs; to import it elsewhere would bring in all of its web application.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = server_module()
     if server is not None and node_id is not None:
-        server.send_progress_text("\n".join(lines), node_id)
+        server.PromptServer.instance.send_progress_text("\n".join(lines), node_id)
+
+
+def server_module() -> Any:
+    """The module of the host's server where one runs, else None: to import it elsewhere would bring in its web application."""
+    module = sys.modules.get("server")
+    return module if getattr(getattr(module, "PromptServer", None), "instance", None) is not None else None
 
 
 def archive_dtypes(module: torch.nn.Module) -> None:

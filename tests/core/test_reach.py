@@ -15,7 +15,7 @@ HARMLESS = {
     "__future__", "collections", "contextlib", "copy", "dataclasses", "errno", "functools", "inspect", "io", "itertools", "json",
     "logging", "math", "os", "pathlib", "re", "struct", "sys", "threading", "time", "typing", "zipfile", "zlib",
 }  # fmt: skip
-SAVER = "output.py"  # what Save Photo writes into ComfyUI's output folder; only that node imports it
+SAVER = "output.py"  # what FaithDiff Save Photo writes into ComfyUI's output folder; only that node imports it
 WRITER = "storage.py"  # weights as the trainer saves them; no node imports it
 PICKLES = "pickle_check.py"  # names what a pickle asks for before the host's reader sees it, and never calls any of it
 ALSO = {WRITER: {"shutil"}, PICKLES: {"pickle"}}

@@ -44,6 +44,11 @@ CONTRACT = {
     ),
     "FaithDiffLoadNanoVAE": (["vae_name"], ["VAE"]),
     "FaithDiffNoPrompt": (["model"], ["CONDITIONING"]),
+    "FaithDiffLoadPhoto": (["image"], ["IMAGE", "MASK", "FAITHDIFF_PHOTO"]),
+    "FaithDiffSavePhoto": (
+        ["image", "photo", "mask", "filename", "format", "bit_depth", "color_profile", "quality", "metadata", "workflow"],
+        [],
+    ),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,
@@ -91,6 +96,15 @@ def test_every_input_and_output_has_a_tooltip_and_every_node_a_description(nodes
         assert schema.description and schema.display_name
         for part in (*schema.inputs, *schema.outputs):
             assert part.tooltip and part.tooltip.endswith("."), (schema.node_id, part.tooltip)
+
+
+def test_every_node_is_found_by_the_packs_name_and_by_its_task(nodes):
+    for node in nodes.values():
+        schema = node.define_schema()
+        assert "FaithDiff" in schema.display_name
+        assert schema.category.startswith("FaithDiff/"), schema.node_id
+    for name in ("LoadPhoto", "Upscale", "LoadModel", "EncodeLQ", "AlignLatent", "Sampler", "ColorFix", "SavePhoto"):
+        assert {"restore", "enhance", "old photo", "upscale"} <= set(nodes[f"FaithDiff{name}"].define_schema().search_aliases)
 
 
 def test_the_ways_to_give_a_size(nodes):

@@ -133,7 +133,7 @@ def test_a_mask_takes_the_place_of_alpha(client: Client, folders: tuple[Path, Pa
         (entry,) = saved(history, node)
         found.append(read_photo((folders[1] / entry["filename"]).read_bytes(), "x.png"))
     assert np.array_equal(found[0].alpha_HW, alpha()) and np.array_equal(found[0].color_HWC[alpha() > 0], card()[alpha() > 0])
-    assert np.array_equal(found[1].alpha_HW, alpha()), "Load Image and Load Photo give a mask of 64 x 64 for an opaque picture"
+    assert np.array_equal(found[1].alpha_HW, alpha()), "a mask of 64 x 64 px is that of an opaque picture"
     assert found[2].alpha_HW is not None and (found[2].alpha_HW == 191).all()
 
 

@@ -35,14 +35,15 @@ WIDTHS = {
 DEFAULT_WIDTH = 270
 """The front end's own width of a new node."""
 HEIGHTS = {
-    "FaithDiffLoadPhoto": 370, "FaithDiffUpscale": 154, "FaithDiffLoadModel": 130, "FaithDiffEncodeLQ": 126,
+    "FaithDiffLoadPhoto": 430, "FaithDiffUpscale": 154, "FaithDiffLoadModel": 130, "FaithDiffEncodeLQ": 126,
     "FaithDiffAlignLatent": 198, "FaithDiffPrompt": 222, "FaithDiffSampler": 358, "FaithDiffPlan": 300, "FaithDiffColorFix": 106,
-    "FaithDiffSavePhoto": 500, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58,
+    "FaithDiffSavePhoto": 440, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58,
     "CheckpointLoaderSimple": 102, "LoraLoaderModelOnly": 86, "ControlNetLoader": 62, "ControlNetApplyAdvanced": 198,
     "LoadVideo": 306, "GetVideoComponents": 94, "CreateVideo": 110, "SaveVideo": 420, "VAEDecode": 54, "VAEDecodeTiled": 150,
-    "ImageCompare": 500, "ImageStitch": 150, "PreviewImage": 500, "LoadImage": 330, "SolidMask": 118, "MaskComposite": 138,
+    "ImageCompare": 440, "ImageStitch": 150, "PreviewImage": 440, "LoadImage": 330, "SolidMask": 118, "MaskComposite": 138,
 }  # fmt: skip
-"""What a node takes in Nodes 2.0, which is more than in the older mode (measured in 1.47); more for those that show a picture."""
+"""What a node takes in Nodes 2.0, which is more than in the older mode (measured in 1.47); more for those that show a picture or,
+once they have run, a line of text."""
 BLUE, GREEN, PURPLE = "#3f789e", "#8A8", "#a1309b"
 Link = tuple[str, int]
 

@@ -60,8 +60,8 @@ def _add_queue_options(group: argparse._ArgumentGroup) -> None:
         metavar="NODE.INPUT=VALUE",
         help="replace an input; NODE is an id or a title; repeat for several",
     )
-    group.add_argument("--input-node", metavar="NODE", help="where pictures go (the only Load Photo or LoadImage)")
-    group.add_argument("--output-node", metavar="NODE", help="where results come from (the only Save Photo or SaveImage)")
+    group.add_argument("--input-node", metavar="NODE", help="where pictures go (the only FaithDiff Load Photo or LoadImage)")
+    group.add_argument("--output-node", metavar="NODE", help="whose results (the only FaithDiff Save Photo or SaveImage)")
     group.add_argument("--ahead", type=int, metavar="N", help="prompts in a server's queue at most (default: 2)")
     group.add_argument("--give-up-after", type=float, metavar="S", help="seconds without an answer from a server (default: 120)")
     group.add_argument("--header", action="append", metavar="'NAME: VALUE'", help="for every request, a token for one")

@@ -35,12 +35,12 @@ class PromptForm:
 
     @property
     def loads_photos(self) -> bool:
-        """Whether the pictures go to Load Photo."""
+        """Whether the pictures go to FaithDiff Load Photo."""
         return self.prompt[self.input_node]["class_type"] == LOAD_PHOTO
 
     @property
     def saves_photos(self) -> bool:
-        """Whether the results come from Save Photo."""
+        """Whether the results come from FaithDiff Save Photo."""
         return self.prompt[self.output_node]["class_type"] == SAVE_PHOTO
 
     @property

@@ -76,7 +76,7 @@ def _read_ending(entry: Mapping[str, Any], form: PromptForm) -> Ending:
     if status.get("status_str") == "error":
         raise NoResult("ComfyUI says only that it failed; see its log")
     output = entry.get("outputs", {}).get(form.output_node, {})
-    images = output.get("photos") or output.get("images", [])  # what Save Photo shows of a TIFF is a preview
+    images = output.get("photos") or output.get("images", [])  # what FaithDiff Save Photo shows of a TIFF is a preview
     if len(images) != 1:
         raise NoResult(
             f"expected one picture from {form.shown(form.output_node)}, got {len(images)}; name another by --output-node"
@@ -144,7 +144,7 @@ class Upload:
 
 
 def for_upload(data: bytes, name: str, form: PromptForm) -> Upload:
-    """A source for the form's input node: as it is for Load Photo, else in sRGB, upright, the first frame of several.
+    """A source for the form's input node: as it is for FaithDiff Load Photo, else in sRGB, upright, the first frame of several.
 
     LoadImage takes a damaged file for a grey one, and numbers of any profile for sRGB; so each is decoded here first.
 
