@@ -51,6 +51,7 @@ class MetaEmbeddings(patches.Embeddings):
         return like.new_empty(1, 320, CELLS, CELLS)
 
 
+@pytest.mark.long
 def test_flops_of_a_step_at_sdxl_size(monkeypatch):
     """A CFG pair at 1024 px on the meta device, with attention as one fused call, by torch's own counter."""
     meta = torch.device("meta")

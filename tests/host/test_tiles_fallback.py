@@ -92,7 +92,7 @@ def test_other_errors_are_not_taken_for_it(aligned):
         sample(around_calls(tiled(aligned[0]), fail), aligned[1])
 
 
-@pytest.fixture(scope="module", params=["manual cast", "weights' own type"])
+@pytest.fixture(scope="module", params=["weights' own type", pytest.param("manual cast", marks=pytest.mark.long)])
 def half(request, tiny_file):
     """The tiny net computing in fp16, by both of the host's ways."""
     import comfy.ops
@@ -229,6 +229,7 @@ def test_other_callbacks_count_steps(aligned):
     assert told == [(step, (1, 4, 13, 20), STEPS) for step in range(STEPS)]
 
 
+@pytest.mark.long
 def test_the_host_is_asked_to_make_room_for_the_tiles(loaded, monkeypatch):
     model, latent = align(loaded, tiny.image(256, 256, batch=2))
     asked = []

@@ -142,6 +142,7 @@ def test_the_readmes_links_lead_into_the_archive(names: list[str]) -> None:
         assert any(link.startswith("docs/pictures/") for link in local) and local <= set(names)
 
 
+@pytest.mark.long
 def test_a_clean_comfyui_restores_the_demo_photo(clean_server: HostServer, demo_prompt: dict[str, Any]) -> None:
     with Client(clean_server.url, check_server=clean_server.check_running) as client:
         info = client.object_info()

@@ -15,7 +15,7 @@ from support.prompts_random import random_prompt
 from support.prompts_server import Session, shared_server
 
 OURS = [key for key, (kind, _) in ALL.items() if kind.startswith("FaithDiff")]
-EVERY = 25
+EVERY = 50
 SLOW = ("steps is", "longest side is", "shortest side is", "megapixels is", "sampler_name is")  # seconds each: in the soak only
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_WIDTH, MOST_HEIGHT = 1980, 1230
+MAX_WIDTH, MAX_HEIGHT = 1980, 1230
 """Canvas units for the whole graph. The front end opens a template at 0.75 times the zoom that would fill its window (1.47,
 fitToBounds): in one of 1600 x 1000 px, 2000 x 1250 units come to 60 %, where texts are drawn. 10 on each side are its own."""
 TITLE_BAR = 30
@@ -142,7 +142,7 @@ class Template:
             places |= {numbers[name]: place for name, place in placed.items()}
             top = max(place[1] + place[3] for place in placed.values()) + ROW_GAP
         right, bottom = (max(place[i] + place[i + 2] for place in places.values()) for i in (0, 1))
-        assert right <= MOST_WIDTH and bottom + TITLE_BAR <= MOST_HEIGHT, f"{self.name}: {right} x {bottom + TITLE_BAR}"
+        assert right <= MAX_WIDTH and bottom + TITLE_BAR <= MAX_HEIGHT, f"{self.name}: {right} x {bottom + TITLE_BAR}"
         groups = [
             {"title": g.title, "color": g.color, "nodes": [numbers[name] for column in g.columns for name in column]}
             for g in self.groups

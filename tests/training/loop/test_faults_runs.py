@@ -34,6 +34,7 @@ def trained(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
     return checkpoints.load(run_dir)["trained"]
 
 
+@pytest.mark.long
 def test_killed_processes_cost_the_steps_since_the_last_checkpoint_and_nothing_else(tmp_path: Path) -> None:
     """What `make soak` does 50 times: kills at random moments of a tiny real run, and the loss of one of two processes."""
     command = [sys.executable, SHORT, tmp_path / "work"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.compare import NETWORK, assert_close, relative_difference
+from support.tiers import all_long_but
 from support.trainer import KEPT_AS_FP16, NEVER_MATTER, without_gradient
 from support.trainer_chain import make_chain, sources_of, task_of
 from support.trainer_models import made_up_model
@@ -67,7 +68,7 @@ def test_only_the_stages_own_parts_get_gradients_and_change(
     assert {id(p) for p in held} == {id(p) for p in task.module.parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("stage", sorted(TRAINED))
+@pytest.mark.parametrize("stage", all_long_but(sorted(TRAINED), "align", "joint"))
 def test_loss_falls_on_eight_crops(chain: Path, data: Path, quick: Quick, tmp_path: Path, stage: str) -> None:
     config = quick(f"nano-{stage}", *AT_64_PX, "steps=25", "batch_size=8", "lr=1e-3", "log_every=5", "validate_every=0")
     task = task_of(chain, data, config)

@@ -46,6 +46,7 @@ def test_ours_computes_nothing_for_what_is_frozen(stage: Stage) -> None:
     assert changed == {"alignment"}
 
 
+@pytest.mark.long
 def test_the_official_way_keeps_gradients_and_computes_twice(stage: Stage) -> None:
     assert calls_per_step(stage, stage.model.lq_encoder.down_blocks[0].resnets[0], OFFICIAL) == 2
     assert calls_per_step(stage, stage.texts, OFFICIAL) == 1
