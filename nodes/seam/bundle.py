@@ -60,7 +60,7 @@ def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
         got = "several latents in one" if getattr(samples, "is_nested", False) else f"shape {tuple(samples.shape)}"
         raise ValueError(
             f"expected an SDXL image latent (batch, 4, height, width), got {got}; use the latent from FaithDiff "
-            "FaithDiff Encode LQ Features"
+            "Encode LQ Features"
         )
     cells, got = latent_size(features.size_px), Size(*samples.shape[-2:])
     if got != cells:

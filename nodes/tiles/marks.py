@@ -13,7 +13,7 @@ from ...faithdiff_core.geometry import Box, Size
 TILE_KEY = "faithdiff_tile"
 OTHER_GRID = (
     "expected a prompt for every tile, got prompts for other tiles; give FaithDiff Tile Prompts and FaithDiff "
-    "FaithDiff Split Into Tiles the tile_size and tile_overlap of the sampler"
+    "Split Into Tiles the tile_size and tile_overlap of the sampler"
 )
 
 

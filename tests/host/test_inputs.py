@@ -18,7 +18,18 @@ from support import tiny
 NODES = [(node, part.id) for node in asyncio.run(FaithDiffExtension().get_node_list()) for part in node.define_schema().inputs]
 WIDGETS = ("INT", "FLOAT", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 WITH_ALL = SimpleNamespace(
-    model=0, clone=0, encoder=0, alignment=0, features_BCHW=0, size_px=0, tokenize=0, encode=0, decode=0, scale=0
+    model=0,
+    clone=0,
+    encoder=0,
+    alignment=0,
+    features_BCHW=0,
+    size_px=0,
+    tokenize=0,
+    encode=0,
+    decode=0,
+    scale=0,
+    source=0,
+    alpha_HW=0,
 )
 BY_TYPE = {"IMAGE": tiny.image(8, 8), "MASK": torch.ones(4, 4), "LATENT": {"samples": torch.zeros(1, 4, 1, 1)}, "STRING": "a",
            "CONDITIONING": tiny.conditioning(1)}  # fmt: skip

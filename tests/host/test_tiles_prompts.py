@@ -147,7 +147,8 @@ def test_the_blend_is_the_restated_one(aligned):
 def test_the_alignment_mask_is_cut(loaded):
     mask = torch.rand(104, 160, generator=torch.Generator().manual_seed(1)).round()
     model, latent = align(loaded, IMAGE, mask=mask)
-    zero, full = align(loaded, IMAGE, mask=torch.zeros(104, 160))[0], align(loaded, IMAGE)[0]
+    next_to_none = torch.full((104, 160), 1e-9)  # one that is black all over is refused
+    zero, full = align(loaded, IMAGE, mask=next_to_none)[0], align(loaded, IMAGE)[0]
     seen = predict(tiled(model), latent, POSITIVE)
     assert relative_difference(seen, predict(tiled(zero), latent, POSITIVE)) > CHANGED
     assert relative_difference(seen, predict(tiled(full), latent, POSITIVE)) > CHANGED
