@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from .metadata import EXIF_IFD, GPS_IFD
+from .metadata import EXIF_IFD, GPS_IFD, as_it_was
 
 COMPRESSION = 6
 """zlib's usual."""
@@ -132,8 +132,10 @@ def _add_exif(ifd: TiffImagePlugin.ImageFileDirectory_v2, block: bytes) -> None:
     exif.load(block)
     for tag, value in exif.items():
         if tag not in (EXIF_IFD, GPS_IFD):
-            ifd[tag] = value
+            if isinstance(value, str):
+                ifd.tagtype[tag] = 2
+            ifd[tag] = as_it_was(value)
     for tag in (EXIF_IFD, GPS_IFD):
-        if inner := dict(exif.get_ifd(tag)):
+        if inner := {name: as_it_was(value) for name, value in exif.get_ifd(tag).items()}:
             ifd.tagtype[tag] = 4
             ifd[tag] = inner

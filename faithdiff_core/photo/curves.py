@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DARKEST = 1e-4
+"""Of linear light. Where a profile's black is brighter, black point compensation does something, and littlecms is asked."""
 CURVE_POINTS = 65536
 """One for each 16-bit value."""
 STRIP_ROWS = 256
@@ -89,7 +91,7 @@ def read_profile(profile: bytes) -> CurvesProfile | None:
         if abs(np.linalg.det(colorants)) < 1e-4:
             return None
         return CurvesProfile(_rising([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]), colorants)
-    except (KeyError, ValueError, IndexError, struct.error, FloatingPointError):
+    except (KeyError, ValueError, IndexError, struct.error, FloatingPointError, ZeroDivisionError):
         return None
 
 
@@ -166,4 +168,6 @@ def _rising(curves: list[NDArray[Any]]) -> NDArray[Any]:
     stacked = np.clip(np.stack(curves), 0.0, 1.0).astype(np.float32)
     if (np.diff(stacked, axis=-1) < 0).any() or (stacked[:, -1] <= stacked[:, 0]).any():
         raise ValueError("a curve that goes down")
+    if stacked[:, 0].max() > DARKEST:
+        raise ValueError("black that is not 0")
     return stacked

@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .photo import from_unit
+from .photo import from_unit, turned
 
-PNG_DEPTH_AT = 24
-"""Of its first chunk (PNG, 11.2.1)."""
-TIFF_BITS, TIFF_EXTRA_SAMPLES = 258, 338
+PNG_DEPTH_AT, PNG_INTERLACED_AT = 24, 28
+"""In its first chunk (PNG, 11.2.1)."""
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANAR, TIFF_EXTRA_SAMPLES, TIFF_SAMPLE_FORMAT = 258, 262, 284, 338, 339
+WHITE_IS_ZERO = 0
+"""TIFF 6.0, PhotometricInterpretation: a negative."""
 ASSOCIATED_ALPHA = 1
 """TIFF 6.0, section 18: colours are multiplied by alpha."""
 
@@ -35,21 +37,57 @@ def is_deep(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[PNG_DEPTH_AT] == 16
     if image.format == "TIFF":
-        bits = image.tag_v2.get(TIFF_BITS, ())  # type: ignore[attr-defined] - TiffImageFile's own
-        return set(bits if isinstance(bits, tuple) else (bits,)) == {16}
+        return set(_tag(image, TIFF_BITS)) == {16}
     return False
+
+
+def require_known(image: Image.Image) -> None:
+    """Look for TIFFs that Pillow opens and reads wrongly.
+
+    Raises:
+        ValueError: channels apart at 16 bits, or numbers with a sign.
+    """
+    if image.format != "TIFF":
+        return
+    if set(_tag(image, TIFF_BITS)) == {16} and _tag(image, TIFF_PLANAR) == (2,):
+        raise ValueError("expected the channels of a 16-bit TIFF pixel by pixel, got them apart (planar); save it chunky")
+    if 2 in _tag(image, TIFF_SAMPLE_FORMAT):
+        raise ValueError("expected numbers without a sign, got a TIFF of signed ones; save it as 16 bit")
 
 
 def decode_deep(image: Image.Image, stored: Stored, data: bytes) -> NDArray[Any] | None:
     """uint16 (H, W, C), C of 1 (grey), 3 or 4 (alpha last); None where PyAV is missing or does not take it.
 
     Grey comes turned as `image` is, which Pillow has decoded; colour as it is stored. PyAV shows half a file without a word, and
-    Pillow does not.
+    reads some kinds wrongly; so Pillow has decoded it first, and the upper halves of all numbers must be Pillow's.
     """
+    negative = image.format == "TIFF" and _tag(image, TIFF_PHOTOMETRIC) == (WHITE_IS_ZERO,)
     if image.mode == "F":
-        return _of_floats(np.asarray(image))[..., None]
+        return _of_floats(1 - np.asarray(image) if negative else np.asarray(image))[..., None]
     if image.mode.startswith("I"):  # grey alone: Pillow has all its bits
-        return np.asarray(image).astype(np.uint16)[..., None]
+        grey_HW = np.asarray(image).astype(np.uint16)
+        return (65535 - grey_HW if negative else grey_HW)[..., None]
+    channels = {"RGB": 3, "RGBA": 4, "LA": 4}.get(image.mode)
+    if channels is None or (image.format == "PNG" and data[PNG_INTERLACED_AT]):  # which can end the process in FFmpeg
+        return None
+    pixels_HWC = _by_pyav(data)
+    if pixels_HWC is None or pixels_HWC.shape[1::-1] != stored.size or pixels_HWC.shape[-1] < channels:
+        return None
+    pixels_HWC = pixels_HWC[..., :channels]  # a TIFF's further channels need not be alpha; Pillow knows
+    as_pillow = pixels_HWC
+    if image.format == "TIFF":
+        if channels == 4 and ASSOCIATED_ALPHA in _tag(image, TIFF_EXTRA_SAMPLES):
+            alpha = np.maximum(pixels_HWC[..., 3:].astype(np.float32), 1.0)
+            colors = np.clip(np.rint(pixels_HWC[..., :3] * (65535 / alpha)), 0, 65535).astype(np.uint16)
+            return np.concatenate([colors, pixels_HWC[..., 3:]], axis=-1)
+        as_pillow = turned(pixels_HWC, stored.orientation)
+    if not np.array_equal(as_pillow >> 8, np.asarray(image.convert("RGBA") if image.mode == "LA" else image)):
+        logging.debug("PyAV and Pillow read the picture differently")
+        return None
+    return pixels_HWC
+
+
+def _by_pyav(data: bytes) -> NDArray[Any] | None:
     try:
         import av
         from av.error import FFmpegError
@@ -57,17 +95,10 @@ def decode_deep(image: Image.Image, stored: Stored, data: bytes) -> NDArray[Any]
         return None
     try:
         with av.open(io.BytesIO(data)) as container:
-            frame = next(container.decode(video=0))
-            pixels = _pixels(frame)
+            return _pixels(next(container.decode(video=0)))
     except (FFmpegError, StopIteration, ValueError, IndexError) as error:
         logging.debug("PyAV does not take the picture: %s", error)
         return None
-    if pixels is None or pixels.shape[1::-1] != stored.size:
-        return None
-    if image.format == "TIFF" and _is_associated(image):
-        alpha = np.maximum(pixels[..., 3:].astype(np.float32), 1.0)
-        pixels[..., :3] = np.clip(np.rint(pixels[..., :3] * (65535 / alpha)), 0, 65535)
-    return pixels
 
 
 def _of_floats(values: NDArray[Any]) -> NDArray[Any]:
@@ -91,6 +122,7 @@ def _pixels(frame) -> NDArray[Any] | None:
     return None
 
 
-def _is_associated(image: Image.Image) -> bool:
-    extra = image.tag_v2.get(TIFF_EXTRA_SAMPLES, ())  # type: ignore[attr-defined]
-    return ASSOCIATED_ALPHA in (extra if isinstance(extra, tuple) else (extra,))
+def _tag(image: Image.Image, number: int) -> tuple[Any, ...]:
+    """A TIFF's tag; () where there is none."""
+    value = image.tag_v2.get(number, ())  # type: ignore[attr-defined] - TiffImageFile's own
+    return value if isinstance(value, tuple) else (value,)

@@ -19,8 +19,10 @@ TELLING = frozenset(
 """Tags of IFD 0 that tell of the picture (title, camera, software, dates, author, rating, rights, what Windows calls title to
 subject). The others are about how that file keeps its pixels."""
 XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>))\s*[2-8]")
-MAX_BLOCK_BYTES = 65533 - 6
-"""What one segment of a JPEG holds, without its length and name (JPEG: B.1.1.4; Exif 4.5.4)."""
+MAX_IN_JPEG_BYTES = {"EXIF": 65533, "XMP": 65533 - 29}
+"""What one segment of a JPEG holds, without its length and, for XMP, its name (JPEG: B.1.1.4; XMP part 3, 1.1.3)."""
+MAX_DPI = 100_000.0
+"""Beyond that it is nonsense, and too large for a PNG's pHYs."""
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -79,7 +81,17 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
         x, y = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    return (x, y) if x > 1 and y > 1 else None
+    return (x, y) if 1 < x < MAX_DPI and 1 < y < MAX_DPI else None
+
+
+def for_jpeg(block: bytes | None, kind: str, notes: list[str]) -> bytes | None:
+    """The block, or None and a note if a JPEG does not hold it."""
+    if block is None or len(block) <= MAX_IN_JPEG_BYTES[kind]:
+        return block
+    notes.append(
+        f"JPEG holds 64 KB of {kind} and its source has {len(block) // 1024}, so it has none (PNG, TIFF and WebP hold it)"
+    )
+    return None
 
 
 def _exif_of(image: Image.Image) -> Image.Exif:
@@ -90,13 +102,21 @@ def _exif_of(image: Image.Image) -> Image.Exif:
         return Image.Exif()
 
 
+def as_it_was(value: object) -> object:
+    """A text as the bytes that it was: Pillow reads any as Latin-1, and would write "?" for what is not ASCII."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+
+
 def _bytes_of(exif: Image.Exif) -> bytes | None:
-    """Without what Pillow cannot write, or what would not go into a JPEG."""
+    """Without the maker's note where Pillow cannot write it."""
+    for directory in (exif, exif.get_ifd(EXIF_IFD), exif.get_ifd(GPS_IFD)):
+        for tag, value in list(directory.items()):
+            directory[tag] = as_it_was(value)
     block = _packed(exif)
-    if block is None or len(block) > MAX_BLOCK_BYTES:
+    if block is None:
         exif.get_ifd(EXIF_IFD).pop(MAKER_NOTE, None)
         block = _packed(exif)
-    return block if block is not None and len(block) <= MAX_BLOCK_BYTES else None
+    return block
 
 
 def _packed(exif: Image.Exif) -> bytes | None:

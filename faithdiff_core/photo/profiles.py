@@ -33,7 +33,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         ValueError: Pillow has no littlecms.
     """
     if MODES.get(profile[16:20]) != image.mode:
-        raise UnreadableProfile(f"it is for {profile[16:20].decode('ascii', 'replace').strip()}, the picture is {image.mode}")
+        raise UnreadableProfile(f"it is for {ascii(profile[16:20].decode('latin-1').strip())}, the picture is {image.mode}")
     return _transformed(image, _opened(profile), _srgb(), "RGB")
 
 

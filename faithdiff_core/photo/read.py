@@ -15,18 +15,16 @@ from PIL import Image, ImageFile
 from . import metadata, profiles
 from .alpha import fill_hidden
 from .curves import adobe_rgb, read_profile
-from .deep import Stored, decode_deep, is_deep
-from .photo import MAX_PX, Photo, PhotoSource, at_depth, from_unit, to_unit
+from .deep import PNG_DEPTH_AT, Stored, decode_deep, is_deep, require_known
+from .photo import MAX_PX, Photo, PhotoSource, at_depth, from_unit, to_unit, turned
+from .png_chunks import check_png, png_warnings
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 """Pillow's names. AVIF depends on its build, HEIF on pillow-heif. Of other formats some start programs (EPS: Ghostscript)."""
 OF_FRAMES = ("PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIF")
 """Those whose further frames are pictures of their own; in a JPEG they are previews and gain maps."""
-UPRIGHT = {
-    2: (False, (1, -1)), 3: (False, (-1, -1)), 4: (False, (-1, 1)), 5: (True, (1, 1)), 6: (True, (1, -1)), 7: (True, (-1, -1)),
-    8: (True, (-1, 1)),
-}  # fmt: skip
-"""EXIF's orientation -> rows and columns change places first, then steps of rows and columns (Exif 2.32, 4.6.4 A)."""
+SCALES_OF_GREY = {1: 255, 2: 85, 4: 17}
+"""Bits of grey -> what makes white 255."""
 PILLOWS_LIMIT_PX = 2**30 // 4 // 3
 """Pillow's default (Image.py, MAX_IMAGE_PIXELS); another that a program has chosen stays."""
 
@@ -58,7 +56,10 @@ def read_photo(data: bytes, name: str) -> Photo:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in OF_FRAMES:
                 told.append(f"has {frames} frames or pages, of which the first is taken")
+            if image.format == "PNG":
+                told += png_warnings(check_png(data))
             stored = Stored(metadata.orientation_of(image), image.size)
+            require_known(image)
             image.load()
             return _photo(image, stored, data, name, told)
     except (MemoryError, _TooLarge):
@@ -117,10 +118,11 @@ def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: lis
     # Pillow turns a TIFF when it decodes it, and no other; PyAV, which gives deep colour, none.
     in_colour = pixels_HWC is not None and pixels_HWC.shape[-1] > 1
     orientation = stored.orientation if in_colour else metadata.orientation_of(image)
-    color_HWC, alpha_HW, kept = _deep(image, pixels_HWC, profile, told) if deep else _plain(image, profile, told)
-    if orientation in UPRIGHT:
-        color_HWC = _turned(color_HWC, orientation)
-        alpha_HW = None if alpha_HW is None else _turned(alpha_HW, orientation)
+    color_HWC, alpha_HW, kept = (
+        _deep(image, pixels_HWC, profile, told) if deep else _plain(image, profile, told, data[PNG_DEPTH_AT])
+    )
+    color_HWC = turned(color_HWC, orientation)
+    alpha_HW = None if alpha_HW is None else turned(alpha_HW, orientation)
     has_alpha = alpha_HW is not None
     if alpha_HW is not None:
         color_HWC = _filled(color_HWC, alpha_HW)
@@ -142,12 +144,17 @@ def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: lis
     )  # fmt: skip
 
 
-def _plain(image: Image.Image, profile: bytes | None, told: list[str]) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:
+def _plain(
+    image: Image.Image, profile: bytes | None, told: list[str], depth_bits: int = 8
+) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:
     """Colours in sRGB, alpha, and the profile to give back, of a picture of 8 bits a channel."""
     alpha_HW = None
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        raise ValueError(f"expected at most 16 bits a channel, got integers of 32 (mode {image.mode}); save it as 16 bit")
-    if image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
+        raise ValueError(f"expected 8 or 16 bits a channel, got another depth (Pillow's mode {image.mode}); save it as 16 bit")
+    key = image.info.get("transparency")
+    if image.mode == "L" and image.format == "PNG" and isinstance(key, int):  # Pillow widens the pixels, and not the key
+        alpha_HW = np.where(np.asarray(image) == key * SCALES_OF_GREY.get(depth_bits, 1), 0, 255).astype(np.uint8)
+    elif image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
     if image.mode in ("RGBA", "LA"):
         alpha_HW = np.array(image.getchannel("A"))
@@ -213,12 +220,6 @@ def _alpha_of_one_colour(pixels_HWC: NDArray[Any], colour: int | tuple[int, ...]
     """PNG's tRNS: pixels of exactly that colour are invisible."""
     same_HW = (pixels_HWC == np.atleast_1d(np.array(colour, np.uint16))).all(axis=-1)
     return np.where(same_HW, 0, 65535).astype(np.uint16)
-
-
-def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    swap, (rows, columns) = UPRIGHT[orientation]
-    pixels = pixels.swapaxes(0, 1) if swap else pixels
-    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _filled(color_HWC: NDArray[Any], alpha_HW: NDArray[Any]) -> NDArray[Any]:

@@ -24,6 +24,10 @@ DEEP = frozenset({"PNG", "TIFF"})
 WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF"})
 MAX_SIDE_PX = {"JPEG": 65500, "WEBP": 16383}
 """What the formats hold (libjpeg's JPEG_MAX_DIMENSION; WebP's 14 bits)."""
+MAX_PROFILE_IN_PNG_BYTES = 2**20
+"""Pillow and others refuse more (PngImagePlugin.MAX_TEXT_CHUNK)."""
+TEXT_TAGS = (0x0110, 0x010F, 0x010E, 0x010D, 0x011D, 0x013C)
+"""Where ComfyUI's texts may stand in a WebP: Model, Make, then texts that cameras do not write."""
 UNKNOWN = PhotoSource(name="restored", container="PNG", depth_bits=8)
 
 
@@ -86,7 +90,7 @@ def encode_photo(color_HWC: NDArray[Any], alpha_HW: NDArray[Any] | None, source:
         notes.append(f"{container} holds no alpha, so it stands on white (PNG, WebP and TIFF hold it)")
         color_HWC = color_HWC * alpha_HW[..., None] + (1 - alpha_HW[..., None])
         alpha_HW = None
-    pixels_HWC, profile = _colored(color_HWC, source, output, depth_bits, notes)
+    pixels_HWC, profile = _colored(color_HWC, source, output, container, depth_bits, notes)
     if alpha_HW is not None:
         pixels_HWC = np.concatenate([pixels_HWC, from_unit(alpha_HW, depth_bits)[..., None]], axis=-1)
     exif = xmp = dpi = None
@@ -94,17 +98,22 @@ def encode_photo(color_HWC: NDArray[Any], alpha_HW: NDArray[Any] | None, source:
         in_srgb = profile is None or _is_srgb(profile)
         exif = metadata.fitted_exif(source.exif, width_px=width, height_px=height, in_srgb=in_srgb)
         xmp, dpi = source.xmp, source.dpi
+    if container == "JPEG":
+        exif, xmp = metadata.for_jpeg(exif, "EXIF", notes), metadata.for_jpeg(xmp, "XMP", notes)
     data = _encoded(container, pixels_HWC, output, profile=profile, exif=exif, xmp=xmp, dpi=dpi)
     return Written(data=data, suffix=SUFFIXES[container], notes=tuple(notes))
 
 
 def _colored(
-    color_HWC: NDArray[Any], source: PhotoSource, output: Output, depth_bits: int, notes: list[str]
+    color_HWC: NDArray[Any], source: PhotoSource, output: Output, container: str, depth_bits: int, notes: list[str]
 ) -> tuple[NDArray[Any], bytes | None]:
     """Pixels, and the profile that they are in (None: sRGB, and none is embedded)."""
     if source.profile is None:
         return from_unit(color_HWC, depth_bits), None
     if output.in_srgb and not _is_srgb(source.profile):
+        return from_unit(color_HWC, depth_bits), srgb_profile()
+    if container == "PNG" and len(source.profile) > MAX_PROFILE_IN_PNG_BYTES:
+        notes.append("its source's profile is larger than readers of PNG take, so it is in sRGB (TIFF holds it)")
         return from_unit(color_HWC, depth_bits), srgb_profile()
     try:
         return from_srgb(color_HWC, source.profile, depth_bits), source.profile
@@ -150,7 +159,7 @@ def _with_texts(exif: bytes | None, texts: Mapping[str, str]) -> bytes:
     block = Image.Exif()
     if exif:
         block.load(exif)
-    free = [tag for tag in (0x0110, 0x010F, 0x010E) if tag not in block]
+    free = [tag for tag in TEXT_TAGS if tag not in block]
     for tag, (key, text) in zip(free, texts.items(), strict=False):
         block[tag] = f"{key}:{text}"
     return block.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -14,6 +15,8 @@ NAME = "%name%"
 """In a name: the source's. The host's own (%width%, %year% ...) work, too."""
 NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 """What some file system does not take."""
+VARIABLES = re.compile("%(width|height|year|month|day|hour|minute|second)%")
+"""What the host fills in; in a source's own name it is a part of the name (H folder_paths.py, get_save_image_path)."""
 MAX_NAME_BYTES = 200
 """File systems take 255; a number and a suffix must have room."""
 
@@ -30,9 +33,10 @@ def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[P
     Raises:
         ValueError: a place outside of the output folder.
     """
-    clean = NOT_IN_NAMES.sub("_", name).strip(". ") or "photo"
+    clean = VARIABLES.sub(r"_\1_", NOT_IN_NAMES.sub("_", name)).strip(". ") or "photo"
     root = folder_paths.get_output_directory()
-    filled = pattern.replace(NAME, clean).strip() or clean
+    filled = "/".join(NOT_IN_NAMES.sub("_", part) for part in pattern.replace("\\", "/").split("/"))
+    filled = filled.replace(NAME, clean).strip() or clean
     try:
         folder, stem, _, below, _ = folder_paths.get_save_image_path(filled, root, width_px, height_px)
     except OSError as error:
@@ -70,7 +74,8 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     except BaseException as error:
         for left in (temporary, taken):
             if left is not None:
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a folder that takes nothing: the first error says so
+                    left.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ValueError(
                 f"expected to write {stem}{suffix} into {folder}, got {error.strerror}; make room or check the folder's rights"

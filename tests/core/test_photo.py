@@ -155,7 +155,7 @@ def test_a_deep_file_that_is_cut_is_refused() -> None:
 @pytest.mark.parametrize(
     ("mode", "values", "told"),
     [("F", (0.0, 812.0), "floats from 0 .* to 1"), ("F", (-0.5, 1.0), "floats"), ("F", (0.0, np.nan), "floats"),
-     ("I", (0, 70000), "integers of 32")],
+     ("I", (0, 70000), "without a sign")],
 )  # fmt: skip
 def test_numbers_without_a_known_range_are_refused(mode: str, values: tuple, told: str) -> None:
     file = io.BytesIO()

@@ -16,11 +16,13 @@ from training.common.images import IMAGE_SUFFIXES
 HIDDEN = frozenset({"@eadir", "@recycle", "#recycle", "$recycle.bin", "__macosx", "lost+found", "system volume information"})
 """Folders that a NAS, Windows, macOS and Linux fill by themselves, in lower case; what begins with a dot is hidden anyway."""
 _CONVERT, _DEVELOP = "convert it to PNG or TIFF", "develop it to a 16-bit TIFF"
+MORE_RAW = (".nrw", ".crw", ".3fr", ".iiq", ".rwl", ".x3f", ".kdc", ".dcr", ".mrw", ".erf")
 NOT_READ: Mapping[str, str] = {
     **dict.fromkeys((".heic", ".heif", ".hif"), f"{_CONVERT} (pillow-heif, ImageMagick and most viewers do)"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"), _DEVELOP),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", *MORE_RAW), _DEVELOP),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".psb", ".xcf", ".tga", ".dds"), _CONVERT),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".svg", ".qoi", ".avifs", ".mpo"), _CONVERT),
+    **dict.fromkeys((".heics", ".dib", ".jxr", ".pcx"), _CONVERT),
     **({} if ".avif" in IMAGE_SUFFIXES else {".avif": "install a Pillow that has AVIF (pip install -U pillow)"}),
 }
 """Suffixes of pictures that are not read here, and what to do about it."""

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from training.common.files import write_bytes
 from training.common.strict_json import parse_json
@@ -20,17 +20,18 @@ class ResultsFolder:
     """A line for each result, as it is written: {"file", "sha256"}."""
 
     def __init__(
-        self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Collection[str] = ()
+        self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Mapping[str, str] | None = None
     ) -> None:
-        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results, beside those that MADE lists and nobody
-        has changed. `again`: others may be replaced, too.
+        """`pictures`: (key, path). `made`: names below `out` of an earlier run's results, with their sha256, beside those that
+        MADE lists. `again`: others may be replaced, too.
 
         Raises:
             ValueError: results would collide with one another, with the sources, or (unless `again`) with files that no earlier
                 run has made.
         """
         self.out, self._again = out, again
-        self._made = {*_made(out / self.MADE), *made}
+        self._made = {**_made(out / self.MADE), **(made or {})}
+        """Name -> sha256."""
         self._sources = {_place(path) for _, path in pictures}
         self._folder = source.resolve() if pictures and source.is_dir() else None
         keys: dict[str, Path] = {}
@@ -39,7 +40,12 @@ class ResultsFolder:
             if other != path:
                 raise ValueError(f"expected one picture per name, got {other} and {path}; rename one, both would be {key}.png")
         known = {name.rpartition(".")[0] for name in self._made}
-        for key, _ in pictures:
+        names = {f"{key}.png" for key, _ in pictures}
+        for key, path in pictures:
+            if below := next((str(parent) for parent in PurePosixPath(key).parents if str(parent) in names), None):
+                raise ValueError(
+                    f"expected no folder of a result's name, got {path} in one and the result {below} of another; rename one"
+                )
             self._check_apart(out / f"{key}.png")
             if key not in known:  # the result of one that is may have another suffix
                 self.check(f"{key}.png")
@@ -52,12 +58,18 @@ class ResultsFolder:
         """
         path = self.out / name
         self._check_apart(path)
-        if name not in self._made and not self._again and os.path.lexists(path):
+        if path.is_dir() or any(parent.is_file() for parent in path.parents if parent.is_relative_to(self.out)):
+            raise ValueError(f"expected room for the file {path}, got a folder or a file of a folder's name; choose another OUT")
+        if not self._may_replace(name) and os.path.lexists(path):
             raise ValueError(
                 f"expected an empty folder or that of an earlier run, got {path}, which is not a result of one; "
                 "choose another OUT, or --again to replace such files"
             )
         return path
+
+    def _may_replace(self, name: str) -> bool:
+        """Whether a file of that name is ours, and nobody has changed it since."""
+        return self._again or (name in self._made and self._made[name] == _sha256(self.out / name))
 
     def _check_apart(self, path: Path) -> None:
         inside = self._folder is not None and path.parent.resolve().is_relative_to(self._folder)
@@ -78,8 +90,8 @@ class ResultsFolder:
 
     def note(self, name: str) -> None:
         """Write the line of a result that lies in its place."""
-        self._made.add(name)
-        line = json.dumps({"file": name, "sha256": _sha256(self.out / name)}) + "\n"
+        self._made[name] = _sha256(self.out / name)
+        line = json.dumps({"file": name, "sha256": self._made[name]}) + "\n"
         with (self.out / self.MADE).open("ab+") as lines:
             if lines.tell():
                 lines.seek(-1, os.SEEK_END)
@@ -91,16 +103,25 @@ class ResultsFolder:
         (self.out / self.MADE).unlink(missing_ok=True)
 
 
-def _made(record: Path) -> set[str]:
-    """The names in a MADE file whose files are as they were written."""
+def _made(record: Path) -> dict[str, str]:
+    """The names in a MADE file, with their sha256.
+
+    Raises:
+        ValueError: it is something else, which nothing may be added to.
+    """
     names: dict[str, str] = {}
-    for line in record.read_bytes().splitlines() if record.is_file() else []:
+    lines = record.read_bytes().splitlines() if record.is_file() else []
+    for number, line in enumerate(lines):
         try:
             value = parse_json(line)
             names[value["file"]] = value["sha256"]
-        except (ValueError, KeyError, TypeError):  # the last line of a killed process, or no line of ours
-            continue
-    return {name for name, digest in names.items() if _sha256(record.parent / name) == digest}
+        except (ValueError, KeyError, TypeError):
+            if line.strip() and number < len(lines) - 1 or len(lines) == 1:  # the last may be of a killed process
+                names.clear()
+                break
+    if record.is_symlink() or (lines and not names):
+        raise ValueError(f"expected the list of an earlier run in {record}, got something else; rename it or choose another OUT")
+    return names
 
 
 def _sha256(path: Path) -> str:

@@ -75,9 +75,9 @@ class FolderRecord:
         """The name below the folder of the result that is there, or will be: KEY.png where the record names none."""
         return str(self._pictures.get(key, {}).get("result", f"{key}.png"))
 
-    def made(self) -> set[str]:
-        """The names of all results that earlier runs have made."""
-        return {self.result(key) for key, entry in self._pictures.items() if entry["status"] == "done"}
+    def made(self) -> dict[str, str]:
+        """The names of all results that earlier runs have made, with their sha256."""
+        return {self.result(key): entry["result_sha256"] for key, entry in self._pictures.items() if entry["status"] == "done"}
 
     def state(self, key: str, source: Path, result: Path) -> str:
         """One of "missing", "done" and "changed": done, but somebody has changed the result since."""

@@ -185,16 +185,21 @@ def with_beside(result: Result, beside: Beside | None, *, in_srgb: bool) -> tupl
     alpha_HW, notes = enlarged_alpha(beside.photo, height_px, width_px)
     if made.alpha_HW is not None:
         alpha_HW, notes = to_unit(made.alpha_HW), ()
-    texts = _texts(result.data) if container == "PNG" else {}
-    output = Output(container=container, depth_bits=made.source.depth_bits, in_srgb=in_srgb, texts=texts)
+    # At 100 WebP loses nothing more, and JPEG next to nothing: the server has chosen its quality already.
+    output = Output(
+        container=container, depth_bits=made.source.depth_bits, in_srgb=in_srgb, quality=100, texts=_texts(result.data)
+    )
     written = encode_photo(to_unit(made.color_HWC), alpha_HW, beside.photo.source, output)
     return dataclasses.replace(result, data=written.data), (*notes, *written.notes)
 
 
-def _texts(png: bytes) -> dict[str, str]:
-    """What ComfyUI has written of itself into a PNG."""
-    with open_picture(io.BytesIO(png), "the server's file") as picture:
-        return {name: str(picture.info[name]) for name in ("prompt", "workflow") if name in picture.info}
+def _texts(data: bytes) -> dict[str, str]:
+    """The texts of a PNG, and what ComfyUI has written of itself into a WebP."""
+    with open_picture(io.BytesIO(data), "the server's file") as picture:
+        if picture.format == "PNG":
+            return {name: str(value) for name, value in getattr(picture, "text", {}).items() if name != "XML:com.adobe.xmp"}
+        told = [value for value in picture.getexif().values() if isinstance(value, str)]
+    return {name: value for name, _, value in (text.partition(":") for text in told) if name in ("prompt", "workflow")}
 
 
 CONTAINERS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
