@@ -23,7 +23,7 @@ class ResultsFolder:
         self, source: Path, out: Path, pictures: Sequence[tuple[str, Path]], *, again: bool, made: Mapping[str, str] | None = None
     ) -> None:
         """`pictures`: (key, path). `made`: names below `out` of an earlier run's results, with their sha256, beside those that
-        MADE lists. `again`: others may be replaced, too.
+        MADE lists and nobody has changed. `again`: others may be replaced, too.
 
         Raises:
             ValueError: results would collide with one another, with the sources, or (unless `again`) with files that no earlier
@@ -104,24 +104,22 @@ class ResultsFolder:
 
 
 def _made(record: Path) -> dict[str, str]:
-    """The names in a MADE file, with their sha256.
+    """The names in a MADE file whose files are as they were written, with their sha256.
 
     Raises:
         ValueError: it is something else, which nothing may be added to.
     """
     names: dict[str, str] = {}
-    lines = record.read_bytes().splitlines() if record.is_file() else []
-    for number, line in enumerate(lines):
+    own = not record.is_symlink()
+    for line in record.read_bytes().splitlines() if record.is_file() else []:
         try:
             value = parse_json(line)
             names[value["file"]] = value["sha256"]
-        except (ValueError, KeyError, TypeError):
-            if line.strip() and number < len(lines) - 1 or len(lines) == 1:  # the last may be of a killed process
-                names.clear()
-                break
-    if record.is_symlink() or (lines and not names):
+        except (ValueError, KeyError, TypeError):  # what a killed process has left, or no line of ours
+            own = own and (not line.strip() or line.startswith(b'{"file"'))
+    if not own:
         raise ValueError(f"expected the list of an earlier run in {record}, got something else; rename it or choose another OUT")
-    return names
+    return {name: digest for name, digest in names.items() if _sha256(record.parent / name) == digest}
 
 
 def _sha256(path: Path) -> str:

@@ -235,3 +235,35 @@ def test_the_last_line_counts_by_kind() -> None:
         "3 done (A 1, B 2), 4 done before, 3 left out (2 .heic, 1 hidden), 1 failed"
     )
     assert tally.lines() == ["left out: a, b: convert it", "failed: x: no"]
+
+
+def test_a_foreign_list_of_results_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    list_ = tmp_path / "out" / ResultsFolder.MADE
+    for text in ('{"my": "captions"}\n', "notes\n", '{"my": 1}\n{"my": 2}\n'):
+        list_.write_text(text)
+        with pytest.raises(ValueError, match="expected the list of an earlier run"):
+            ResultsFolder(tmp_path / "in", tmp_path / "out", [], again=True)
+        assert list_.read_text() == text
+    list_.unlink()
+    (tmp_path / "mine.txt").write_text("mine")
+    list_.symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(ValueError, match="expected the list of an earlier run"):
+        ResultsFolder(tmp_path / "in", tmp_path / "out", [], again=False)
+
+
+def test_a_result_that_is_retouched_while_the_run_goes_on_stays(tmp_path: Path) -> None:
+    pictures = [("a", tmp_path / "a.png")]
+    first = ResultsFolder(tmp_path / "in", tmp_path / "out", pictures, again=False)
+    first.write("a.png", b"made")
+    second = ResultsFolder(tmp_path / "in", tmp_path / "out", pictures, again=False)
+    (tmp_path / "out" / "a.png").write_bytes(b"retouched")
+    with pytest.raises(ValueError, match="which is not a result of one"):
+        second.write("a.png", b"made again")
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"retouched"
+
+
+def test_a_folder_of_a_results_name_is_refused_at_the_start(tmp_path: Path) -> None:
+    pictures = [("y", tmp_path / "y.jpg"), ("y.png/b", tmp_path / "y.png" / "b.png")]
+    with pytest.raises(ValueError, match="expected no folder of a result's name"):
+        ResultsFolder(tmp_path / "in", tmp_path / "out", pictures, again=False)

@@ -45,7 +45,7 @@ def test_bundled_prompts_are_forms() -> None:
     checked = 0
     for path in sorted((WORKFLOWS / "api").glob("*.json")):
         prompt = read_prompt(path)
-        loaders = [key for key, node in prompt.items() if node["class_type"] == "LoadImage"]
+        loaders = [key for key, node in prompt.items() if node["class_type"] in ("FaithDiffLoadPhoto", "LoadImage")]
         if loaders:  # one loads a film
             assert make_form(prompt, input_node=loaders[0]).output_node, path
             checked += 1
