@@ -124,7 +124,7 @@ def _colored(
 
 def _is_srgb(profile: bytes) -> bool:
     curves = read_profile(profile)
-    return profile == srgb_profile() or (curves is not None and curves.is_srgb)
+    return curves is not None and curves.is_srgb
 
 
 def _encoded(

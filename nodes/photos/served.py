@@ -31,4 +31,6 @@ def serve_own_photos() -> None:
             return server.web.FileResponse(OWN_PHOTOS[query["filename"]])
         return await handler(request)
 
-    server.PromptServer.instance.app.middlewares.append(own_photo)
+    middlewares = server.PromptServer.instance.app.middlewares
+    if not middlewares.frozen:  # as it is once a server answers; then only the picture before the run is missing
+        middlewares.append(own_photo)

@@ -8,9 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin
+from PIL._util import DeferredError
 from support.icc import colorants, matrix_profile
-from support.photos import card, png_16
+from support.photos import all_cases, card, png_16
 
 from faithdiff_core.photo.curves import read_profile
 from faithdiff_core.photo.photo import PhotoSource, to_unit
@@ -192,6 +193,15 @@ def test_blocks_that_a_format_does_not_hold_are_told() -> None:
         "larger than readers of PNG take" in notes[0]
         and np.abs(read_photo(data, "x.png").color_HWC.astype(int) - card()).max() <= 1
     )
+
+
+def test_without_littlecms_only_what_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {case.name: case for case in all_cases()}
+    monkeypatch.setattr(ImageCms, "core", DeferredError(ImportError("no _imagingcms")))
+    photo = read_photo(cases["p3-png"].data, "x.png")
+    assert made(photo.source)[0]
+    with pytest.raises(ValueError, match="expected littlecms in Pillow .* install the usual one"):
+        read_photo(cases["lab-tiff"].data, "x.tif")
 
 
 def test_nonsense_in_dots_per_inch_is_left_out() -> None:

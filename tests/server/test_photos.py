@@ -185,6 +185,25 @@ def test_a_batch_is_numbered(client: Client, folders: tuple[Path, Path]) -> None
     assert names == [f"t-plain-png-96_{number:04d}.png" for number in (1, 2, 3)]
 
 
+def test_a_shipped_workflow_keeps_all_that_the_photo_has(client: Client, folders: tuple[Path, Path]) -> None:
+    """The nano template on a photo in Display P3 with alpha: enlarged, restored, saved as it came."""
+    prompt = json.loads((ROOT / "workflows" / "api" / "faithdiff_nano.json").read_text())
+    (loader,) = [node for node in prompt.values() if node["class_type"] == "FaithDiffLoadPhoto"]
+    loader["inputs"]["image"] = "t-rgba-p3-png.png"
+    for node in prompt.values():
+        if node["class_type"] == "FaithDiffSampler":
+            node["inputs"]["steps"] = 2
+    outputs = client.run(prompt, PATIENCE_S)["outputs"]
+    ((entry,),) = [output["photos"] for output in outputs.values() if "photos" in output]
+    path = folders[1] / entry["subfolder"] / entry["filename"]
+    photo = read_photo(path.read_bytes(), path.name)
+    case = next(case for case in all_cases() if case.name == "rgba-p3-png")
+    assert path.stem == "t-rgba-p3-png" and photo.source.profile == case.profile
+    assert photo.alpha_HW is not None and photo.color_HWC.shape == (128, 192, 3)
+    scale = 257 if photo.alpha_HW.dtype == np.uint16 else 1
+    assert (photo.alpha_HW[:4] == 0).all() and (photo.alpha_HW[30:, 60:] == 255 * scale).all()
+
+
 PASSING = {
     "photo": {
         "1": {"class_type": "FaithDiffLoadPhoto", "inputs": {"image": "x.png"}},
