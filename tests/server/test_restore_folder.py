@@ -148,7 +148,7 @@ def test_two_servers_share_a_folder(first_run: dict[str, Any], servers: list[Hos
 
 def test_a_picture_at_fault_is_named_once_and_listed(first_run: dict[str, Any]) -> None:
     assert first_run["code"] == 1 and "6 done (" in first_run["said"] and ", 1 failed" in first_run["said"]
-    reason = "broken: expected a readable picture, got the source (UnidentifiedImageError cannot identify image file)"
+    reason = "broken: expected a readable picture, got broken.png (it is none of PNG, JPEG"
     lines = [line for line in first_run["err"].splitlines() if line.startswith("failed")]
     assert len(lines) == 2 and all(line.startswith(f"failed: {reason}") for line in lines), "when it happens, and at the end"
     assert entries(first_run["out"])["broken"]["status"] == "failed"
