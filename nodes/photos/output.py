@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 """What some file system does not take."""
 VARIABLES = re.compile("%(width|height|year|month|day|hour|minute|second)%")
 """What the host fills in; in a source's own name it is a part of the name (H folder_paths.py, get_save_image_path)."""
+WINDOWS_DEVICES = frozenset(("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))))
+"""Names that Windows takes for devices, with any suffix."""
 MAX_NAME_BYTES = 200
 """File systems take 255; a number and a suffix must have room."""
 
@@ -48,6 +51,8 @@ def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[P
             f"expected a name inside ComfyUI's output folder, got {filled!r:.200}; leave out .. and absolute paths"
         ) from error
     stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    if stem.partition(".")[0].upper() in WINDOWS_DEVICES:
+        stem = f"_{stem}"
     return Path(folder), below, stem
 
 
@@ -59,11 +64,11 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     Raises:
         ValueError: the folder cannot be written, or the disk is full; nothing is left of the file then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     taken: Path | None = None
     temporary: Path | None = None
     try:
-        temporary = folder / f".faithdiff-{time.time_ns()}.part"  # beside its place: a rename is whole on one disk only
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".faithdiff-{threading.get_ident()}-{time.time_ns()}.part"  # beside its place: a rename is whole on one disk only
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
