@@ -68,7 +68,8 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     temporary: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".faithdiff-{threading.get_ident()}-{time.time_ns()}.part"  # beside its place: a rename is whole on one disk only
+        # Beside its place: a rename is whole on one disk only.
+        temporary = folder / f".faithdiff-{threading.get_ident()}-{time.time_ns()}.part"
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
