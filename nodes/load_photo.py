@@ -23,7 +23,7 @@ class FaithDiffLoadPhoto(io.ComfyNode):
             display_name="FaithDiff Load Photo",
             category=PHOTO_CATEGORY,
             description="Loads a picture as it is meant to look: upright, its colours taken from its profile to sRGB, 16 bits "
-            "kept. Profile, EXIF, XMP, DPI and alpha go on to FaithDiff Save Photo. A damaged file is an error, not a grey area.",
+            "kept. Profile, EXIF, XMP, DPI and alpha go on to FaithDiff Save Photo. A cut file is an error, not a grey area.",
             search_aliases=[*SEARCHED, "load image", "open photo", "upload", "tiff", "16 bit", "icc", "color profile", "exif"],
             inputs=[
                 io.Combo.Input(

@@ -107,11 +107,12 @@ class FaithDiffSavePhoto(io.ComfyNode):
         )
         size = Size(*image.shape[1:3])
         name = photo.source.name if photo else "restored"
+        alphas = _alphas(image, photo, painted(mask))
         folder, below, stem = place_for(filename, name, size.width, size.height)
         bar, paths, notes = comfy.utils.ProgressBar(image.shape[0]), [], []
         for i in range(image.shape[0]):
             mm.throw_exception_if_processing_interrupted()
-            written = _encoded(image, i, photo, _alpha(image, i, photo, painted(mask)), output)
+            written = _encoded(image, i, photo, alphas[min(i, len(alphas) - 1)], output)
             number = f"_{i + 1:04d}" if image.shape[0] > 1 else ""
             paths.append(write_new(folder, stem + number, written.suffix, written.data))
             notes += [note for note in written.notes if note not in notes]
@@ -129,20 +130,19 @@ class FaithDiffSavePhoto(io.ComfyNode):
         return texts | {key: json.dumps(value) for key, value in (cls.hidden.extra_pnginfo or {}).items()}
 
 
-def _alpha(image: torch.Tensor, i: int, photo: FaithDiffPhoto | None, mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Alpha (H, W) of a result: of the mask, else of the image's own fourth channel, else of its source."""
+def _alphas(image: torch.Tensor, photo: FaithDiffPhoto | None, mask: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Alpha (H, W) of each result, or one for all: of the mask, else of the image's own fourth channel, else of its source."""
     size = Size(*image.shape[1:3])
     if mask is not None:
-        masks = mask.reshape(-1, 1, *mask.shape[-2:]).float()
-        if masks.shape[0] not in (1, image.shape[0]):
-            raise ValueError(f"expected 1 mask or one for each of the {image.shape[0]} images, got {masks.shape[0]}")
-        one = masks[min(i, masks.shape[0] - 1)][None]
-        if Size(*one.shape[-2:]) != size:
-            one = torch.nn.functional.interpolate(one, size=tuple(size), mode="bilinear")
-        return 1.0 - one[0, 0].clamp(0.0, 1.0)
+        masks_B1HW = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+        if masks_B1HW.shape[0] not in (1, image.shape[0]):
+            raise ValueError(f"expected 1 mask or one for each of the {image.shape[0]} images, got {masks_B1HW.shape[0]}")
+        if Size(*masks_B1HW.shape[-2:]) != size:
+            masks_B1HW = torch.nn.functional.interpolate(masks_B1HW, size=tuple(size), mode="bilinear")
+        return list(1.0 - masks_B1HW[:, 0].clamp(0.0, 1.0))
     if image.shape[-1] > 3:
-        return image[i, ..., 3].float().clamp(0.0, 1.0)
-    return photo.alpha_at(size) if photo else None
+        return list(image[..., 3].float().clamp(0.0, 1.0))
+    return [photo.alpha_at(size) if photo else None]
 
 
 def _encoded(image: torch.Tensor, i: int, photo: FaithDiffPhoto | None, alpha_HW: torch.Tensor | None, output: Output) -> Written:

@@ -30,7 +30,7 @@ _PICKLE_MARKS = (b"\x80", b"PK\x03\x04")
 """First bytes of every pickle since protocol 2, and of the zip that torch.save writes around it."""
 _GZIP_MARK = b"\x1f\x8b"
 """RFC 1952, 2.3.1."""
-_MOST_LEVELS = 3
+_MAX_LEVELS = 3
 """Of tables in one another, as in {"model": {"state_dict": ...}}: two were seen, and every level is one more look."""
 _WRAPPERS = (
     "state_dict",
@@ -112,7 +112,7 @@ def named_tensors(value: object, table: str | None = None) -> dict[str, torch.Te
             raise ValueError(f"expected a table {shown(table)} in the file, got {held}; choose one that is there")
         return named_tensors(tables[table])
     inner: Any = value
-    for _ in range(_MOST_LEVELS):
+    for _ in range(_MAX_LEVELS):
         if not isinstance(inner, dict):
             break
         entries = cast("dict[Any, Any]", inner)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class CurvesProfile:
     curves: NDArray[Any]
     to_xyz: NDArray[Any] | None
 
-    @property
+    @cached_property
     def is_srgb(self) -> bool:
         """Whether its colours are those of sRGB, so that nothing need be changed."""
         if self.to_xyz is None or np.abs(self.to_xyz - SRGB_TO_XYZ).max() > SAME_MATRIX:
@@ -77,6 +78,7 @@ class CurvesProfile:
         return result
 
 
+@lru_cache(maxsize=4)  # pictures come in series of one profile; 0.8 MB each
 def read_profile(profile: bytes) -> CurvesProfile | None:
     """Take an ICC profile apart; None if it is another kind (tables), is damaged, or its curves go down."""
     try:

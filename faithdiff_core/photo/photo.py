@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 MAX_PX = 2**28
 """16384 x 16384, the largest picture that the nodes make. One limit for whatever is read: a few kilobytes can say that they are a
 picture of any size."""
+SHAPE_TOLERANCE_PX = 2
+"""Of either side, to `same_shape`."""
 MAX_OF_DEPTH = {8: 255, 16: 65535}
 
 
@@ -63,6 +65,12 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     swap, (rows, columns) = UPRIGHT[orientation]
     pixels = pixels.swapaxes(0, 1) if swap else pixels
     return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def same_shape(old_HW_px: tuple[int, int], new_HW_px: tuple[int, int]) -> bool:
+    """Whether one is the other enlarged or made smaller, but for the rounding of its sides."""
+    (old_height, old_width), (height, width) = old_HW_px, new_HW_px
+    return abs(height * old_width - width * old_height) <= SHAPE_TOLERANCE_PX * max(old_height, old_width, height, width)
 
 
 def to_unit(pixels: NDArray[Any]) -> NDArray[Any]:

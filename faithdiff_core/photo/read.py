@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from pathlib import PurePath
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -19,8 +21,12 @@ from .deep import PNG_DEPTH_AT, Stored, decode_deep, is_deep, require_known
 from .photo import MAX_PX, Photo, PhotoSource, at_depth, from_unit, to_unit, turned
 from .png_chunks import check_png, png_warnings
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
-"""Pillow's names. AVIF depends on its build, HEIF on pillow-heif. Of other formats some start programs (EPS: Ghostscript)."""
+SUFFIXES = {
+    "PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"), "WEBP": (".webp",), "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "AVIF": (".avif",), "HEIF": (".heic", ".heif", ".hif"),
+}  # fmt: skip
+"""Pillow's names of what is read -> suffixes. AVIF depends on its build, HEIF on pillow-heif. Of other formats some start
+programs (EPS: Ghostscript)."""
 OF_FRAMES = ("PNG", "GIF", "WEBP", "TIFF", "AVIF", "HEIF")
 """Those whose further frames are pictures of their own; in a JPEG they are previews and gain maps."""
 SCALES_OF_GREY = {1: 255, 2: 85, 4: 17}
@@ -30,9 +36,14 @@ PILLOWS_LIMIT_PX = 2**30 // 4 // 3
 
 
 def formats_here() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow reads."""
+    """Those of SUFFIXES that this Pillow reads."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in SUFFIXES if name in Image.OPEN)
+
+
+def suffixes_here() -> frozenset[str]:
+    """Their suffixes."""
+    return frozenset(suffix for name in formats_here() for suffix in SUFFIXES[name])
 
 
 def read_photo(data: bytes, name: str) -> Photo:
@@ -47,12 +58,7 @@ def read_photo(data: bytes, name: str) -> Photo:
     """
     told: list[str] = []
     try:
-        with _STRICT, Image.open(io.BytesIO(data), formats=formats_here()) as image:
-            if image.width * image.height > MAX_PX:
-                raise _TooLarge(
-                    f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {image.width} x {image.height} "
-                    "px; make it smaller"
-                )
+        with open_head(io.BytesIO(data), name) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in OF_FRAMES:
                 told.append(f"has {frames} frames or pages, of which the first is taken")
@@ -62,14 +68,41 @@ def read_photo(data: bytes, name: str) -> Photo:
             require_known(image)
             image.load()
             return _photo(image, stored, data, name, told)
-    except (MemoryError, _TooLarge):
+    except (MemoryError, _Named):
         raise  # of this machine, not of the file: its size was looked at
     except Exception as error:  # decoders raise many kinds, down to struct.error and KeyError, for damaged files
-        raise ValueError(f"expected a readable picture, got {name} ({_reason(error)}); remove or replace it") from error
+        raise _unreadable(name, error) from error
 
 
-class _TooLarge(ValueError):
+@contextmanager
+def open_head(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Context with a picture whose head is read and whose pixels are not; in it, Pillow is strict.
+
+    Raises:
+        ValueError: it is none of SUFFIXES, or more than MAX_PX.
+    """
+    with _STRICT:
+        try:
+            image = Image.open(file, formats=formats_here())
+        except MemoryError:
+            raise
+        except Exception as error:  # as in `read_photo`
+            raise _unreadable(name, error) from error
+        with image:
+            if image.width * image.height > MAX_PX:
+                raise _Named(
+                    f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {image.width} x {image.height} "
+                    "px; make it smaller"
+                )
+            yield image
+
+
+class _Named(ValueError):
     """The message names the file already."""
+
+
+def _unreadable(name: str, error: Exception) -> _Named:
+    return _Named(f"expected a readable picture, got {name} ({_reason(error)}); remove or replace it")
 
 
 def _reason(error: Exception) -> str:
@@ -114,13 +147,12 @@ def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: lis
     """Of an image that Pillow has decoded."""
     profile = image.info.get("icc_profile") or None
     deep = is_deep(image, data)
+    grey_bits = data[PNG_DEPTH_AT] if image.format == "PNG" and image.mode == "L" else 8
     pixels_HWC = decode_deep(image, stored, data) if deep else None
     # Pillow turns a TIFF when it decodes it, and no other; PyAV, which gives deep colour, none.
     in_colour = pixels_HWC is not None and pixels_HWC.shape[-1] > 1
     orientation = stored.orientation if in_colour else metadata.orientation_of(image)
-    color_HWC, alpha_HW, kept = (
-        _deep(image, pixels_HWC, profile, told) if deep else _plain(image, profile, told, data[PNG_DEPTH_AT])
-    )
+    color_HWC, alpha_HW, kept = _deep(image, pixels_HWC, profile, told) if deep else _plain(image, profile, told, grey_bits)
     color_HWC = turned(color_HWC, orientation)
     alpha_HW = None if alpha_HW is None else turned(alpha_HW, orientation)
     has_alpha = alpha_HW is not None
@@ -145,15 +177,15 @@ def _photo(image: Image.Image, stored: Stored, data: bytes, name: str, told: lis
 
 
 def _plain(
-    image: Image.Image, profile: bytes | None, told: list[str], depth_bits: int = 8
+    image: Image.Image, profile: bytes | None, told: list[str], grey_bits: int = 8
 ) -> tuple[NDArray[Any], NDArray[Any] | None, bytes | None]:
     """Colours in sRGB, alpha, and the profile to give back, of a picture of 8 bits a channel."""
     alpha_HW = None
     if image.mode in ("I", "I;16", "I;16B", "I;16L"):
         raise ValueError(f"expected 8 or 16 bits a channel, got another depth (Pillow's mode {image.mode}); save it as 16 bit")
     key = image.info.get("transparency")
-    if image.mode == "L" and image.format == "PNG" and isinstance(key, int):  # Pillow widens the pixels, and not the key
-        alpha_HW = np.where(np.asarray(image) == key * SCALES_OF_GREY.get(depth_bits, 1), 0, 255).astype(np.uint8)
+    if image.mode == "L" and isinstance(key, int):  # Pillow widens the pixels, and not the key
+        alpha_HW = np.where(np.asarray(image) == key * SCALES_OF_GREY.get(grey_bits, 1), 0, 255).astype(np.uint8)
     elif image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB")
     if image.mode in ("RGBA", "LA"):

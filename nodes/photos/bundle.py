@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from ...faithdiff_core.geometry import Size
-from ...faithdiff_core.photo.photo import PhotoSource
+from ...faithdiff_core.photo.photo import PhotoSource, same_shape
 from ..seam.lanczos import lanczos
-
-SHAPE_TOLERANCE_PX = 2
-"""Rounding of a target size, of either side."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class FaithDiffPhoto:
         if self.alpha_HW is None:
             return None
         old = Size(*self.alpha_HW.shape)
-        if abs(size.width * old.height - size.height * old.width) > SHAPE_TOLERANCE_PX * max(size) * max(old) / min(size):
+        if not same_shape(old, size):
             raise ValueError(
                 f"expected an image of the photo's shape, {old}, for its alpha, got {size}; connect a mask of the image's "
                 "own, or no photo"

@@ -11,11 +11,11 @@ from pathlib import Path
 import folder_paths
 
 from ...faithdiff_core.photo.photo import Photo
-from ...faithdiff_core.photo.read import read_photo
+from ...faithdiff_core.photo.read import SUFFIXES, read_photo
 from ..seam.folders import DEMO_DIR
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".heif")
-"""What is listed. Whether this Pillow reads all of them shows when one is loaded."""
+LISTED = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+"""Whether this Pillow reads all of them shows when one is loaded."""
 OWN_PHOTOS = {"faithdiff_demo.png": DEMO_DIR / "photo_lq.png"}
 """Photos that come with the pack, by the names that they are listed under. A file of the user's by that name goes before."""
 
@@ -24,7 +24,7 @@ def photo_names() -> list[str]:
     """Files in the input folder, as the host's Load Image lists them, hidden ones left out; then the pack's own."""
     folder = Path(folder_paths.get_input_directory())
     names = [path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    listed = sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    listed = sorted(name for name in names if name.lower().endswith(LISTED))
     return listed + [name for name in OWN_PHOTOS if name not in listed]
 
 

@@ -16,7 +16,7 @@ from hostrun.paths import ROOT
 from hostrun.server import HostServer
 from PIL import Image
 from support.patience import PATIENCE_S
-from support.photos import CAMERA, all_cases, alpha, card
+from support.photos import CAMERA, all_cases, alpha, card, differences
 
 from faithdiff_core.photo.read import read_photo
 
@@ -60,14 +60,12 @@ def test_every_picture_of_the_table_comes_out_as_it_went_in(client: Client, fold
         (entry,) = saved(history, f"save {case.name}")
         path = folders[1] / entry["subfolder"] / entry["filename"]
         photo = read_photo(path.read_bytes(), path.name)
-        seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
-        scale = 1 if photo.color_HWC.dtype == np.uint8 else 257
-        difference = np.abs(photo.color_HWC / scale - case.sRGB_HWC)[seen_HW]
+        difference = differences(photo.color_HWC, case)
         lossy = case.container == "JPEG"  # a second time; the mean says whether the colours are right
         container = case.container if case.container in ("PNG", "JPEG", "WEBP", "TIFF") else "PNG"
         with Image.open(path) as opened:
             camera, orientation = opened.getexif().get(0x0110), opened.getexif().get(0x0112, 1)
-            facts = [opened.format == container, camera == (CAMERA if case.has_metadata else camera), orientation == 1]
+            facts = [opened.format == container, not case.has_metadata or camera == CAMERA, orientation == 1]
         facts += [
             path.stem == f"t-{case.name}",
             photo.source.depth_bits == case.depth_bits,
@@ -239,9 +237,7 @@ def test_a_folder_through_the_queue_comes_out_whole(nodes: str, server: HostServ
     for case in all_cases():
         path = out / record[case.name]["result"]
         photo = read_photo(path.read_bytes(), path.name)
-        seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
-        scale = 1 if photo.color_HWC.dtype == np.uint8 else 257
-        difference = np.abs(photo.color_HWC / scale - case.sRGB_HWC)[seen_HW]
+        difference = differences(photo.color_HWC, case)
         kept = case.container if nodes == "photo" and case.container in ("PNG", "JPEG", "WEBP", "TIFF") else "PNG"
         # What JPEG loses a second time; 8 bits of a wide space where it is dark.
         coarse = 12.0 if kept == "JPEG" else 6.0 if nodes == "image" and case.profile else 0.0

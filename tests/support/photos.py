@@ -52,6 +52,22 @@ class PhotoCase:
         return f"{self.name}.{suffix[self.container]}"
 
 
+def worst_level(color_HWC: np.ndarray, case: PhotoCase) -> float:
+    """The largest difference from what the case looks like, where it can be seen, of 255."""
+    return float(differences(color_HWC, case).max())
+
+
+def differences(color_HWC: np.ndarray, case: PhotoCase) -> np.ndarray:
+    """All of them."""
+    seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
+    return np.abs(levels(color_HWC) - case.sRGB_HWC)[seen_HW]
+
+
+def levels(values: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 as numbers of 0 to 255."""
+    return values / (1 if values.dtype == np.uint8 else 257)
+
+
 def card() -> np.ndarray:
     """uint8 (64, 96, 3): four bars above, a ramp of greys below."""
     made = np.empty((HEIGHT_PX, WIDTH_PX, 3), np.uint8)

@@ -27,6 +27,19 @@ def tiny(**settings: Any) -> TrainConfig:
     return TrainConfig(**given | {"steps": 1, "batch_size": 1, "lr": 1e-4} | settings)
 
 
+def untrained_parts() -> FaithDiffParts:
+    """A nano model of spatial alignment, taken apart as its file would be."""
+    model = build_model(tiny(network="nano", alignment_mode="spatial"))
+    unet = model.unet.state_dict()
+    names = diffusers_to_ldm(unet)
+    return FaithDiffParts(
+        unet={names[name]: value for name, value in unet.items()},
+        lq_encoder=model.lq_encoder.state_dict(),
+        alignment=model.alignment.state_dict(),
+        metadata=FaithDiffMetadata(),
+    )
+
+
 def write_run(folder: Path, config: TrainConfig, model: nn.Module, *, ema: dict[str, torch.Tensor] | None = None) -> Path:
     """A run folder that holds `model` after one step; `ema` by name, {} = a run without."""
     names = {name for _, _, members in trained_groups(model, config) for name in members}

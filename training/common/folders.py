@@ -17,14 +17,15 @@ HIDDEN = frozenset({"@eadir", "@recycle", "#recycle", "$recycle.bin", "__macosx"
 """Folders that a NAS, Windows, macOS and Linux fill by themselves, in lower case; what begins with a dot is hidden anyway."""
 _CONVERT, _DEVELOP = "convert it to PNG or TIFF", "develop it to a 16-bit TIFF"
 MORE_RAW = (".nrw", ".crw", ".3fr", ".iiq", ".rwl", ".x3f", ".kdc", ".dcr", ".mrw", ".erf")
-NOT_READ: Mapping[str, str] = {
+_ADVICE = {
     **dict.fromkeys((".heic", ".heif", ".hif"), f"{_CONVERT} (pillow-heif, ImageMagick and most viewers do)"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw", *MORE_RAW), _DEVELOP),
     **dict.fromkeys((".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".exr", ".hdr", ".psd", ".psb", ".xcf", ".tga", ".dds"), _CONVERT),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".svg", ".qoi", ".avifs", ".mpo"), _CONVERT),
     **dict.fromkeys((".heics", ".dib", ".jxr", ".pcx"), _CONVERT),
-    **({} if ".avif" in IMAGE_SUFFIXES else {".avif": "install a Pillow that has AVIF (pip install -U pillow)"}),
+    ".avif": "install a Pillow that has AVIF (pip install -U pillow)",
 }
+NOT_READ: Mapping[str, str] = {suffix: advice for suffix, advice in _ADVICE.items() if suffix not in IMAGE_SUFFIXES}
 """Suffixes of pictures that are not read here, and what to do about it."""
 PACKED = frozenset({".tar", ".tgz", ".tbz2", ".txz", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"})
 """Suffixes of archives, and of what is packed."""

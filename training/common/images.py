@@ -7,59 +7,32 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, features
+from PIL import Image
 
-from faithdiff_core.photo.photo import MAX_PX, Photo, at_depth
+from faithdiff_core.photo.photo import Photo, at_depth, same_shape
 from faithdiff_core.photo.photo import to_unit as array_to_unit
-from faithdiff_core.photo.read import read_photo
+from faithdiff_core.photo.read import open_head, read_photo, suffixes_here
 from faithdiff_core.photo.write import Output, encode_photo
 from training.common.files import write_bytes
 
-HAS_AVIF = features.check("avif")
-"""Whether this Pillow was built with it."""
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".gif",
-        *([".avif"] if HAS_AVIF else []),
-    }
-)
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", *(["AVIF"] if HAS_AVIF else []))
-"""Pillow's names of these. Of other formats under these suffixes some start programs (EPS: Ghostscript)."""
-PILLOWS_LIMIT_PX = 2**30 // 4 // 3
-"""Pillow's default (Image.py, MAX_IMAGE_PIXELS)."""
+IMAGE_SUFFIXES = suffixes_here()
+"""Of files that are pictures, in lower case."""
 ADDRESS = re.compile(r"\s*<[^<>]* object at 0x[0-9A-Fa-f]+>")
 """How Python shows an object that has no name; Pillow's messages have one where a file's name belongs."""
-
-# Pillow calls what is beyond twice its own limit an attack. Here `open_picture` holds the size against MAX_PX instead; a program
-# that has chosen another limit before (the fuzzers do) keeps it.
-if Image.MAX_IMAGE_PIXELS == PILLOWS_LIMIT_PX:
-    Image.MAX_IMAGE_PIXELS = None
-
-
-SHAPE_TOLERANCE_PX = 2
-"""Rounding of a result's sides."""
 
 
 class UnreadableError(ValueError):
     """A picture that cannot be read; the message says why, in one line."""
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Picture:
     """A picture in sRGB, upright, and what its file has beside."""
 
     photo: Photo
@@ -98,11 +71,10 @@ def enlarged_alpha(photo: Photo, height_px: int, width_px: int) -> tuple[np.ndar
     """The alpha at a result's size, float32 (H, W) in [0, 1], by Lanczos; None, and a note, if the result has another shape."""
     if photo.alpha_HW is None:
         return None, ()
-    old_height_px, old_width_px = photo.alpha_HW.shape
-    if abs(height_px * old_width_px - width_px * old_height_px) > SHAPE_TOLERANCE_PX * max(old_width_px, old_height_px):
+    if not same_shape(photo.alpha_HW.shape[:2], (height_px, width_px)):
         return None, (f"the result's shape is another, {width_px}x{height_px} px, so it has no alpha",)
     plane = Image.fromarray(array_to_unit(photo.alpha_HW))
-    if (height_px, width_px) != (old_height_px, old_width_px):
+    if (height_px, width_px) != photo.alpha_HW.shape:
         plane = plane.resize((width_px, height_px), Image.Resampling.LANCZOS)
     return np.clip(np.asarray(plane), 0.0, 1.0), ()
 
@@ -185,31 +157,18 @@ def open_picture(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Context with a picture whose head is read and whose pixels are not; `name` is for the message.
 
     Raises:
-        UnreadableError: none of IMAGE_FORMATS, or more than MAX_PX.
+        UnreadableError: it is none that is read, or larger than MAX_PX.
     """
     try:
-        opened = Image.open(file, formats=IMAGE_FORMATS)
-    except MemoryError:
-        raise
-    except Exception as error:  # its decoders raise many kinds, down to struct.error and KeyError, for damaged files
-        raise _unreadable(name, error) from error
-    with opened:
-        width, height = opened.size
-        if width * height > MAX_PX:
-            raise UnreadableError(
-                f"expected a picture of at most {MAX_PX} px (16384 x 16384), got {name} of {width} x {height} px; make it smaller"
-            )
-        yield opened
+        with open_head(file, name) as opened:
+            yield opened
+    except ValueError as error:
+        raise UnreadableError(without_addresses(str(error))) from error
 
 
 def without_addresses(text: str) -> str:
     """A message without the addresses of objects, which tell a user nothing and differ each time."""
     return ADDRESS.sub("", text)
-
-
-def _unreadable(name: str, error: Exception) -> UnreadableError:
-    reason = f"{type(error).__name__} {without_addresses(str(error)):.160}"
-    return UnreadableError(f"expected a readable picture, got {name} ({reason}), remove or replace it")
 
 
 def to_unit(image_u8: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from training.common.images import unit_to_u8
+from training.common.images import open_picture, unit_to_u8
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of R, G and B."""
@@ -115,7 +115,7 @@ def jpeg_pillow(image_CHW: torch.Tensor, quality: int) -> torch.Tensor:
     pixels = unit_to_u8(image_CHW).permute(1, 2, 0).cpu().contiguous().numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGB").save(buffer, format="JPEG", quality=quality)
-    with Image.open(io.BytesIO(buffer.getvalue())) as decoded:
+    with open_picture(buffer, "the compressed picture") as decoded:  # not by Pillow's limit: sources may be larger
         array = np.array(decoded.convert("RGB"))
     return (torch.from_numpy(array).permute(2, 0, 1).float() / 255.0).to(image_CHW)
 

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from faithdiff_core.photo.metadata import orientation_of
+from faithdiff_core.photo.photo import UPRIGHT
 from training.common.folders import LeftOut, Tally, list_pictures, require_pictures, without_scale
 from training.common.images import open_picture, read_image, read_picture, to_unit, unit_to_u8
 from training.reading.scores import REFERENCE_ROW
@@ -18,8 +20,6 @@ from training.reading.scores import REFERENCE_ROW
 LQ_ROW = "lq"
 NAMED = 5
 """So many keys are named in an error."""
-EXIF_ORIENTATION, EXIF_TURNED = 0x0112, (5, 6, 7, 8)
-"""The tag, and those of its values that swap width and height."""
 
 Paths = Mapping[str, Path]
 """Key to picture."""
@@ -153,7 +153,7 @@ def size_px(path: Path) -> tuple[int, int]:
     """
     with open_picture(path, str(path)) as opened:
         width, height = opened.size
-        turned = opened.getexif().get(EXIF_ORIENTATION) in EXIF_TURNED
+        turned = UPRIGHT.get(orientation_of(opened), (False,))[0]
     return (height, width) if turned else (width, height)
 
 

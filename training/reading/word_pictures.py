@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from training.common.images import MAX_PX
+from faithdiff_core.photo.photo import MAX_PX
 from training.common.results import ResultsFolder
 from training.common.seeds import choose, generator_for, integer
 from training.reading.annotations import NAME, AnnotatedPicture, Box, TrueWord, write_annotations

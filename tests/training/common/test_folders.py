@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, features
 from support.trainer import picture, png
 
-from training.common import images
+from faithdiff_core.photo import read
+from faithdiff_core.photo.photo import MAX_PX
 from training.common.folders import LeftOut, Tally, list_pictures, over_pictures, require_pictures, without_scale
-from training.common.images import png_bytes, read_image, read_picture
+from training.common.images import open_picture, png_bytes, read_image, read_picture
 from training.common.results import ResultsFolder, require_own
 
 
@@ -197,15 +198,16 @@ def test_of_several_frames_the_first_is_taken_with_a_warning(kind: str, tmp_path
 
 
 def test_the_limit_is_the_area_and_the_largest_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert images.MAX_PX == 16384 * 16384 and Image.MAX_IMAGE_PIXELS is None
+    assert MAX_PX == 16384 * 16384
     Image.new("1", (20000, 10000)).save(tmp_path / "wide.png")
-    with images.open_picture(tmp_path / "wide.png", "wide") as opened:
+    with open_picture(tmp_path / "wide.png", "wide") as opened:
         assert opened.size == (20000, 10000)
     Image.new("1", (16385, 16384)).save(tmp_path / "large.png")
     with pytest.raises(ValueError, match=r"^expected a picture of at most 268435456 px .* of 16385 x 16384 px; make it smaller$"):
         read_image(tmp_path / "large.png")
-    monkeypatch.setattr(images, "MAX_PX", 128 * 96)
+    monkeypatch.setattr(read, "MAX_PX", 128 * 96)
     assert read_image(_file(tmp_path, png(0))).shape[1:] == (96, 128)
+    assert Image.MAX_IMAGE_PIXELS is not None, "other programs' pictures are as safe as before"
 
 
 def _file(folder: Path, data: bytes) -> Path:

@@ -12,6 +12,7 @@ from PIL import Image
 from support.compare import CHANGED, ONE_MODULE, assert_close, relative_difference
 from support.trainer import picture
 
+from faithdiff_core.photo import read
 from training.common.images import unit_to_u8
 from training.degradation import steps
 from training.metrics.own import psnr_db
@@ -177,3 +178,9 @@ def test_resize_sizes_and_identity() -> None:
     assert steps.resize(image, (32, 32), "bicubic") is image
     assert steps.resize(image, (5, 71), "area").shape == (3, 5, 71)
     assert_close(steps.resize(image, (16, 16), "area"), torch.nn.functional.avg_pool2d(image, 2), ONE_MODULE)
+
+
+def test_a_picture_beyond_pillows_own_limit_is_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "PILLOWS_LIMIT_PX", 100)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert steps.jpeg_pillow(ramp_picture(), 90).shape == (3, 64, 64)

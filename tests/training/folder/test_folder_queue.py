@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from support.fake_server import Answers, running
 from support.trainer import png
 
 from training.cli import main
@@ -25,7 +24,7 @@ PROMPT = {
 EXR = EXR_MAGIC + bytes(40)
 
 
-class Server(http.server.BaseHTTPRequestHandler):
+class Server(Answers):
     """What it got is in `uploads`; `name` and `data` are its result, `fault` the node that fails."""
 
     uploads: list[bytes]
@@ -33,40 +32,28 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802 - the library's name
         if self.path.startswith("/view"):
-            return self._answer(self.data)
+            return self.answer(self.data)
         if self.path.startswith("/history/"):
             status: dict[str, Any] = {"status_str": "success", "messages": []}
             if self.fault:
                 failed = {"node_id": self.fault, "exception_message": "cannot read <_io.BytesIO object at 0x7f00beef>"}
                 status = {"status_str": "error", "messages": [["execution_error", failed]]}
             outputs = {"4": {"images": [{"filename": self.name, "subfolder": "", "type": "output"}]}}
-            return self._answer({self.path.split("/")[-1]: {"outputs": outputs, "status": status}})
-        return self._answer({"system": {}} if self.path == "/system_stats" else {"queue_running": [], "queue_pending": []})
+            return self.answer({self.path.split("/")[-1]: {"outputs": outputs, "status": status}})
+        return self.answer({"system": {}} if self.path == "/system_stats" else {"queue_running": [], "queue_pending": []})
 
     def do_POST(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path.endswith("/upload/image"):
             self.uploads.append(body)
-        self._answer({"name": "a.png", "subfolder": "", "type": "temp"})
-
-    def _answer(self, value: Any) -> None:
-        data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.answer({"name": "a.png", "subfolder": "", "type": "temp"})
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Server, "uploads", [], raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with running(Server) as url:
+        yield url
 
 
 @pytest.fixture

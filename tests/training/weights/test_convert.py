@@ -9,28 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from support.trainer_models import tiny
+from support.trainer_models import untrained_parts
 
 from faithdiff_core.files.checkpoint import ALIGNMENT_PREFIX, FaithDiffParts, assemble_released
-from faithdiff_core.files.keymap import diffusers_to_ldm
-from faithdiff_core.files.metadata import FaithDiffMetadata
 from training.cli import main
 from training.common.tensor_files import read_parts
-from training.model.faithdiff import build_model
 from training.weights import convert as convert_module
 
 
 @pytest.fixture(scope="module")
 def parts() -> FaithDiffParts:
-    model = build_model(tiny(network="nano", alignment_mode="spatial"))
-    unet = model.unet.state_dict()
-    names = diffusers_to_ldm(unet)
-    return FaithDiffParts(
-        unet={names[name]: value for name, value in unet.items()},
-        lq_encoder=model.lq_encoder.state_dict(),
-        alignment=model.alignment.state_dict(),
-        metadata=FaithDiffMetadata(),
-    )
+    return untrained_parts()
 
 
 @pytest.fixture

@@ -9,17 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import foreign_files as foreign
-from support.trainer_models import tiny
+from support.trainer_models import tiny, untrained_parts
 
 from faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full, assemble_released, split_state_dict
 from faithdiff_core.files.keymap import diffusers_to_ldm, ldm_to_diffusers
-from faithdiff_core.files.metadata import FaithDiffMetadata
 from faithdiff_core.files.weight_file import check_weight_file
 from faithdiff_core.lora import fit_lora, merged
 from faithdiff_core.unet_layers import KNOWN_UNETS, layer_weights
 from training.cli import main
 from training.common.tensor_files import file_digest, read_parts
-from training.model.faithdiff import build_model
 from training.model.networks import NETWORKS, build_unet
 from training.weights.base import read_base_unet
 from training.weights.initial import read_starting_point
@@ -29,15 +27,7 @@ Told = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def parts() -> FaithDiffParts:
-    model = build_model(tiny(network="nano", alignment_mode="spatial"))
-    unet = model.unet.state_dict()
-    names = diffusers_to_ldm(unet)
-    return FaithDiffParts(
-        unet={names[name]: value for name, value in unet.items()},
-        lq_encoder=model.lq_encoder.state_dict(),
-        alignment=model.alignment.state_dict(),
-        metadata=FaithDiffMetadata(),
-    )
+    return untrained_parts()
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,16 @@ answers nonsense, or without end, ends in a message."""
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from support.fake_server import Answers, running
 from support.trainer import png
 
 from training.cli import main
@@ -98,7 +97,7 @@ def test_an_eps_under_a_pictures_name_starts_no_program(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png")
 
 
-class Hostile(http.server.BaseHTTPRequestHandler):
+class Hostile(Answers):
     """Takes prompts like a ComfyUI; what it says of them the test sets."""
 
     image: Any = {}
@@ -106,33 +105,21 @@ class Hostile(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802 - the library's name
         if self.path.startswith("/view"):
-            return self._answer(self.pictures)
+            return self.answer(self.pictures)
         if self.path.startswith("/history/"):
             outputs = {"4": {"images": self.image if isinstance(self.image, list) else [self.image]}}
-            return self._answer({self.path.split("/")[-1]: {"outputs": outputs, "status": {"status_str": "success"}}})
-        return self._answer({"system": {}} if self.path == "/system_stats" else {"queue_running": [], "queue_pending": []})
+            return self.answer({self.path.split("/")[-1]: {"outputs": outputs, "status": {"status_str": "success"}}})
+        return self.answer({"system": {}} if self.path == "/system_stats" else {"queue_running": [], "queue_pending": []})
 
     def do_POST(self) -> None:  # noqa: N802
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer({"name": "../../up.png", "subfolder": "../..", "type": "temp"})
-
-    def _answer(self, value: Any) -> None:
-        data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.answer({"name": "../../up.png", "subfolder": "../..", "type": "temp"})
 
 
 @pytest.fixture
 def hostile() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with running(Hostile) as url:
+        yield url
 
 
 def restore(tmp_path: Path, url: str) -> int:

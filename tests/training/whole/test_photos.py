@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.photos import PhotoCase, all_cases, card
+from support.photos import PhotoCase, all_cases, card, worst_level
 
 from faithdiff_core.photo.photo import at_depth
 from faithdiff_core.photo.read import read_photo
 from training.cli import main
-from training.common.images import Picture, read_image, read_picture
+from training.common.images import Picture, png_bytes, read_image, read_picture
 from training.data import manifest
 from training.folder.prompt import make_form
 from training.folder.result import for_upload, read_result, with_beside
@@ -38,10 +38,8 @@ def assert_whole(data: bytes, case: PhotoCase, *, tolerance: float) -> None:
     """Size, colours, alpha, depth, profile, orientation and metadata are the source's."""
     photo = read_photo(data, f"{case.name}.png")
     assert photo.color_HWC.shape == case.sRGB_HWC.shape
-    seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
-    scale = 1 if photo.color_HWC.dtype == np.uint8 else 257
-    difference = np.abs(photo.color_HWC / scale - case.sRGB_HWC)[seen_HW]
-    assert difference.max() <= case.tolerance + tolerance, f"{case.name}: {difference.max():.2f}"
+    worst = worst_level(photo.color_HWC, case)
+    assert worst <= case.tolerance + tolerance, f"{case.name}: {worst:.2f}"
     if case.alpha_HW is not None:
         assert photo.alpha_HW is not None and np.array_equal(at_depth(photo.alpha_HW, 8), case.alpha_HW), case.name
     source = photo.source
@@ -82,17 +80,11 @@ def test_what_comes_back_from_load_image_and_save_image_is_whole(folder: Path) -
         assert sent.is_plain or upload.suffix == ".png", "what a node that knows nothing of profiles would read as it is"
         assert sent.source.profile is None or sent.is_plain
         back = Picture(read_photo(upload.data, "x")).image_u8
-        result = read_result(png_of(back), "x.png")
+        result = read_result(png_bytes(back), "x.png")
         result, notes = with_beside(result, upload.beside, in_srgb=False)
         wide = 6.0 if case.profile is not None else 0.0  # 8 bits of a wide space are coarse where it is dark
         assert_whole(result.data, case, tolerance=1.0 + wide)
         assert not notes
-
-
-def png_of(image_CHW: torch.Tensor) -> bytes:
-    from training.common.images import png_bytes
-
-    return png_bytes(image_CHW)
 
 
 def test_prepare_takes_every_picture_in_its_true_colours(
@@ -105,6 +97,4 @@ def test_prepare_takes_every_picture_in_its_true_colours(
     assert set(records) == {case.file_name for case in CASES}
     for case in CASES:
         image = read_image(records[case.file_name]).permute(1, 2, 0).numpy()
-        seen_HW = np.ones(case.sRGB_HWC.shape[:2], bool) if case.alpha_HW is None else case.alpha_HW > 0
-        difference = np.abs(image.astype(float) - case.sRGB_HWC)[seen_HW]
-        assert difference.max() <= case.tolerance + 0.5, case.name  # half a level to round 16 bits to 8
+        assert worst_level(image, case) <= case.tolerance + 0.5, case.name  # half a level to round 16 bits to 8
