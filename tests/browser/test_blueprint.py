@@ -9,11 +9,11 @@ import pytest
 from hostrun.client import Client
 from PIL import Image
 from support.patience import PATIENCE_S
-from support.workflows import ROOT
+from support.workflows import ROOT, api_prompt
 
 pytestmark = pytest.mark.host
 NAME = "FaithDiff Upscale"
-WIDGETS = ["model_name", "ckpt_name", "scale", "prompt", "seed", "steps", "cfg"]
+WIDGETS = ["scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def test_the_blueprint_is_dragged_in(inserted):
     assert inserted["problems"] == []
 
 
-def test_the_blueprint_is_what_its_source_says(inserted):
-    source = json.loads((ROOT / "tools" / "frontend" / "blueprints" / f"{NAME}.json").read_text(encoding="utf-8"))
-    inner = [node["class_type"] for number, node in source["prompt"].items() if number not in source["outside"]]
-    assert sorted(inserted["inside"]) == sorted(inner)
-    for widget in source["widgets"]:
-        given = source["prompt"][widget["node"]]["inputs"].get(widget["input"])
-        assert given in (None, inserted["widgets"][widget["name"]]), widget["name"]
+def test_the_blueprint_is_what_the_template_has(inserted):
+    layout = json.loads((ROOT / "tools" / "frontend" / "layouts" / "faithdiff_upscale.json").read_text(encoding="utf-8"))
+    (source,) = [part for part in layout["subgraphs"].values() if part["title"] == NAME]
+    prompt = api_prompt("faithdiff_upscale")
+    assert sorted(inserted["inside"]) == sorted(prompt[number]["class_type"] for number in source["nodes"])
+    for shown in source["shown"]:
+        assert inserted["widgets"][shown["label"]] == prompt[shown["node"]]["inputs"][shown["input"]], shown["label"]
 
 
 def test_the_blueprint_runs(frontend, inserted):

@@ -27,7 +27,7 @@ def test_files_are_what_the_templates_say(templates):
     for template in templates:
         for path, wanted in (
             (ROOT / "workflows" / "api" / f"{template.name}.json", template.api()),
-            (FRONTEND / "layouts" / f"{template.name}.json", template.layout()),
+            (FRONTEND / "layouts" / f"{template.name}.json", layout(template)),
         ):
             found = json.loads(path.read_text(encoding="utf-8"))
             assert found == json.loads(json.dumps(wanted)), f"{path.name}: run tools/frontend/templates.py, then save_workflow.py"

@@ -1,5 +1,7 @@
 // Chromium with the real front end in it, for the scripts beside this one.
 
+import { createHash } from 'node:crypto'
+import { renameSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { chromium } from 'playwright-core'
@@ -10,6 +12,7 @@ const FLAGS = [
 ]
 const READY_MS = 280_000
 const SETTLED_MS = 2000
+const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g
 const FRONTEND_NODES = ['MarkdownNote', 'Note'] // no pack of the server's makes these
 
 export async function launch(job, viewport) {
@@ -44,19 +47,33 @@ export async function finish(context, work) {
 }
 
 // What the front end leaves to ComfyUI-Manager: which pack a node comes from, which version, where its model is to be had.
-export async function addProperties(nodes, job, models, subgraphId = null) {
+export async function addProperties(graph, job, models) {
   const get = async (path) => (await fetch(job.server + path)).json()
   const core = { cnr_id: 'comfy-core', ver: (await get('/system_stats')).system.comfyui_version }
   const ours = { cnr_id: 'faithdiff', ver: job.version }
   const packOf = (module) => (module === 'nodes' || module.startsWith('comfy_extras') ? core : module.startsWith('custom_nodes.') ? ours : null)
   const known = await get('/object_info')
-  for (const node of nodes) {
-    const origin = node.type === subgraphId ? ours : packOf(known[node.type]?.python_module ?? '')
+  const subgraphs = graph.definitions?.subgraphs ?? []
+  const ids = subgraphs.map((subgraph) => subgraph.id)
+  for (const node of [graph, ...subgraphs].flatMap((part) => part.nodes)) {
+    const origin = ids.includes(node.type) ? ours : packOf(known[node.type]?.python_module ?? '')
     if (!origin && !FRONTEND_NODES.includes(node.type)) throw new Error(`node ${node.id} (${node.type}) is of no known pack`)
     Object.assign(node.properties, origin)
     const wanted = (node.widgets_values ?? []).map((value) => models[value]).filter(Boolean)
     if (wanted.length > 0) node.properties.models = wanted
   }
+}
+
+// A graph as the front end serialised it, whole or not at all. Its ids are drawn at random there; here they are the same whenever the file is made.
+export function write(graph, job) {
+  const ids = new Map()
+  const text = JSON.stringify(graph, null, 2)
+  for (const [id] of text.matchAll(UUID)) {
+    const hash = createHash('sha256').update(`${job.name}/${ids.size}`).digest('hex')
+    if (!ids.has(id)) ids.set(id, `${hash.slice(0, 8)}-${hash.slice(8, 12)}-4${hash.slice(13, 16)}-8${hash.slice(17, 20)}-${hash.slice(20, 32)}`)
+  }
+  writeFileSync(`${job.out}.part`, `${text.replace(UUID, (id) => ids.get(id))}\n`)
+  renameSync(`${job.out}.part`, job.out)
 }
 
 // How two API-format prompts differ, a line for each difference.

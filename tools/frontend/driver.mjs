@@ -81,7 +81,7 @@ async function openTemplate({ name }) {
       marked: nodes.filter((node) => node.has_errors).map((node) => node.title),
       notes: nodes.filter((node) => node.type === 'MarkdownNote').length,
       groups: window.app.graph._groups.length,
-      prompt: (await window.app.graphToPrompt()).output,
+      prompt: await window.faithdiff.flatPrompt(),
     }
   })
   return { ...graph, complaints: await complaints() }
@@ -197,7 +197,7 @@ async function swapForNano({ photo, model, vae, scale, steps }) {
     find('FaithDiffAlignLatent').connect(0, noPrompt, 0)
     move(find('FaithDiffPrompt'), 0, noPrompt, 0)
     move(find('FaithDiffPrompt'), 1, noPrompt, 0)
-    const widgets = { model_name: wanted.model, scale: wanted.scale, steps: wanted.steps, cfg: 1 }
+    const widgets = { weights: wanted.model, scale: wanted.scale, steps: wanted.steps, cfg: 1 }
     for (const [name, value] of Object.entries(widgets)) outer.widgets.find((widget) => widget.name === name).value = value
     const [load, save] = [add('LoadImage', app.graph), add('SaveImage', app.graph)]
     load.widgets[0].value = wanted.photo

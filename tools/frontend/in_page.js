@@ -25,32 +25,68 @@ globalThis.faithdiff = (() => {
       byName[name] = node
     }
     place(byName, layout)
-    app.canvas.draw(true, true) // brings up to date the rectangles that the groups go by
-    for (const spec of layout.groups ?? []) {
-      const group = new LiteGraph.LGraphGroup(spec.title)
-      group.color = spec.color
-      graph.add(group)
-      group.resizeTo(spec.nodes.map((name) => byName[name]), GROUP_PADDING_PX)
+    for (const [name, spec] of Object.entries(layout.subgraphs)) {
+      byName[name] = fold(byName, spec, addGroups(byName, spec.groups))
+      await pause(500)
+      put(byName[name], layout.nodes[name])
     }
+    addGroups(byName, layout.groups)
     app.canvas.setDirty(true, true)
     return byName
+  }
+
+  function addGroups(byName, specs) {
+    const { app, LiteGraph } = window
+    app.canvas.draw(true, true) // brings up to date the rectangles that the groups go by
+    return specs.map((spec) => {
+      const group = new LiteGraph.LGraphGroup(spec.title)
+      group.color = spec.color
+      app.graph.add(group)
+      group.resizeTo(spec.nodes.map((name) => byName[name]), GROUP_PADDING_PX)
+      return group
+    })
+  }
+
+  // Some nodes, with their groups, as one node that shows the wanted inputs of theirs.
+  function fold(byName, { title, nodes, shown }, groups) {
+    const { subgraph, node } = window.app.graph.convertToSubgraph(new Set([...nodes.map((name) => byName[name]), ...groups]))
+    subgraph.name = node.title = title
+    for (const input of [...subgraph.inputs]) { // the front end shows some widgets of its own accord, among them the seed
+      if (node.inputs.find((slot) => slot.name === input.name)?.link == null) subgraph.removeInput(input)
+    }
+    for (const wanted of shown) {
+      const inner = subgraph.getNodeById(byName[wanted.node].id)
+      const slot = inner?.inputs.find((input) => input.name === wanted.input)
+      if (!slot) throw new Error(`node ${wanted.node} has no input ${wanted.input}`)
+      subgraph.addInput(wanted.label, String(slot.type)).connect(slot, inner)
+    }
+    return node
   }
 
   function place(byName, layout) {
     for (const [name, node] of Object.entries(byName)) {
       if (!layout.nodes[name]) throw new Error(`the layout has no place for node ${name} (${node.type})`)
     }
-    for (const [name, [x, y, width, height]] of Object.entries(layout.nodes)) {
-      const node = byName[name]
-      if (!node) throw new Error(`the layout names node ${name}, which the prompt has not`)
-      const least = node.type === 'MarkdownNote' ? [0, 0] : node.computeSize()
-      node.pos = [x, y]
-      node.setSize([Math.max(width, least[0]), Math.max(height ?? 0, least[1])])
+    for (const [name, where] of Object.entries(layout.nodes)) {
+      if (layout.subgraphs[name]) continue // still to be made
+      if (!byName[name]) throw new Error(`the layout names node ${name}, which the prompt has not`)
+      put(byName[name], where)
     }
   }
 
-  // What is wrong with how a graph looks, in words: overlaps, groups without a title, links that run backwards.
+  function put(node, [x, y, width, height]) {
+    const least = node.type === 'MarkdownNote' ? [0, 0] : node.computeSize()
+    node.pos = [x, y]
+    node.setSize([Math.max(width, least[0]), Math.max(height, least[1])])
+  }
+
+  // What is wrong with how a graph and the subgraphs in it look.
   function problems(graph) {
+    return [graph, ...graph._nodes.map((node) => node.subgraph).filter(Boolean)].flatMap(problemsOfOne)
+  }
+
+  // In words: overlaps, groups without a title, links that run backwards.
+  function problemsOfOne(graph) {
     const found = []
     const bar = (node) => ({ what: `node "${node.title}"`, x: node.pos[0], y: node.pos[1] - TITLE_BAR_PX, w: node.size[0], h: node.size[1] + TITLE_BAR_PX })
     const frame = (group) => ({ what: `group "${group.title}"`, x: group.pos[0], y: group.pos[1], w: group.size[0], h: group.size[1] })
@@ -69,6 +105,17 @@ globalThis.faithdiff = (() => {
     return found
   }
 
+  // The prompt that Run would post. A node in a subgraph has the number that it has in there: "7" in place of "12:7".
+  async function flatPrompt() {
+    const { output } = await window.app.graphToPrompt()
+    const inner = (id) => String(id).split(':').pop()
+    const link = (value) => (Array.isArray(value) && value.length === 2 && output[value[0]] ? [inner(value[0]), value[1]] : value)
+    return Object.fromEntries(Object.entries(output).map(([id, node]) => {
+      const inputs = Object.fromEntries(Object.entries(node.inputs).map(([name, value]) => [name, link(value)]))
+      return [inner(id), { ...node, inputs }]
+    }))
+  }
+
   // The view fitted to the graph that is shown.
   function fit() {
     const canvas = window.app.canvas
@@ -83,5 +130,5 @@ globalThis.faithdiff = (() => {
     canvas.setDirty(true, true)
   }
 
-  return { build, fit, pause, problems }
+  return { build, fit, flatPrompt, pause, problems }
 })()

@@ -1,4 +1,4 @@
-"""Writes anew all that comes from templates.py and blueprints/; part of `make generated`.
+"""Writes anew all that comes from templates.py; part of `make generated`.
 
     python3 tools/environment.py --with test --run tools/frontend/save_all.py
 
@@ -21,7 +21,7 @@ from host_page import find_browser, read_layout, serving  # noqa: E402
 from hostrun.errors import SetupError, run_command  # noqa: E402
 from hostrun.paths import ROOT  # noqa: E402
 from hostrun.status import minutes, say  # noqa: E402
-from template_graph import write  # noqa: E402
+from template_files import write  # noqa: E402
 from templates import TEMPLATES  # noqa: E402
 
 API = ROOT / "workflows" / "api"
@@ -35,7 +35,7 @@ def main() -> int:
         write(template)
     say(f"{len(templates)} API prompts and layouts")
     workflows = [ROOT / "workflows" / f"{template.name}.json" for template in templates]
-    blueprints = [ROOT / "subgraphs" / path.name for path in sorted((HERE / "blueprints").glob("*.json"))]
+    blueprints = [ROOT / "subgraphs" / f"{name}.json" for name in save_blueprint.NAMES]
     return run_command(lambda: _save_graphs(workflows, blueprints))
 
 

@@ -2,9 +2,8 @@
 
     python3 tools/environment.py --run tools/frontend/save_blueprint.py "subgraphs/FaithDiff Upscale.json"
 
-What is in it comes from tools/frontend/blueprints/NAME.json: "prompt" in API format, the nodes that stay "outside", the
-"widgets" to show on the subgraph, and the layout. A picture of the inside goes to build/frontend/NAME.png. Needs what
-save_workflow.py needs.
+It is the subgraph of that name in the template faithdiff_upscale. A picture of the inside goes to build/frontend/NAME.png. Needs
+what save_workflow.py needs.
 """
 
 from __future__ import annotations
@@ -18,8 +17,19 @@ sys.path.insert(0, str(HERE.parent))
 
 from host_page import read_layout, run_script, screenshot_path, serving  # noqa: E402 - tools/ is on the path only from here on
 from hostrun.errors import run_command  # noqa: E402
+from hostrun.paths import ROOT  # noqa: E402
 from hostrun.server import HostServer  # noqa: E402
 from hostrun.status import say  # noqa: E402
+
+NAMES = ("FaithDiff Upscale",)
+TEMPLATE = "faithdiff_upscale"
+TEXTS = {
+    "category": "FaithDiff",
+    "description": "Restores and enlarges an image with FaithDiff: image, scale and prompt in, image out. Needs FaithDiff weights and an "
+    "SDXL checkpoint, of which only the text encoders and the VAE are used.",
+    "search_aliases": ["super resolution", "restore", "upscale", "enhance photo", "sharpen", "denoise", "deblur", "old photo"],
+}
+"""What the node library shows, and searches."""
 
 
 def main(arguments: list[str]) -> int:
@@ -35,14 +45,16 @@ def _save_one(out: Path) -> int:
 
 
 def layout_path(out: Path) -> Path:
-    """What is in the blueprint `out`."""
-    return HERE / "blueprints" / out.name
+    """Where things stand in the template that the blueprint `out` is taken from."""
+    return HERE / "layouts" / f"{TEMPLATE}.json"
 
 
 def save(out: Path, server: HostServer) -> int:
     """Save the blueprint `out` through a server that has what its layout asks for; the script's exit code."""
     screenshot = screenshot_path(out)
-    job = {"name": out.stem, "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
+    api = ROOT / "workflows" / "api" / f"{TEMPLATE}.json"
+    job = {"name": out.stem, "api": str(api), "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
+    job["texts"] = TEXTS
     code = run_script("save_blueprint.mjs", job, server)
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")

@@ -1,8 +1,8 @@
 // Opens the real front end, builds the graph of an API-format prompt, lays it out, saves what the front end serialises, loads that again
 // in a fresh page and compares the prompt it makes with the one it came from. Started by save_workflow.py, which passes the job as JSON.
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { addProperties, compare, finish, launch, openFrontend, photograph } from './browser.mjs'
+import { readFileSync } from 'node:fs'
+import { addProperties, compare, finish, launch, openFrontend, photograph, write } from './browser.mjs'
 
 const job = JSON.parse(process.argv[2])
 const api = JSON.parse(readFileSync(job.api, 'utf8'))
@@ -13,14 +13,13 @@ await finish(context, async () => {
   const { workflow, problems } = await (await openFrontend(context, job.server)).evaluate(build, { api, layout })
   if (problems.length > 0) throw new Error(`the layout is not good:\n  ${problems.join('\n  ')}`)
   if (workflow.version !== 0.4) throw new Error(`expected format 0.4 from the front end, got ${workflow.version}`)
-  await addProperties(workflow.nodes, job, layout.models ?? {})
+  await addProperties(workflow, job, layout.models)
   const page = await openFrontend(context, job.server)
   const again = await page.evaluate(load, workflow)
   const differences = compare(api, again)
   if (differences.length > 0) throw new Error(`the saved workflow makes another prompt:\n  ${differences.join('\n  ')}`)
   await photograph(page, job.screenshot)
-  writeFileSync(`${job.out}.part`, `${JSON.stringify(workflow, null, 2)}\n`)
-  renameSync(`${job.out}.part`, job.out)
+  write(workflow, job)
 })
 
 async function build({ api, layout }) {
@@ -30,5 +29,5 @@ async function build({ api, layout }) {
 
 async function load(saved) {
   await window.app.loadGraphData(saved, true, true)
-  return (await window.app.graphToPrompt()).output
+  return await window.faithdiff.flatPrompt()
 }

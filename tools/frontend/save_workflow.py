@@ -55,7 +55,7 @@ def layout_path(out: Path) -> Path:
 def save(api: Path, out: Path, server: HostServer) -> int:
     """Save the workflow `out` of the prompt `api` through a server that has what its layout asks for; the script's exit code."""
     screenshot = screenshot_path(out)
-    job = {"api": str(api), "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
+    job = {"name": out.stem, "api": str(api), "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
     code = run_script("save_workflow.mjs", job, server)
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")

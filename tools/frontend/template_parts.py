@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from template_graph import BLUE, GREEN, PURPLE, Group, Model, Node
+from template_graph import BLUE, GREEN, PURPLE, Group, Link, Model, Node, Shown, Subgraph
 
 HUB = "https://huggingface.co"
 WEIGHTS = Model(name="FaithDiff.bin", url=f"{HUB}/jychen9811/FaithDiff/resolve/main/FaithDiff.bin", directory="faithdiff")
@@ -39,55 +40,50 @@ SAVED = {
     "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
     "workflow": True,
 }  # fmt: skip
-EMPTY_VIEW = {"__value__": ["", ""]}
-"""What the front end sends for the slider before the first run."""
-COMPARE = "Drag the slider in **Before and after** (it needs Nodes 2.0, in ComfyUI's menu)."
+COMPARE = "Drag the slider in **Before and after**."
+UPSCALE = "FaithDiff Upscale"
+"""The subgraph, which is in the node library, too."""
 SAMPLER = {
     "seed": 42, "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0,
     "tile_size": 1024, "tile_overlap": 0.5, "tile_batch": 0, "noise_mode": "per image",
 }  # fmt: skip
 
 
-def photo(target: str = "scale factor", *, image: str = EXAMPLE, **number: float) -> Group:
-    """A picture at the size that is wanted."""
+def photo(image: str = EXAMPLE, **more: Node) -> Group:
+    """The picture as it is, and what else stands below it."""
+    choose = Node(kind="FaithDiffLoadPhoto", title="Degraded photo", inputs={"image": image})
+    return Group(title="1  Your photo", color=BLUE, columns=({"photo": choose, **more},))
+
+
+def size(target: str = "scale factor", *, of: Link = ("photo", 0), **number: float) -> Node:
+    """What brings it to the size that is wanted."""
     sized = {"target": target, **{f"target.{name}": value for name, value in number.items()}}
-    return Group(
-        title="1  The photo, at the size you want",
-        color=BLUE,
-        columns=(
-            {
-                "photo": Node(kind="FaithDiffLoadPhoto", title="Degraded photo", inputs={"image": image}),
-                "size": Node(kind="FaithDiffUpscale", title="Size", inputs={"image": ("photo", 0), **sized}),
-            },
-        ),
-    )
+    return Node(kind="FaithDiffUpscale", title="Size", inputs={"image": of, **sized})
 
 
-def weights(**more: Node) -> Group:
-    column = {
-        "load": Node(
-            kind="FaithDiffLoadModel", title="FaithDiff weights", inputs={"model_name": WEIGHTS.name, "weight_dtype": "default"}
-        ),
+def weights(**more: Node) -> dict[str, Node]:
+    """The two files that everything needs, and others."""
+    load = {"model_name": WEIGHTS.name, "weight_dtype": "default"}
+    return {
+        "load": Node(kind="FaithDiffLoadModel", title="FaithDiff weights", inputs=load),
         "sdxl": Node(
-            kind="CheckpointLoaderSimple",
-            title="SDXL text encoders and VAE",
-            inputs={"ckpt_name": CHECKPOINT.name},
+            kind="CheckpointLoaderSimple", title="SDXL text encoders and VAE", inputs={"ckpt_name": CHECKPOINT.name}
         ),
+        **more,
     }
-    return Group(title="2  Weights", color=GREEN, columns=({**column, **more},))
 
 
 def prompt(caption: str = "") -> dict[str, Node]:
     inputs = {"clip": ("sdxl", 1), "caption": caption, "trim": True, "add_quality": False}
-    return {"prompt": Node(kind="FaithDiffPrompt", title="Prompt (may stay empty)", inputs=inputs)}
+    return {"prompt": Node(kind="FaithDiffPrompt", title="What the photo shows (optional)", inputs=inputs)}
 
 
 def restore(
     *,
-    image: str = "size",
-    model: tuple[str, int] = ("load", 0),
-    vae: tuple[str, int] = ("sdxl", 2),
-    prompts: tuple[tuple[str, int], tuple[str, int]] = (("prompt", 0), ("prompt", 1)),
+    image: Link = ("size", 0),
+    model: Link = ("load", 0),
+    vae: Link = ("sdxl", 2),
+    prompts: tuple[Link, Link] = (("prompt", 0), ("prompt", 1)),
     first: dict[str, Node] | None = None,
     more: dict[str, Node] | None = None,
     align: dict[str, Any] | None = None,
@@ -95,13 +91,13 @@ def restore(
     caption: bool = True,
 ) -> Group:
     """Encode, align, sample; `first` stand above the encoder, `more` below the prompt."""
-    encode = {"faithdiff": ("load", 1), "image": (image, 0), "vae": vae, "tile_size": 0}
+    encode = {"faithdiff": ("load", 1), "image": image, "vae": vae, "tile_size": 0}
     aligned = {"model": model, "features": ("encode", 0), "latent": ("encode", 1), "strength": 1.0, "start_percent": 0.0}
     aligned |= {"end_percent": 1.0, "start_from": "lq", **(align or {})}
     sampled = {"model": ("align", 0), "positive": prompts[0], "negative": prompts[1], "latent_image": ("align", 1)}
     middle = {**(prompt() if caption else {}), **(more or {})}
     return Group(
-        title="3  Restore",
+        title="Restore",
         color=PURPLE,
         columns=(
             {
@@ -125,28 +121,64 @@ def save(folder: str) -> Node:
     return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs)
 
 
-def finish(folder: str, *, vae: tuple[str, int] = ("sdxl", 2), method: str = "adain", tiled: bool = False) -> Group:
-    """Decode, colours, save, compare."""
-    decode = {"samples": ("sampler", 0), "vae": vae}
+def decode(*, vae: Link = ("sdxl", 2), method: str = "adain", tiled: bool = False) -> dict[str, Node]:
+    """From the latent to a picture in the colours of the photo."""
+    decoded = {"samples": ("sampler", 0), "vae": vae}
     if tiled:
-        decode |= {"tile_size": 1024, "overlap": 128, "temporal_size": 64, "temporal_overlap": 8}
+        decoded |= {"tile_size": 1024, "overlap": 128, "temporal_size": 64, "temporal_overlap": 8}
     fixed = {"image": ("decode", 0), "reference": ("size", 0), "method": method}
-    return Group(
-        title="4  Colours of the photo, save, compare",
-        color=BLUE,
-        row=2,
-        columns=(
-            {
-                "decode": Node(kind="VAEDecodeTiled" if tiled else "VAEDecode", title="Decode", inputs=decode),
-                "color": Node(kind="FaithDiffColorFix", title="Colours of the photo", inputs=fixed),
-            },
-            {"save": save(folder)},
-            {
-                "compare": Node(
-                    kind="ImageCompare",
-                    title="Before and after",
-                    inputs={"image_a": ("size", 0), "image_b": ("color", 0), "compare_view": EMPTY_VIEW},
-                )
-            },
-        ),
+    return {
+        "decode": Node(kind="VAEDecodeTiled" if tiled else "VAEDecode", title="Decode", inputs=decoded),
+        "color": Node(kind="FaithDiffColorFix", title="Colours of the photo", inputs=fixed),
+    }
+
+
+def compare(before: Link = ("photo", 0)) -> dict[str, Node]:
+    inputs = {"before": before, "after": ("color", 0), "direction": "right"}
+    return {"compare": Node(kind="FaithDiffCompare", title="Before and after", inputs=inputs)}
+
+
+def finish(folder: str) -> Group:
+    """Look at it; it is saved."""
+    return Group(title="3  Before and after, saved", color=BLUE, columns=({**compare(), "save": save(folder)},))
+
+
+SUBGRAPH_HEIGHT = 420
+"""Its widgets take 330 in Nodes 2.0."""
+SHOWN = {
+    "weights": ("load", "model_name"),
+    "checkpoint": ("sdxl", "ckpt_name"),
+    "scale": ("size", "target.factor"),
+    "longest_side": ("size", "target.longest_side"),
+    "prompt": ("prompt", "caption"),
+    "seed": ("sampler", "seed"),
+    "steps": ("sampler", "steps"),
+    "cfg": ("sampler", "cfg"),
+}
+"""What a subgraph can show of what is inside, by the name that it has there."""
+
+
+def folded(
+    sized: Node,
+    loaders: dict[str, Node],
+    restored: Group,
+    decoded: dict[str, Node],
+    *,
+    shown: Iterable[str] = ("scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"),
+    also: dict[str, tuple[str, str]] | None = None,
+) -> Group:
+    """All that lies between the photo and the picture, as one node.
+
+    Args:
+        shown: names of `SHOWN`.
+        also: further inputs to show: (name of the node inside, its input).
+    """
+    places = {name: SHOWN[name] for name in shown} | (also or {})
+    inside = (
+        Group(title="Size and weights", color=GREEN, columns=({"size": sized, **loaders},)),
+        restored,
+        Group(title="Picture and colours", color=BLUE, columns=(decoded,)),
     )
+    outside = tuple(Shown(node=node, input=name, label=label) for label, (node, name) in places.items())
+    node = Subgraph(title=UPSCALE, groups=inside, shown=outside, height=SUBGRAPH_HEIGHT)
+    return Group(title="2  Restore (a double click opens it)", color=PURPLE, columns=({"restore": node},))

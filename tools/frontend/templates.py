@@ -5,9 +5,8 @@ Then, for each, `save_workflow.py` makes the front end's file. Titles and notes 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from template_graph import BLUE, GREEN, Group, Node, Template, write
+from template_files import write
+from template_graph import BLUE, GREEN, PURPLE, Group, Node, Template
 from template_parts import (
     ADAPTER,
     CHECKPOINT,
@@ -17,10 +16,15 @@ from template_parts import (
     LIGHTNING,
     NEEDED,
     WEIGHTS,
+    compare,
+    decode,
     finish,
+    folded,
     photo,
     prompt,
     restore,
+    save,
+    size,
     weights,
 )
 
@@ -35,13 +39,14 @@ def upscale() -> Template:
             "**Each photo**",
             "",
             "1. Choose the photo.",
-            "2. **Size**: 2 or 4 times, or megapixels, or a side in pixels.",
-            "3. Say what it shows, if you like: one plain sentence.",
+            "2. **scale**: how many times larger.",
+            "3. **prompt**: what it shows, if you like, in one plain sentence.",
             f"4. Run. {COMPARE}",
             "",
-            "Any size will do: large pictures are restored in tiles.",
+            "Any size will do: large pictures are restored in tiles. For megapixels or a side in pixels, open "
+            "**FaithDiff Upscale** by a double click: all nodes are in there.",
         ),
-        groups=(photo(factor=2.0), weights(), restore(), finish("faithdiff")),
+        groups=(photo(), folded(size(factor=2.0), weights(), restore(), decode()), finish("faithdiff")),
         models=(WEIGHTS, CHECKPOINT),
     )
 
@@ -63,10 +68,15 @@ def old_photo() -> Template:
             f"{COMPARE}",
         ),
         groups=(
-            photo("longest side", longest_side=2048),
-            weights(),
-            restore(sampler={"cfg": 3.0}),
-            finish("faithdiff_old", method="wavelet"),
+            photo(),
+            folded(
+                size("longest side", longest_side=2048),
+                weights(),
+                restore(sampler={"cfg": 3.0}),
+                decode(method="wavelet"),
+                shown=("longest_side", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"),
+            ),
+            finish("faithdiff_old"),
         ),
         models=(WEIGHTS, CHECKPOINT),
     )
@@ -94,38 +104,36 @@ def eight_k() -> Template:
             "- Out of memory: nothing to do, the sampler goes on with fewer or smaller tiles and says so.",
         ),
         groups=(
-            photo("longest side", longest_side=7680),
-            weights(),
+            photo(size=size("longest side", longest_side=7680)),
+            _weights(weights()),
             restore(more=plan),
-            finish("faithdiff_8k", method="wavelet", tiled=True),
+            *_in_the_open("faithdiff_8k", decode(method="wavelet", tiled=True)),
         ),
         models=(WEIGHTS, CHECKPOINT),
     )
 
 
+def _weights(loaders: dict[str, Node]) -> Group:
+    return Group(title="2  Weights", color=GREEN, columns=(loaders,))
+
+
+def _in_the_open(folder: str, decoded: dict[str, Node]) -> tuple[Group, ...]:
+    """The end of a template whose nodes all stand on the canvas."""
+    columns = (decoded, compare(), {"save": save(folder)})
+    return (Group(title="4  Colours of the photo, before and after, saved", color=BLUE, row=2, columns=columns),)
+
+
 def frames() -> Template:
-    film = Group(
-        title="1  The film, at the size you want",
-        color=BLUE,
-        columns=(
-            {
-                "film": Node(kind="LoadVideo", title="Film", inputs={"file": "film.mp4"}),
-                "parts": Node(kind="GetVideoComponents", title="Frames and sound", inputs={"video": ("film", 0)}),
-                "size": Node(
-                    kind="FaithDiffUpscale",
-                    title="Size",
-                    inputs={"image": ("parts", 0), "target": "scale factor", "target.factor": 2.0},
-                ),
-            },
-        ),
-    )
-    done = finish("faithdiff_film")
+    film = {
+        "film": Node(kind="LoadVideo", title="Film", inputs={"file": "film.mp4"}),
+        "parts": Node(kind="GetVideoComponents", title="Frames and sound", inputs={"video": ("film", 0)}),
+    }
     video = {"images": ("color", 0), "fps": ("parts", 2), "audio": ("parts", 1), "bit_depth": 8}
-    save = {"video": ("video", 0), "filename_prefix": "video/faithdiff", "format": "auto", "codec": "auto"}
-    columns = (
-        {**done.columns[0], "video": Node(kind="CreateVideo", title="Film again", inputs=video)},
-        {"save": Node(kind="SaveVideo", title="Save", inputs=save)},
-    )
+    saved = {"video": ("video", 0), "filename_prefix": "video/faithdiff", "format": "auto", "codec": "auto"}
+    last = {
+        "video": Node(kind="CreateVideo", title="Film again", inputs=video),
+        "save": Node(kind="SaveVideo", title="Save", inputs=saved),
+    }
     return Template(
         name="faithdiff_frames",
         note=(
@@ -141,10 +149,11 @@ def frames() -> Template:
             "- Try a second of the film first.",
         ),
         groups=(
-            film,
-            weights(),
-            restore(sampler={"noise_mode": "shared"}),
-            replace(done, title="4  Colours of the film, and save", columns=columns),
+            Group(title="1  Your film", color=BLUE, columns=(film,)),
+            folded(
+                size(of=("parts", 0), factor=2.0), weights(), restore(sampler={"noise_mode": "shared"}), decode()
+            ),
+            Group(title="3  Before and after, saved", color=BLUE, columns=({**compare(("parts", 0)), **last},)),
         ),
         models=(WEIGHTS, CHECKPOINT),
         photos=("film.mp4",),
@@ -152,7 +161,6 @@ def frames() -> Template:
 
 
 def masked() -> Template:
-    first = photo(factor=2.0)
     solid = {"value": 0.6, "width": ("size", 1), "height": ("size", 2)}
     both = {"destination": ("paint", 1), "source": ("rest", 0), "x": 0, "y": 0, "operation": "add"}
     column = {
@@ -160,6 +168,7 @@ def masked() -> Template:
         "paint": Node(kind="LoadImage", title="The same photo: paint here", inputs={"image": EXAMPLE}),
         "rest": Node(kind="SolidMask", title="How closely elsewhere", inputs=solid),
     }
+    first = photo(size=size(factor=2.0))
     follow = {"follow": Node(kind="MaskComposite", title="Painted: in full", inputs=both)}
     return Template(
         name="faithdiff_masked",
@@ -176,10 +185,10 @@ def masked() -> Template:
             "- Nothing painted: everywhere as elsewhere.",
         ),
         groups=(
-            replace(first, columns=(*first.columns, column)),
-            replace(weights(**prompt()), title="2  Weights and prompt"),
+            Group(title=first.title, color=first.color, columns=(*first.columns, column)),
+            Group(title="2  Weights and prompt", color=GREEN, columns=(weights(**prompt()),)),
             restore(first=follow, align={"mask": ("follow", 0)}, caption=False),
-            finish("faithdiff_masked"),
+            *_in_the_open("faithdiff_masked", decode()),
         ),
         models=(WEIGHTS, CHECKPOINT),
     )
@@ -204,9 +213,14 @@ def lightning() -> Template:
             "the usual 20 steps before you trust it with faces or text.",
         ),
         groups=(
-            photo(factor=2.0),
-            weights(lora=Node(kind="LoraLoaderModelOnly", title="Lightning LoRA", inputs=lora)),
-            restore(model=("lora", 0), sampler={"steps": 6, "cfg": 1.0, "scheduler": "sgm_uniform"}),
+            photo(),
+            folded(
+                size(factor=2.0),
+                weights(lora=Node(kind="LoraLoaderModelOnly", title="Lightning LoRA", inputs=lora)),
+                restore(model=("lora", 0), sampler={"steps": 6, "cfg": 1.0, "scheduler": "sgm_uniform"}),
+                decode(),
+                also={"lora": ("lora", "lora_name")},
+            ),
             finish("faithdiff_lightning"),
         ),
         models=(WEIGHTS, CHECKPOINT, LIGHTNING),
@@ -233,11 +247,16 @@ def controlnet() -> Template:
             "ControlNet of your own.",
         ),
         groups=(
-            photo(factor=2.0),
-            weights(control=loader),
-            restore(
-                prompts=(("hint", 0), ("hint", 1)),
-                more={"hint": Node(kind="ControlNetApplyAdvanced", title="Hint: the photo itself", inputs=applied)},
+            photo(),
+            folded(
+                size(factor=2.0),
+                weights(control=loader),
+                restore(
+                    prompts=(("hint", 0), ("hint", 1)),
+                    more={"hint": Node(kind="ControlNetApplyAdvanced", title="Hint: the photo itself", inputs=applied)},
+                ),
+                decode(),
+                also={"controlnet": ("control", "control_net_name"), "strength": ("hint", "strength")},
             ),
             finish("faithdiff_controlnet"),
         ),
@@ -246,11 +265,9 @@ def controlnet() -> Template:
 
 
 def adapter() -> Template:
-    own = weights()
-    column = dict(own.columns[0])
     base = {"model_name": ADAPTER.name, "weight_dtype": "default", "base_model": ("sdxl", 0)}
-    column = {
-        "sdxl": replace(column["sdxl"], title="Any SDXL checkpoint"),
+    own = {
+        "sdxl": Node(kind="CheckpointLoaderSimple", title="Any SDXL checkpoint", inputs={"ckpt_name": CHECKPOINT.name}),
         "load": Node(kind="FaithDiffLoadModel", title="FaithDiff adapter on it", inputs=base),
     }
     return Template(
@@ -262,50 +279,33 @@ def adapter() -> Template:
             "",
             "- An adapter that you trained (`python -m training train ...`, then `python -m training export --layout "
             "adapter`) to "
-            "`ComfyUI/models/faithdiff`: LQ encoder and alignment module, 90 MB. Choose it in **FaithDiff adapter on it**.",
+            "`ComfyUI/models/faithdiff`: LQ encoder and alignment module, 90 MB. Choose it as **weights**.",
             "- The SDXL checkpoint that it was trained for, or one like it, to `ComfyUI/models/checkpoints`.",
             "",
             "**What is different here**",
             "",
-            "- The UNet is the checkpoint's own. If training wrote a LoRA beside the adapter, put **Load LoRA** between the two.",
+            "- The UNet is the checkpoint's own. If training wrote a LoRA beside the adapter, open **FaithDiff Upscale** and put "
+            "**Load LoRA** between the two loaders.",
             "- `FaithDiff.bin` cannot be used so: its UNet was trained with it.",
         ),
-        groups=(photo(factor=2.0), replace(own, columns=(column,)), restore(), finish("faithdiff_adapter")),
+        groups=(photo(), folded(size(factor=2.0), own, restore(), decode()), finish("faithdiff_adapter")),
         models=(CHECKPOINT,),
         made=(ADAPTER,),
     )
 
 
 def nano() -> Template:
-    nano_weights = Group(
-        title="2  Nano weights, bundled",
-        color=GREEN,
-        columns=(
-            {
-                "load": Node(
-                    kind="FaithDiffLoadModel",
-                    title="Load FaithDiff Model (nano)",
-                    inputs={"model_name": "nano_faithdiff.safetensors", "weight_dtype": "default"},
-                ),
-                "vae": Node(
-                    kind="FaithDiffLoadNanoVAE", title="FaithDiff Load Nano VAE", inputs={"vae_name": "nano_vae.safetensors"}
-                ),
-                "none": Node(kind="FaithDiffNoPrompt", title="FaithDiff No Prompt", inputs={"model": ("load", 0)}),
-            },
-        ),
-    )
-    done = finish("faithdiff_nano", vae=("vae", 0))
-    beside = {"image1": ("size", 0), "image2": ("color", 0), "direction": "right", "match_image_size": True}
-    beside |= {"spacing_width": 8, "spacing_color": "white"}
-    columns = (
-        {**done.columns[0], "beside": Node(kind="ImageStitch", title="Side by side", inputs=beside)},
-        {"both": Node(kind="PreviewImage", title="Before (left) and after (right)", inputs={"images": ("beside", 0)})},
-        done.columns[1],
-    )
+    load = {"model_name": "nano_faithdiff.safetensors", "weight_dtype": "default"}
+    bundled = {
+        "load": Node(kind="FaithDiffLoadModel", title="Nano weights, bundled", inputs=load),
+        "vae": Node(kind="FaithDiffLoadNanoVAE", title="Nano VAE, bundled", inputs={"vae_name": "nano_vae.safetensors"}),
+        "none": Node(kind="FaithDiffNoPrompt", title="No prompt", inputs={"model": ("load", 0)}),
+    }
+    none = (("none", 0), ("none", 0))
     return Template(
         name="faithdiff_nano",
         note=(
-            "# Try the pipeline in a minute",
+            "# Try it now",
             "",
             "Nothing to download: the **nano** weights (26 MB) and the photo come with the pack. On two CPU cores a run took "
             "9 seconds, and under 50 with other work going on (measured, loading included).",
@@ -313,15 +313,20 @@ def nano() -> Template:
             "They are there to try the nodes. They were trained for about five hours and show **nothing** of what the released "
             "weights can do.",
             "",
-            "Run. **Before (left) and after (right)** shows both at once.",
+            f"Run. {COMPARE}",
             "",
             "Then open **faithdiff_upscale** for the real weights.",
         ),
         groups=(
-            photo(factor=2.0, image="faithdiff_demo.png"),
-            nano_weights,
-            restore(vae=("vae", 0), prompts=(("none", 0), ("none", 0)), sampler={"cfg": 1.0}, caption=False),
-            replace(done, title="4  Colours of the photo, before and after, save", columns=columns),
+            photo("faithdiff_demo.png"),
+            folded(
+                size(factor=2.0),
+                bundled,
+                restore(vae=("vae", 0), prompts=none, sampler={"cfg": 1.0}, caption=False),
+                decode(vae=("vae", 0)),
+                shown=("scale", "seed", "steps"),
+            ),
+            finish("faithdiff_nano"),
         ),
         photos=(),
     )
