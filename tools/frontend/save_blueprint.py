@@ -25,8 +25,8 @@ NAMES = ("FaithDiff Upscale",)
 TEMPLATE = "faithdiff_upscale"
 TEXTS = {
     "category": "FaithDiff",
-    "description": "Restores and enlarges an image with FaithDiff: image, scale and prompt in, image out. Needs FaithDiff weights and an "
-    "SDXL checkpoint, of which only the text encoders and the VAE are used.",
+    "description": "Restores and enlarges an image with FaithDiff: image, scale and prompt in, image out. Needs FaithDiff "
+    "weights and an SDXL checkpoint, of which only the text encoders and the VAE are used.",
     "search_aliases": ["super resolution", "restore", "upscale", "enhance photo", "sharpen", "denoise", "deblur", "old photo"],
 }
 """What the node library shows, and searches."""

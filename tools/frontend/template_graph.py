@@ -1,4 +1,4 @@
-"""A workflow template as written down: nodes with their place in a column of a group in a row, a note, and the models it needs."""
+"""A workflow template as written down: nodes in columns of groups in rows, a note, and the models it needs."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ def weights(**more: Node) -> dict[str, Node]:
     load = {"model_name": WEIGHTS.name, "weight_dtype": "default"}
     return {
         "load": Node(kind="FaithDiffLoadModel", title="FaithDiff weights", inputs=load),
-        "sdxl": Node(
-            kind="CheckpointLoaderSimple", title="SDXL text encoders and VAE", inputs={"ckpt_name": CHECKPOINT.name}
-        ),
+        "sdxl": Node(kind="CheckpointLoaderSimple", title="SDXL text encoders and VAE", inputs={"ckpt_name": CHECKPOINT.name}),
         **more,
     }
 

@@ -6,7 +6,7 @@ Then, for each, `save_workflow.py` makes the front end's file. Titles and notes 
 from __future__ import annotations
 
 from template_files import write
-from template_graph import BLUE, GREEN, PURPLE, Group, Node, Template
+from template_graph import BLUE, GREEN, Group, Node, Template
 from template_parts import (
     ADAPTER,
     CHECKPOINT,
@@ -150,9 +150,7 @@ def frames() -> Template:
         ),
         groups=(
             Group(title="1  Your film", color=BLUE, columns=(film,)),
-            folded(
-                size(of=("parts", 0), factor=2.0), weights(), restore(sampler={"noise_mode": "shared"}), decode()
-            ),
+            folded(size(of=("parts", 0), factor=2.0), weights(), restore(sampler={"noise_mode": "shared"}), decode()),
             Group(title="3  Before and after, saved", color=BLUE, columns=({**compare(("parts", 0)), **last},)),
         ),
         models=(WEIGHTS, CHECKPOINT),
