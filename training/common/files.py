@@ -1,9 +1,10 @@
 """Writing files so that a reader never sees half of one, and so that what a killed process has left does not stay.
 
-A temporary file is locked while it is written; the lock ends with the process that holds it, however it ends. filelock's FileLock
-is not used, because it opens by path: a writer has its file open already, and a sweep must not make a file anew that has just
-been moved to its place. So open files are locked here, and then the name is looked for: a file that has lost its name guards nothing.
-filelock locks open files, too, from 3.30 on; `convert` and `restore` run in ComfyUI's Python, which may have an older one.
+A temporary file is locked while it is written; the lock ends with the process that holds it, however it ends. filelock's
+FileLock is not used, because it opens by path: a writer has its file open already, and a sweep must not make a file anew that
+has just been moved to its place. So open files are locked here, and then the name is looked for: a file that has lost its name
+guards nothing. filelock locks open files, too, from 3.30 on; `convert` and `restore` run in ComfyUI's Python, which may have an
+older one.
 
 On Windows temporary files are not locked, because an open file can be neither moved nor deleted there: what dead writers left
 stays.
