@@ -35,7 +35,8 @@ LARGE_BYTES = 65536
 at most, not what is held. From this size on, tensors get pages of their own, which go back to the system when they are freed."""
 MAX_SLOPE_KIB = 100
 """A run, in the second half. What could be kept of a run is larger: the nano model's features of a 160 px image have 100 KiB.
-Smaller are what the safetensors library and the host's history keep, and an allocator's fragments (docs/engineering/reliability.md)."""
+Smaller are what the safetensors library and the host's history keep, and an allocator's fragments:
+docs/engineering/reliability.md."""
 
 
 def main() -> int:
