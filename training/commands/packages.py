@@ -7,8 +7,8 @@ import importlib.util
 import sys
 
 FEW = {"numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors", "torch": "torch", "tqdm": "tqdm"}
-"""All that `convert` and `restore --workflow` import beside the standard library, with their names for pip. All five are in
-ComfyUI's own requirements."""
+"""All that `convert`, `get-weights` and `restore --workflow` import beside the standard library, with their names for pip. All
+five are in ComfyUI's own requirements."""
 OURS = ("training", "faithdiff_core")
 """Where one of these cannot be imported, the mistake is ours, and no package is missing."""
 
@@ -51,7 +51,7 @@ def missing_package(error: ImportError, arguments: argparse.Namespace | None) ->
 
 def needs_few(arguments: argparse.Namespace) -> bool:
     """Whether the command does without the trainer's packages."""
-    return arguments.verb == "convert" or (arguments.verb == "restore" and arguments.workflow is not None)
+    return arguments.verb in ("convert", "get-weights") or (arguments.verb == "restore" and arguments.workflow is not None)
 
 
 def _few_expected(got: str) -> str:
