@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from training.commands import data, evaluate, restore, study, text, train, weights
+from training.commands.packages import missing_package, require_packages
 from training.common.stopping import DivergedError, Interrupted, LostProcessError, SaveError
 
 COMMANDS = (data, train, weights, evaluate, restore, text, study)
@@ -26,9 +27,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command. 0 = done, 1 = some pictures failed, 2 = wrong input, 3 = the loss diverged, 4 = the end of a run could not
     be saved, 5 = another process of the run was lost, 130 = Ctrl-C, 143 = SIGTERM.
     """
-    arguments = parser().parse_args(argv)
+    arguments = None
     try:
+        arguments = parser().parse_args(argv)
+        require_packages(arguments)
         return arguments.run(arguments) or 0
+    except ImportError as error:
+        line = missing_package(error, arguments)
+        if line is None:
+            raise
+        return _failed(line, 2)
     except ValueError as error:
         return _failed(str(error), 2)
     except SaveError as error:

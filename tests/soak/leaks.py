@@ -35,7 +35,8 @@ LARGE_BYTES = 65536
 at most, not what is held. From this size on, tensors get pages of their own, which go back to the system when they are freed."""
 MAX_SLOPE_KIB = 100
 """A run, in the second half. What could be kept of a run is larger: the nano model's features of a 160 px image have 100 KiB.
-Smaller are what the safetensors library and the host's history keep, and an allocator's fragments (docs/reliability.md)."""
+Smaller are what the safetensors library and the host's history keep, and an allocator's fragments:
+docs/engineering/reliability.md."""
 
 
 def main() -> int:
@@ -106,7 +107,7 @@ def of_the_host() -> Iterator[dict[str, Any]]:
 
 
 def figures(at_start: Reading, host: list[Reading], ours: list[Reading], unloaded: Reading) -> dict[str, Any]:
-    """The table of docs/reliability.md. Memory in MiB, slopes in KiB a run over the runs after the tenth."""
+    """The table of docs/engineering/reliability.md. Memory in MiB, slopes in KiB a run over the runs after the tenth."""
     settled = ours[SETTLED_AFTER:]
     tenth = max(1, len(settled) // 10)
     first, last = (sum(r.resident_bytes for r in part) / len(part) for part in (settled[:tenth], settled[-tenth:]))

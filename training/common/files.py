@@ -1,9 +1,10 @@
 """Writing files so that a reader never sees half of one, and so that what a killed process has left does not stay.
 
-A temporary file is locked while it is written; the lock ends with the process that holds it, however it ends. It is filelock's:
-flock, on Windows LockFileEx. Its FileLock is not used, because it opens by path: a writer has its file open already, and a sweep
-must not make a file anew that has just been moved to its place. So open files are locked here, and then the name is looked for: a
-file that has lost its name guards nothing.
+A temporary file is locked while it is written; the lock ends with the process that holds it, however it ends. filelock's
+FileLock is not used, because it opens by path: a writer has its file open already, and a sweep must not make a file anew that
+has just been moved to its place. So open files are locked here, and then the name is looked for: a file that has lost its name
+guards nothing. filelock locks open files, too, from 3.30 on; `convert` and `restore` run in ComfyUI's Python, which may have an
+older one.
 
 On Windows temporary files are not locked, because an open file can be neither moved nor deleted there: what dead writers left
 stays.
@@ -15,6 +16,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import tempfile
 import time
 import zlib
@@ -22,7 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import lock_descriptor
+if sys.platform != "win32":
+    import fcntl
 
 UNFINISHED = ".faithdiff-part-"
 """In the name of every temporary file, before the machine that writes it (`HERE`)."""
@@ -105,13 +108,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
+def lock_open_file(handle: int) -> bool:
+    """Lock an open file until it is closed, at once or not at all: False where another has it. True on Windows, unlocked.
+
+    Raises:
+        OSError: the disk has no locks.
+    """
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def claim(handle: int, path: Path) -> bool:
     """Mark a new file, open at `path`, as in use until it is closed, where there are locks.
 
     False: `remove_abandoned` of another process has come between the making and the marking, and the file is gone.
     """
     try:
-        return lock_descriptor(handle, blocking=False) and path.exists()
+        return lock_open_file(handle) and path.exists()
     except OSError:  # nothing can be locked on this disk, so nothing is taken for abandoned
         return True
 
@@ -138,7 +155,7 @@ def remove_abandoned(path: Path) -> None:
     except OSError:
         return
     try:
-        if lock_descriptor(handle, blocking=False):
+        if lock_open_file(handle):
             path.unlink(missing_ok=True)  # under the lock: a writer that claims it now sees that it is gone
     except OSError:
         pass

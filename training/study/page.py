@@ -28,7 +28,7 @@ SHOWN = 4
 COMMAND = """\
     python -m training nano --out demo --work runs/nano
     python -m training study --data runs/nano/manifest-levels.jsonl --init runs/nano/prior \\
-        --model demo/nano_faithdiff.safetensors --vae demo/nano_vae.safetensors --out runs/study --page docs/study.md
+        --model demo/nano_faithdiff.safetensors --vae demo/nano_vae.safetensors --out runs/study --page docs/engineering/study.md
 """
 
 
@@ -62,7 +62,7 @@ def _head(results: StudyResults) -> str:
     return f"""\
 {TITLE}
 
-Written by a command, figures and sentences alike; what it says holds for the nano model and these pictures:
+For engineers. A command writes this page, figures and sentences; what it says holds for the nano model and these pictures:
 
 {COMMAND}
 Pictures that no training saw: one {plan["photo_px"]} px crop of each of scikit-image's photos, and {plan["text_pictures"]}
@@ -73,7 +73,8 @@ nothing gives; once more with the LQ picture's colours put back, as restored pic
 same VAE, the most that the model can give.
 
 Figures in brackets are 95 % bootstrap intervals over photos (10,000 resamples); "less floor" is the mean difference picture by
-picture, bold where its interval is clear of 0. Metrics: [evaluation](evaluation.md); reading: [text fidelity](text_fidelity.md).
+picture, bold where its interval is clear of 0. Metrics:
+[evaluation](../evaluation.md); reading: [text fidelity](../text_fidelity.md).
 There is no LPIPS, DISTS, MUSIQ or CLIPIQA+: their weights could not be had where this was run. {software}.{missing}"""
 
 

@@ -66,8 +66,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_disks_without_locks_are_trained_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (files, run_lock):
-        monkeypatch.setattr(module, "lock_descriptor", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
+    for module, name in ((files, "lock_open_file"), (run_lock, "lock_descriptor")):
+        monkeypatch.setattr(module, name, Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
     config = toy_config("steps=2")
     assert loop.train(ToyTask(config), config, tmp_path, extra={}, resume=False)["step"] == 2
 
