@@ -29,9 +29,11 @@ ADAPTER = Model(name="my_faithdiff_adapter.safetensors", url="", directory="fait
 NEEDED = (
     "**Weights, once**",
     "",
-    f"- [FaithDiff.bin]({WEIGHTS.url}) (10 GB) to `ComfyUI/models/faithdiff`. It brings its own SDXL UNet.",
-    "- An SDXL checkpoint to `ComfyUI/models/checkpoints`; only its text encoders and its VAE are used. The authors' choice: "
-    f"[RealVisXL V4.0]({CHECKPOINT.url}).",
+    "Press **Get weights...**: it shows sizes and licences, and asks before it downloads. By hand:",
+    "",
+    f"- [FaithDiff.bin]({WEIGHTS.url}) (10 GB) to the folder models/faithdiff. It brings its own SDXL UNet.",
+    f"- An SDXL checkpoint, such as [RealVisXL V4.0]({CHECKPOINT.url}) (7 GB), to models/checkpoints; only its text encoders and "
+    "its VAE are used.",
     "",
 )
 EXAMPLE = "example.png"

@@ -200,22 +200,21 @@ def lightning() -> Template:
             "# Few steps",
             "",
             *NEEDED,
-            f"- [SDXL-Lightning LoRA, 4 steps]({LIGHTNING.url}) to `ComfyUI/models/loras`.",
+            f"- [SDXL-Lightning LoRA, 4 steps]({LIGHTNING.url}) to models/loras.",
             "",
             "**What is different here**",
             "",
-            "- 6 steps at **cfg 1** with `euler` and `sgm_uniform`, as the LoRA was made for: about a seventh of the "
-            "UNet's work.",
-            "- The LoRA was made for plain SDXL. It works on FaithDiff's UNet because that was fine-tuned from SDXL; "
-            "compare with "
-            "the usual 20 steps before you trust it with faces or text.",
+            "- 4 steps at **cfg 1** with euler and sgm_uniform: as many steps as this LoRA file is made for. That is 4 calls of the "
+            "UNet instead of 40.",
+            "- Not tried with FaithDiff by us. The LoRA was made for plain SDXL, and FaithDiff's UNet was trained from that. "
+            "Compare with the usual 20 steps before you trust it with faces or text.",
         ),
         groups=(
             photo(),
             folded(
                 size(factor=2.0),
                 weights(lora=Node(kind="LoraLoaderModelOnly", title="Lightning LoRA", inputs=lora)),
-                restore(model=("lora", 0), sampler={"steps": 6, "cfg": 1.0, "scheduler": "sgm_uniform"}),
+                restore(model=("lora", 0), sampler={"steps": 4, "cfg": 1.0, "scheduler": "sgm_uniform"}),
                 decode(),
                 also={"lora": ("lora", "lora_name")},
             ),
@@ -235,7 +234,7 @@ def controlnet() -> Template:
             "# With a ControlNet",
             "",
             *NEEDED,
-            f"- [Tile ControlNet for SDXL]({CONTROLNET.url}) to `ComfyUI/models/controlnet`.",
+            f"- [Tile ControlNet for SDXL]({CONTROLNET.url}) to models/controlnet.",
             "",
             "**What is different here**",
             "",
@@ -275,16 +274,15 @@ def adapter() -> Template:
             "",
             "**Weights, once**",
             "",
-            "- An adapter that you trained (`python -m training train ...`, then `python -m training export --layout "
-            "adapter`) to "
-            "`ComfyUI/models/faithdiff`: LQ encoder and alignment module, 90 MB. Choose it as **weights**.",
-            "- The SDXL checkpoint that it was trained for, or one like it, to `ComfyUI/models/checkpoints`.",
+            "- An adapter that you trained (docs/training.md, then export with --layout adapter) to models/faithdiff: LQ encoder and "
+            "alignment module, 90 MB. Choose it as **weights**.",
+            "- The SDXL checkpoint that it was trained for, or one like it, to models/checkpoints.",
             "",
             "**What is different here**",
             "",
             "- The UNet is the checkpoint's own. If training wrote a LoRA beside the adapter, open **FaithDiff Upscale** and put "
             "**Load LoRA** between the two loaders.",
-            "- `FaithDiff.bin` cannot be used so: its UNet was trained with it.",
+            "- FaithDiff.bin cannot be used so: its UNet was trained with it.",
         ),
         groups=(photo(), folded(size(factor=2.0), own, restore(), decode()), finish("faithdiff_adapter")),
         models=(CHECKPOINT,),
