@@ -58,14 +58,13 @@ def _walk(top: Path, found: PictureListing, taken: Collection[str], *, shards: b
         folder = Path(here)
         if not sub_folders:
             folders.clear()
-        for name in sorted(folders):
-            if is_hidden(name):
-                found.left_out.append(LeftOut(path=str(folder / name), kind="hidden"))
-                folders.remove(name)
-            elif (folder / name).is_symlink():  # os.walk does not follow it, which could go on for ever
+        hidden = [name for name in sorted(folders) if is_hidden(name)]
+        found.left_out += [LeftOut(path=str(folder / name), kind="hidden") for name in hidden]
+        folders[:] = sorted(set(folders) - set(hidden))
+        for name in folders:
+            if (folder / name).is_symlink():  # os.walk does not follow it, which could go on for ever
                 reason = "links to folders are not followed; name that folder"
                 found.left_out.append(LeftOut(path=str(folder / name), kind="linked folder", reason=reason))
-        folders.sort()
         for name in sorted(files):
             _take(folder / name, top, found, taken, shards=shards)
 
