@@ -86,7 +86,7 @@ class FaithDiffLoadFolder(io.ComfyNode):
     def validate_inputs(cls, folder: str | None, save_to: str | None) -> bool | str:
         try:
             if isinstance(folder, str):  # what a link gives is known when the run has begun
-                source_folder(folder)
+                source_folder(plain_name(folder))
                 results_folder(save_to if isinstance(save_to, str) else FOLDER, plain_name(folder))
         except ValueError as error:
             return str(error)

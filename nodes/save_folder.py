@@ -21,8 +21,8 @@ class FaithDiffSaveFolder(io.ComfyNode):
             node_id="FaithDiffSaveFolder",
             display_name="FaithDiff Save Folder",
             category=PHOTO_CATEGORY,
-            description="Saves a result by its source's name, in a sub-folder of the same name, with its profile, alpha, EXIF, XMP "
-            "and DPI. A picture with a result is done. Never over a file that this pack has not made.",
+            description="Saves a result under its source's name, in a sub-folder of the same name, with profile, alpha, EXIF, "
+            "XMP and DPI. A picture with a result is done. Never over a file that this pack has not made.",
             search_aliases=[*SEARCHED, "batch", "folder", "directory", "save images", "export", "bulk", "tiff", "jpeg", "16 bit"],
             inputs=[
                 io.Image.Input("image", tooltip="The finished picture. One: a folder has one result for each of its pictures."),

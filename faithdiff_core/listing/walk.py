@@ -59,7 +59,7 @@ def _walk(top: Path, found: PictureListing, taken: Collection[str], *, shards: b
         if not sub_folders:
             folders.clear()
         hidden = [name for name in sorted(folders) if is_hidden(name)]
-        found.left_out += [LeftOut(path=str(folder / name), kind="hidden") for name in hidden]
+        found.left_out.extend(LeftOut(path=str(folder / name), kind="hidden") for name in hidden)
         folders[:] = sorted(set(folders) - set(hidden))
         for name in folders:
             if (folder / name).is_symlink():  # os.walk does not follow it, which could go on for ever
