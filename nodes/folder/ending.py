@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from ...faithdiff_core.files.checks import first_line
 from ..seam.host import server_module
+
+MAX_REASON_CHARACTERS = 300
+"""Of an error in a line of the record and on the node: room for the pack's own messages, not for whole reports."""
+
+
+def reason_of(text: str) -> str:
+    """What an error says, in one line, not at any length."""
+    line = (text.strip().splitlines() or ["it said nothing"])[0][:MAX_REASON_CHARACTERS]
+    return line if line.isprintable() else repr(line)
 
 
 def reason_of_failure(prompt: str) -> str | None:
@@ -15,5 +23,5 @@ def reason_of_failure(prompt: str) -> str | None:
     found = queue.get_history(prompt_id=prompt, map_function=lambda entry: entry.get("status"))
     for event, told in (found.get(prompt) or {}).get("messages", []):
         if event == "execution_error":
-            return f"{told.get('node_type')}: {first_line(ValueError(str(told.get('exception_message', ''))))}"
+            return f"{told.get('node_type')}: {reason_of(str(told.get('exception_message', '')))}"
     return None

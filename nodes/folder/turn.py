@@ -10,12 +10,12 @@ from pathlib import Path
 
 import folder_paths
 
-from ...faithdiff_core.files.checks import first_line
 from ...faithdiff_core.photo.photo import Photo
 from ...faithdiff_core.photo.read import read_photo
 from ...faithdiff_core.photo.write import Written
 from ..photos.bundle import FaithDiffPhoto
 from ..photos.output import write_result
+from .ending import reason_of
 from .places import is_inside
 from .record import BEGUN, DONE, FAILED, Line, Record
 from .state import FolderJob, FolderState, is_as_written, read_state
@@ -66,7 +66,7 @@ def take(job: FolderJob, prompt: str) -> Taken | FolderState:
             photo = read_photo(data, state.pictures[key].name)
         except ValueError as error:
             broken.add(key)
-            _fail(state.record, replace(begun, was=FAILED, why=first_line(error)))
+            _fail(state.record, replace(begun, was=FAILED, why=reason_of(str(error))))
             continue
         return Taken(begun=replace(begun, source_sha256=hashlib.sha256(data).hexdigest()), photo=photo, state=state)
 
