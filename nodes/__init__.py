@@ -6,6 +6,8 @@ from .align_latent import FaithDiffAlignLatent
 from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
+from .folder.served import serve_folder_state
+from .load_folder import FaithDiffLoadFolder
 from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
 from .load_photo import FaithDiffLoadPhoto
@@ -15,6 +17,7 @@ from .plan import FaithDiffPlan
 from .prompt import FaithDiffPrompt
 from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
+from .save_folder import FaithDiffSaveFolder
 from .save_photo import FaithDiffSavePhoto
 from .split_tiles import FaithDiffSplitTiles
 from .tile_model import FaithDiffTileModel
@@ -27,6 +30,7 @@ __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 class FaithDiffExtension(ComfyExtension):
     async def on_load(self) -> None:
         serve_own_photos()
+        serve_folder_state()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -47,6 +51,8 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffNoPrompt,
             FaithDiffLoadPhoto,
             FaithDiffSavePhoto,
+            FaithDiffLoadFolder,
+            FaithDiffSaveFolder,
         ]
 
 

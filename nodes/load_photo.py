@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import comfy.model_management as mm
-import torch
 from comfy_api.latest import io, ui
 
-from ..faithdiff_core.photo.curves import read_profile
-from ..faithdiff_core.photo.photo import Photo, to_unit
-from .photos.bundle import FaithDiffPhoto
 from .photos.files import fingerprint, load, photo_names, photo_path
+from .photos.loaded import facts, given
 from .seam.host import show_text
-from .seam.inputs import UNPAINTED_PX, checked
+from .seam.inputs import checked
 from .seam.types import PHOTO_CATEGORY, SEARCHED, FaithDiffPhotoType
 
 
@@ -63,24 +59,6 @@ class FaithDiffLoadPhoto(io.ComfyNode):
     @checked
     def execute(cls, image: str) -> io.NodeOutput:
         photo = load(image)
-        device = mm.intermediate_device()
-        color_HWC = torch.from_numpy(to_unit(photo.color_HWC)).to(device)
-        alpha_HW = None if photo.alpha_HW is None else torch.from_numpy(to_unit(photo.alpha_HW)).to(device)
-        unpainted_px = (UNPAINTED_PX, UNPAINTED_PX)
-        mask_HW = torch.zeros(unpainted_px, device=device) if alpha_HW is None else 1.0 - alpha_HW
-        bundle = FaithDiffPhoto(photo.source, alpha_HW)
         lines = facts(photo)
         show_text(cls, lines)
-        return io.NodeOutput(color_HWC[None], mask_HW[None], bundle, ui=ui.PreviewText("\n".join(lines)))
-
-
-def facts(photo: Photo) -> list[str]:
-    """What the node shows: size, depth, colours, and what was not taken as it is."""
-    height, width = photo.color_HWC.shape[:2]
-    source = photo.source
-    parts = [f"{width}x{height} px", f"{source.depth_bits} bit", source.container]
-    if source.profile is not None:
-        curves = read_profile(source.profile)
-        parts.append("sRGB" if curves is not None and curves.is_srgb else "own colour profile")
-    parts += [name for name, there in (("alpha", source.has_alpha), ("EXIF", source.exif), ("XMP", source.xmp)) if there]
-    return [", ".join(parts), *(f"It {warning}." for warning in photo.warnings)]
+        return io.NodeOutput(*given(photo), ui=ui.PreviewText("\n".join(lines)))

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import folder_paths
@@ -24,8 +24,8 @@ MAX_NAME_BYTES = 200
 """File systems take 255; a number and a suffix must have room."""
 
 
-def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[Path, str, str]:
-    """Folder, its path below the output folder, and file name without suffix.
+def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[Path, str]:
+    """Folder, and file name without suffix.
 
     Args:
         pattern: the node's input; "/" makes folders.
@@ -41,7 +41,7 @@ def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[P
     filled = "/".join(NOT_IN_NAMES.sub("_", part) for part in pattern.replace("\\", "/").split("/"))
     filled = filled.replace(NAME, clean).strip() or clean
     try:
-        folder, stem, _, below, _ = folder_paths.get_save_image_path(filled, root, width_px, height_px)
+        folder, stem, _, _, _ = folder_paths.get_save_image_path(filled, root, width_px, height_px)
     except OSError as error:
         raise ValueError(
             f"expected a folder that can be made for {filled!r:.200}, got {error.strerror}; change the name"
@@ -53,7 +53,7 @@ def place_for(pattern: str, name: str, width_px: int, height_px: int) -> tuple[P
     stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     if stem.partition(".")[0].upper() in WINDOWS_DEVICES:
         stem = f"_{stem}"
-    return Path(folder), below, stem
+    return Path(folder), stem
 
 
 def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
@@ -64,6 +64,42 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     Raises:
         ValueError: the folder cannot be written, or the disk is full; nothing is left of the file then.
     """
+    return _write(folder, f"{stem}{suffix}", data, lambda: (_taken(folder, stem, suffix), True))
+
+
+def write_result(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file under this name and no other. `replace`: in place of what is there, which is whole until the new one is.
+
+    Raises:
+        ValueError: something else is there, the folder cannot be written, or the disk is full.
+    """
+    _write(path.parent, path.name, data, lambda: (path, False) if replace else (_new(path), True))
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file, behind whatever half a line a killed process has left.
+
+    Raises:
+        ValueError: the folder cannot be made or written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as lines:
+            line = text + "\n"
+            if lines.tell():
+                lines.seek(-1, os.SEEK_END)
+                line = line if lines.read() == b"\n" else "\n" + line
+            lines.write(line.encode("utf-8"))
+            lines.flush()
+            os.fsync(lines.fileno())
+    except OSError as error:
+        raise ValueError(
+            f"expected to write into {path.parent}, got {error.strerror}; make room or check the folder's rights"
+        ) from error
+
+
+def _write(folder: Path, name: str, data: bytes, place: Callable[[], tuple[Path, bool]]) -> Path:
+    """Write a file whole beside its place, then move it there. `place`: its path, and whether that was taken for it just now."""
     taken: Path | None = None
     temporary: Path | None = None
     try:
@@ -74,9 +110,10 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        taken = _taken(folder, stem, suffix)
-        os.replace(temporary, taken)
-        return taken
+        path, is_new = place()
+        taken = path if is_new else None
+        os.replace(temporary, path)
+        return path
     except BaseException as error:
         for left in (temporary, taken):
             if left is not None:
@@ -84,9 +121,20 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
                     left.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ValueError(
-                f"expected to write {stem}{suffix} into {folder}, got {error.strerror}; make room or check the folder's rights"
+                f"expected to write {name} into {folder}, got {error.strerror}; make room or check the folder's rights"
             ) from error
         raise
+
+
+def _new(path: Path) -> Path:
+    try:
+        with path.open("xb"):
+            return path
+    except FileExistsError:
+        raise ValueError(
+            f"expected room for {path.name} in {path.parent}, got a file that was not made here, or was changed since; "
+            "move it away"
+        ) from None
 
 
 def _taken(folder: Path, stem: str, suffix: str) -> Path:

@@ -20,7 +20,8 @@ from .unet_loader import require_sdxl
 
 ATTRIBUTES = {
     "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
-    "FAITHDIFF_PHOTO": ("source", "alpha_HW"), "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
+    "FAITHDIFF_PHOTO": ("source", "alpha_HW"), "FAITHDIFF_FOLDER": ("job", "begun", "photo"),
+    "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
 }  # fmt: skip
 """What a value of each type has to have; other packs' classes need not be the host's."""
 FROM_A_VAE = "if it comes from a VAE, start ComfyUI with --fp32-vae; otherwise check what is connected"

@@ -18,3 +18,4 @@ SEARCHED = ["restore", "enhance", "sharpen", "denoise", "deblur", "old photo", "
 FaithDiffModelType = io.Custom("FAITHDIFF_MODEL")
 FaithDiffFeaturesType = io.Custom("FAITHDIFF_FEATURES")
 FaithDiffPhotoType = io.Custom("FAITHDIFF_PHOTO")
+FaithDiffFolderType = io.Custom("FAITHDIFF_FOLDER")

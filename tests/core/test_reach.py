@@ -12,10 +12,11 @@ NODES = sorted((ROOT / "nodes").rglob("*.py"))
 CORE = sorted((ROOT / "faithdiff_core").rglob("*.py"))
 # Of the standard library, what cannot reach beyond the process.
 HARMLESS = {
-    "__future__", "collections", "contextlib", "copy", "dataclasses", "errno", "functools", "inspect", "io", "itertools", "json",
-    "logging", "math", "os", "pathlib", "re", "struct", "sys", "threading", "time", "typing", "zipfile", "zlib",
+    "__future__", "collections", "contextlib", "copy", "dataclasses", "errno", "fnmatch", "functools", "hashlib", "inspect", "io",
+    "itertools", "json", "logging", "math", "os", "pathlib", "re", "struct", "sys", "threading", "time", "typing", "unicodedata",
+    "zipfile", "zlib",
 }  # fmt: skip
-SAVER = "output.py"  # what FaithDiff Save Photo writes into ComfyUI's output folder; only that node imports it
+SAVER = "output.py"  # what is written into ComfyUI's output folder; only those who are named below import it
 WRITER = "storage.py"  # weights as the trainer saves them; no node imports it
 PICKLES = "pickle_check.py"  # names what a pickle asks for before the host's reader sees it, and never calls any of it
 ALSO = {WRITER: {"shutil"}, PICKLES: {"pickle"}}
@@ -26,8 +27,8 @@ WRITES = {
 }  # fmt: skip
 OPENERS = ("open", "io.open", "FileIO", "io.FileIO", "ZipFile", "zipfile.ZipFile")
 # Modules that reach further than what we take of them.
-TAKEN = {"os": {"PathLike", "fstat", "path", "stat"}, "pickle": {"_Unpickler"}}
-TAKEN_TO_WRITE = {"os": TAKEN["os"] | {"fsync", "replace"}, "pickle": set[str]()}
+TAKEN = {"os": {"PathLike", "fstat", "path", "stat", "walk"}, "pickle": {"_Unpickler"}}
+TAKEN_TO_WRITE = {"os": TAKEN["os"] | {"SEEK_END", "fsync", "replace"}, "pickle": set[str]()}
 
 
 def findings(tree: ast.AST, *, may_write: bool) -> list[str]:
@@ -99,9 +100,9 @@ def test_no_node_can_reach_the_one_file_that_writes() -> None:
     assert [path.name for path in [*NODES, *CORE] if _reaches_writer(ast.parse(path.read_text(encoding="utf-8")))] == []
 
 
-def test_only_save_photo_reaches_what_saves() -> None:
-    importers = [path.name for path in NODES if "photos.output import" in path.read_text(encoding="utf-8")]
-    assert importers == ["save_photo.py"]
+def test_only_the_nodes_that_save_reach_what_writes() -> None:
+    importers = {path.name for path in NODES if "photos.output import" in path.read_text(encoding="utf-8")}
+    assert importers == {"save_photo.py", "turn.py", "record.py"}  # the last two: results of a folder, and the list of them
 
 
 @pytest.mark.parametrize(

@@ -23,16 +23,18 @@ ROOMS = {
         ".": "files",
         "files": "",
         "fidelity": ".",
+        "listing": "photo",
         "photo": "",
         "tiled_encoder": ".",
     },
     "nodes": {
-        ".": "alignment attribution_maps photos planning reporting seam tiles",  # one file a node
+        ".": "alignment attribution_maps folder photos planning reporting seam tiles",  # one file a node
         "seam": "",
         "alignment": "seam",
         "attribution_maps": "seam",
         "tiles": "alignment seam",
         "photos": "seam",
+        "folder": "photos seam",
         "planning": "alignment seam tiles",
         "reporting": "tiles",
     },

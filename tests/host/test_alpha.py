@@ -54,4 +54,3 @@ def test_an_unpainted_mask_of_load_image_is_none(loaded) -> None:
     assert model.get_attachment("faithdiff").mask_B1HW is not None
     with pytest.raises(ValueError, match="black all over; paint it, invert it, or leave mask unconnected"):
         FaithDiffAlignLatent.execute(loaded.model, features, latent, 1.0, 0.0, 1.0, "lq", torch.zeros(1, 64, 96))
-

@@ -49,6 +49,14 @@ CONTRACT = {
         ["image", "photo", "mask", "filename", "format", "bit_depth", "color_profile", "quality", "metadata", "workflow"],
         [],
     ),
+    "FaithDiffLoadFolder": (
+        ["folder", "pattern", "sub_folders", "save_to", "retry_failed", "again"],
+        ["IMAGE", "MASK", "FAITHDIFF_FOLDER", "FAITHDIFF_PHOTO", "STRING", "INT", "INT"],
+    ),
+    "FaithDiffSaveFolder": (
+        ["image", "folder", "mask", "format", "bit_depth", "color_profile", "quality", "metadata", "workflow"],
+        [],
+    ),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,
@@ -103,7 +111,18 @@ def test_every_node_is_found_by_the_packs_name_and_by_its_task(nodes):
         schema = node.define_schema()
         assert "FaithDiff" in schema.display_name
         assert schema.category.startswith("FaithDiff/"), schema.node_id
-    for name in ("LoadPhoto", "Upscale", "LoadModel", "EncodeLQ", "AlignLatent", "Sampler", "ColorFix", "SavePhoto"):
+    for name in (
+        "LoadPhoto",
+        "Upscale",
+        "LoadModel",
+        "EncodeLQ",
+        "AlignLatent",
+        "Sampler",
+        "ColorFix",
+        "SavePhoto",
+        "LoadFolder",
+        "SaveFolder",
+    ):
         assert {"restore", "enhance", "old photo", "upscale"} <= set(nodes[f"FaithDiff{name}"].define_schema().search_aliases)
 
 

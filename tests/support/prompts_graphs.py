@@ -51,6 +51,15 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
          "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
          "workflow": True},
     ),
+    "load folder": (
+        "FaithDiffLoadFolder",
+        {"folder": ".", "pattern": PHOTO, "sub_folders": False, "save_to": "folder", "retry_failed": False, "again": 0},
+    ),
+    "save folder": (
+        "FaithDiffSaveFolder",
+        {"image": ["load folder", 0], "folder": ["load folder", 2], "mask": ["load folder", 1], "format": "as source",
+         "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True, "workflow": True},
+    ),
     "report": (
         "FaithDiffReport",
         {"image": ["colours", 0], "reference": ["photo", 0], "map": "consistency", **TILES, "scale": 0.0,
@@ -65,7 +74,7 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
 LINKS_BY_TYPE = {  # a sound source for every type that our inputs take
     "MODEL": ["align", 0], "FAITHDIFF_MODEL": ["load", 1], "FAITHDIFF_FEATURES": ["encode", 0], "IMAGE": ["upscale", 0],
     "LATENT": ["align", 1], "VAE": ["vae", 0], "CLIP": ["clip", 0], "CONDITIONING": ["prompt", 0],
-    "FAITHDIFF_PHOTO": ["load photo", 2],
+    "FAITHDIFF_PHOTO": ["load photo", 2], "FAITHDIFF_FOLDER": ["load folder", 2],
 }  # fmt: skip
 
 

@@ -132,7 +132,8 @@ def prepare(arguments: argparse.Namespace) -> int:
 
 def tally_of(skipped: list[Skipped], *, done: int) -> Tally:
     """What was left out and what has failed, counted."""
-    from training.common.folders import LeftOut, Tally
+    from faithdiff_core.listing.kinds import LeftOut
+    from training.common.folders import Tally
 
     tally = Tally(done=done)
     for item in skipped:

@@ -161,8 +161,9 @@ def _restore_by_queue(arguments: argparse.Namespace) -> int:
 
 def _restore_locally(arguments: argparse.Namespace) -> int:
     """Run an export through the trainer's own sampler."""
+    from faithdiff_core.listing.walk import list_pictures
     from faithdiff_core.photo.photo import MAX_PX
-    from training.common.folders import list_pictures, over_pictures, require_pictures, shown
+    from training.common.folders import over_pictures, require_pictures, shown
     from training.common.images import read_picture
     from training.common.results import ResultsFolder
     from training.model.noise import leading_timesteps

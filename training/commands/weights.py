@@ -87,7 +87,8 @@ def convert(arguments: argparse.Namespace) -> None:
 
 def reconstruct(arguments: argparse.Namespace) -> int:
     """`reconstruct`: pictures through the VAE and back."""
-    from training.common.folders import list_pictures, over_pictures, require_pictures, shown
+    from faithdiff_core.listing.walk import list_pictures
+    from training.common.folders import over_pictures, require_pictures, shown
     from training.common.images import read_picture
     from training.common.results import ResultsFolder
     from training.model.restore import reconstruct as run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from faithdiff_core.listing.names import require_apart
 from training.common.files import write_bytes
 from training.common.strict_json import parse_json
 
@@ -34,18 +34,9 @@ class ResultsFolder:
         """Name -> sha256."""
         self._sources = {_place(path) for _, path in pictures}
         self._folder = source.resolve() if pictures and source.is_dir() else None
-        keys: dict[str, Path] = {}
-        for key, path in pictures:
-            other = keys.setdefault(same_on_some_disk(key), path)
-            if other != path:
-                raise ValueError(f"expected one picture per name, got {other} and {path}; rename one, both would be {key}.png")
+        require_apart(pictures, [".png"])
         known = {name.rpartition(".")[0] for name in self._made}
-        names = {f"{key}.png" for key, _ in pictures}
-        for key, path in pictures:
-            if below := next((str(parent) for parent in PurePosixPath(key).parents if str(parent) in names), None):
-                raise ValueError(
-                    f"expected no folder of a result's name, got {path} in one and the result {below} of another; rename one"
-                )
+        for key, _ in pictures:
             self._check_apart(out / f"{key}.png")
             if key not in known:  # the result of one that is may have another suffix
                 self.check(f"{key}.png")
@@ -136,11 +127,6 @@ def _place(path: Path) -> tuple[int, int] | str:
     except OSError:
         return str(path.resolve())
     return (found.st_dev, found.st_ino) if found.st_ino else str(path.resolve())  # 0: a disk that numbers no files
-
-
-def same_on_some_disk(name: str) -> str:
-    """What names have in common that a disk may take for one: case and the way accents are written do not count."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def require_own(out: Path, what: str, is_own: Callable[[Path], bool], sources: Iterable[Path | None] = ()) -> None:

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from faithdiff_core.listing.kinds import is_text
 from training.common.files import write_text
-from training.common.folders import is_text
 from training.common.strict_json import parse_json
 from training.data.shards import Segment, key_objection
 

@@ -20,8 +20,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from faithdiff_core.captions import trim_caption
+from faithdiff_core.listing.walk import list_pictures
 from training.common.devices import warn
-from training.common.folders import list_pictures, without_scale
+from training.common.folders import without_scale
 from training.common.images import decode_picture, read_bytes
 from training.common.seeds import generator_for, uniform
 from training.data import caption_files

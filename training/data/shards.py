@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from faithdiff_core.files.bounded_file import BoundedFile
-from training.common.folders import NOT_READ, is_hidden, is_text
+from faithdiff_core.listing.kinds import is_hidden, is_text
+from training.common.folders import NOT_READ
 from training.common.images import IMAGE_SUFFIXES
 from training.data.caption_files import CaptionFile
 

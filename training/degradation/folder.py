@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from faithdiff_core.listing.walk import list_pictures
 from training.common.files import write_json
-from training.common.folders import Tally, list_pictures, over_pictures
+from training.common.folders import Tally, over_pictures
 from training.common.images import png_bytes, read_picture, to_unit, unit_to_u8
 from training.common.results import ResultsFolder, require_own
 from training.common.seeds import generator_for

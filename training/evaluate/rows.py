@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
+from faithdiff_core.listing.kinds import LeftOut
+from faithdiff_core.listing.walk import list_pictures
 from faithdiff_core.photo.metadata import orientation_of
 from faithdiff_core.photo.photo import UPRIGHT
-from training.common.folders import LeftOut, Tally, list_pictures, require_pictures, without_scale
+from training.common.folders import Tally, require_pictures, without_scale
 from training.common.images import open_picture, read_image, read_picture, to_unit, unit_to_u8
 from training.reading.scores import REFERENCE_ROW
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.common.folders import Tally, list_pictures, require_pictures, some
+from faithdiff_core.listing.walk import list_pictures
+from training.common.folders import Tally, require_pictures, some
 from training.common.results import ResultsFolder
 from training.common.stopping import Interrupts
 from training.folder.client import NoAnswer, QueueClient

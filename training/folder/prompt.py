@@ -199,9 +199,7 @@ def _only(prompt: Prompt, classes: Sequence[str], purpose: str, option: str) -> 
             return found[0]
         if found:
             break
-    raise ValueError(
-        f"expected one {' or '.join(classes)} node {purpose}, got {_listed(prompt, found)}; name one by {option} ID"
-    )
+    raise ValueError(f"expected one {' or '.join(classes)} node {purpose}, got {_listed(prompt, found)}; name one by {option} ID")
 
 
 def _listed(prompt: Prompt, node_ids: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from training.common.folders import list_pictures
+from faithdiff_core.listing.walk import list_pictures
 from training.common.images import read_image, to_unit, unit_to_u8, write_png
 from training.degradation.folder import degrade_paths
 from training.reading.annotations import NAME as ANNOTATIONS

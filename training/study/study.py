@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from faithdiff_core.listing.walk import list_pictures
 from training.common.files import write_json, write_text
-from training.common.folders import list_pictures
 from training.common.results import ResultsFolder, require_own
 from training.config.ablations import Row
 from training.config.overrides import override, to_json

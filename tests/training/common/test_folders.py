@@ -11,9 +11,11 @@ import pytest
 from PIL import Image, features
 from support.trainer import picture, png
 
+from faithdiff_core.listing.kinds import LeftOut
+from faithdiff_core.listing.walk import list_pictures
 from faithdiff_core.photo import read
 from faithdiff_core.photo.photo import MAX_PX
-from training.common.folders import LeftOut, Tally, list_pictures, over_pictures, require_pictures, without_scale
+from training.common.folders import Tally, over_pictures, require_pictures, without_scale
 from training.common.images import open_picture, png_bytes, read_image, read_picture
 from training.common.results import ResultsFolder, require_own
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from support.trainer import picture
 
+from faithdiff_core.listing.walk import list_pictures
 from training.commands.data import add
-from training.common.folders import list_pictures
 from training.common.images import read_image, write_png
 from training.data import manifest
 from training.data.manifest import common_scale

@@ -188,9 +188,7 @@ def test_of_several_frames_a_server_gets_the_first_and_the_user_a_warning(kind: 
 
 
 def test_what_is_no_picture_is_not_sent() -> None:
-    with pytest.raises(
-        PictureAtFault, match="expected a readable picture, got a.png .*it is none of PNG, JPEG"
-    ) as raised:
+    with pytest.raises(PictureAtFault, match="expected a readable picture, got a.png .*it is none of PNG, JPEG") as raised:
         for_upload(b"not a picture", "a.png", FORM)
     assert " object at 0x" not in str(raised.value)
 

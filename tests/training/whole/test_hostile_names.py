@@ -15,8 +15,8 @@ from PIL import Image
 from support.fake_server import Answers, running
 from support.trainer import png
 
+from faithdiff_core.listing.walk import list_pictures
 from training.cli import main
-from training.common.folders import list_pictures
 from training.common.images import read_image
 from training.data import manifest
 from training.data.prepare import find
