@@ -15,6 +15,7 @@ from template_parts import (
     EXAMPLE,
     LIGHTNING,
     NEEDED,
+    SAVED,
     WEIGHTS,
     compare,
     decode,
@@ -47,6 +48,34 @@ def upscale() -> Template:
             "**FaithDiff Upscale** by a double click: all nodes are in there.",
         ),
         groups=(photo(), folded(size(factor=2.0), weights(), restore(), decode()), finish("faithdiff")),
+        models=(WEIGHTS, CHECKPOINT),
+    )
+
+
+def folder() -> Template:
+    source = {"folder": ".", "pattern": "*", "sub_folders": True, "save_to": "restored/%folder%", "retry_failed": False, "again": 0}
+    load = Node(kind="FaithDiffLoadFolder", title="Your folder", inputs=source)
+    saved = {"image": ("color", 0), "folder": ("photo", 2), **SAVED}
+    last = {**compare(), "save": Node(kind="FaithDiffSaveFolder", title="Save", inputs=saved)}
+    return Template(
+        name="faithdiff_folder",
+        note=(
+            "# A whole folder",
+            "",
+            *NEEDED,
+            "**Each folder**",
+            "",
+            "1. Copy it into ComfyUI's input folder, press R, and choose it as **folder**. A dot is the input folder itself.",
+            "2. Set **scale** and the rest for all of its pictures. **Run** restores one, to see that it is right.",
+            "3. **Restore the whole folder** queues all that are left.",
+            "",
+            "Results keep their names, in output/restored. What has a result is passed over: stop whenever you like, and go on later.",
+        ),
+        groups=(
+            Group(title="1  Your folder", color=BLUE, columns=({"photo": load},)),
+            folded(size(factor=2.0), weights(), restore(), decode()),
+            Group(title="3  Before and after, saved", color=BLUE, columns=(last,)),
+        ),
         models=(WEIGHTS, CHECKPOINT),
     )
 
@@ -328,7 +357,7 @@ def nano() -> Template:
     )
 
 
-TEMPLATES = (upscale, old_photo, eight_k, frames, masked, lightning, controlnet, adapter, nano)
+TEMPLATES = (upscale, folder, old_photo, eight_k, frames, masked, lightning, controlnet, adapter, nano)
 
 if __name__ == "__main__":
     for make in TEMPLATES:
