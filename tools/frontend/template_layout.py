@@ -24,15 +24,17 @@ NOTE_WIDTH = 320
 NOTE_LETTERS, NOTE_LINE = 46, 20
 """Letters in a line of a note of that width, and the height of a line (measured in Nodes 2.0, where they are larger)."""
 WIDTHS = {
-    "FaithDiffLoadPhoto": 300, "FaithDiffLoadFolder": 300, "FaithDiffSaveFolder": 560, "LoadVideo": 300, "FaithDiffSavePhoto": 560, "SaveVideo": 420, "FaithDiffCompare": 560,
+    "FaithDiffLoadPhoto": 300, "FaithDiffLoadFolder": 300, "FaithDiffSaveFolder": 560, "LoadVideo": 300,
+    "FaithDiffSavePhoto": 560, "SaveVideo": 420, "FaithDiffCompare": 560,
 }  # fmt: skip
 SUBGRAPH_WIDTH = 340
 DEFAULT_WIDTH = 270
 """The front end's own width of a new node."""
 HEIGHTS = {
-    "FaithDiffLoadPhoto": 430, "FaithDiffLoadFolder": 480, "FaithDiffSaveFolder": 440, "FaithDiffUpscale": 154, "FaithDiffLoadModel": 130, "FaithDiffEncodeLQ": 126,
+    "FaithDiffLoadPhoto": 430, "FaithDiffLoadFolder": 480, "FaithDiffSaveFolder": 440,
+    "FaithDiffUpscale": 154, "FaithDiffLoadModel": 130, "FaithDiffEncodeLQ": 126,
     "FaithDiffAlignLatent": 198, "FaithDiffPrompt": 222, "FaithDiffSampler": 358, "FaithDiffPlan": 300, "FaithDiffColorFix": 106,
-    "FaithDiffSavePhoto": 440, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58,
+    "FaithDiffSavePhoto": 440, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58, "FaithDiffPreset": 330,
     "CheckpointLoaderSimple": 102, "LoraLoaderModelOnly": 86, "ControlNetLoader": 62, "ControlNetApplyAdvanced": 198,
     "LoadVideo": 306, "GetVideoComponents": 94, "CreateVideo": 110, "SaveVideo": 420, "VAEDecode": 54, "VAEDecodeTiled": 150,
     "FaithDiffCompare": 450, "LoadImage": 330, "SolidMask": 118, "MaskComposite": 138,

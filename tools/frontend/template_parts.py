@@ -73,8 +73,8 @@ def weights(**more: Node) -> dict[str, Node]:
     }
 
 
-def prompt(caption: str = "") -> dict[str, Node]:
-    inputs = {"clip": ("sdxl", 1), "caption": caption, "trim": True, "add_quality": False}
+def prompt(add_quality: bool | Link = False) -> dict[str, Node]:
+    inputs = {"clip": ("sdxl", 1), "caption": "", "trim": True, "add_quality": add_quality}
     return {"prompt": Node(kind="FaithDiffPrompt", title="What the photo shows (optional)", inputs=inputs)}
 
 
@@ -88,14 +88,20 @@ def restore(
     more: dict[str, Node] | None = None,
     align: dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
-    caption: bool = True,
+    caption: dict[str, Node] | None = None,
 ) -> Group:
-    """Encode, align, sample; `first` stand above the encoder, `more` below the prompt."""
+    """Encode, align, sample.
+
+    Args:
+        first: above the encoder.
+        more: below the prompt.
+        caption: in place of an empty prompt.
+    """
     encode = {"faithdiff": ("load", 1), "image": image, "vae": vae, "tile_size": 0}
     aligned = {"model": model, "features": ("encode", 0), "latent": ("encode", 1), "strength": 1.0, "start_percent": 0.0}
     aligned |= {"end_percent": 1.0, "start_from": "lq", **(align or {})}
     sampled = {"model": ("align", 0), "positive": prompts[0], "negative": prompts[1], "latent_image": ("align", 1)}
-    middle = {**(prompt() if caption else {}), **(more or {})}
+    middle = {**(prompt() if caption is None else caption), **(more or {})}
     return Group(
         title="Restore",
         color=PURPLE,
@@ -121,7 +127,7 @@ def save(folder: str) -> Node:
     return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs)
 
 
-def decode(*, vae: Link = ("sdxl", 2), method: str = "adain", tiled: bool = False) -> dict[str, Node]:
+def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain", tiled: bool = False) -> dict[str, Node]:
     """From the latent to a picture in the colours of the photo."""
     decoded = {"samples": ("sampler", 0), "vae": vae}
     if tiled:
@@ -143,9 +149,12 @@ def finish(folder: str) -> Group:
     return Group(title="3  Before and after, saved", color=BLUE, columns=({**compare(), "save": save(folder)},))
 
 
+PRESET = ("steps", "cfg", "denoise", "noise_mode", "add_quality", "method")
+"""FaithDiff Preset's outputs, in its order."""
 SUBGRAPH_HEIGHT = 420
 """Its widgets take 330 in Nodes 2.0."""
 SHOWN = {
+    "preset": ("preset", "preset"),
     "weights": ("load", "model_name"),
     "checkpoint": ("sdxl", "ckpt_name"),
     "scale": ("size", "target.factor"),
@@ -159,8 +168,7 @@ SHOWN = {
 
 
 def folded(
-    sized: Node,
-    loaders: dict[str, Node],
+    first: dict[str, Node],
     restored: Group,
     decoded: dict[str, Node],
     *,
@@ -170,15 +178,34 @@ def folded(
     """All that lies between the photo and the picture, as one node.
 
     Args:
+        first: size and weights.
         shown: names of `SHOWN`.
         also: further inputs to show: (name of the node inside, its input).
     """
     places = {name: SHOWN[name] for name in shown} | (also or {})
     inside = (
-        Group(title="Size and weights", color=GREEN, columns=({"size": sized, **loaders},)),
+        Group(title="Size and weights", color=GREEN, columns=(first,)),
         restored,
         Group(title="Picture and colours", color=BLUE, columns=(decoded,)),
     )
     outside = tuple(Shown(node=node, input=name, label=label) for label, (node, name) in places.items())
     node = Subgraph(title=UPSCALE, groups=inside, shown=outside, height=SUBGRAPH_HEIGHT)
     return Group(title="2  Restore (a double click opens it)", color=PURPLE, columns=({"restore": node},))
+
+
+def usual(kind: str, sized: Node, *, asks: str = "scale") -> Group:
+    """All that lies between, with the settings of a preset.
+
+    Args:
+        kind: of picture, as FaithDiff Preset names it.
+        asks: what is shown of the size, a name of `SHOWN`.
+    """
+    given: dict[str, Link] = {name: ("preset", i) for i, name in enumerate(PRESET)}
+    preset = Node(kind="FaithDiffPreset", title="Settings for this kind of picture", inputs={"preset": kind})
+    sampler = {name: given[name] for name in SAMPLER if name in given}
+    return folded(
+        {"preset": preset, "size": sized, **weights()},
+        restore(sampler=sampler, caption=prompt(given["add_quality"])),
+        decode(method=given["method"]),
+        shown=("preset", asks, "prompt", "weights", "checkpoint", "seed"),
+    )
