@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import comfy.sample
@@ -17,12 +18,18 @@ DEMO = Path(__file__).resolve().parents[1] / "demo"
 SEED = 42
 
 
+@cache
+def _weights() -> tuple:
+    """MODEL, FAITHDIFF_MODEL, VAE."""
+    vae = load_nano_vae(*read_weights(str(DEMO / "nano_vae.safetensors")))
+    return (*load(str(DEMO / "nano_faithdiff.safetensors")), vae)
+
+
 class Restorer:
     """One degraded picture (3, H, W) in [0, 1], sides multiples of 8, restored at any settings without encoding it again."""
 
     def __init__(self, lq_CHW: torch.Tensor):
-        self.model, faithdiff = load(str(DEMO / "nano_faithdiff.safetensors"))
-        self.vae = load_nano_vae(*read_weights(str(DEMO / "nano_vae.safetensors")))
+        self.model, faithdiff, self.vae = _weights()
         self.encoded = FaithDiffEncodeLQ.execute(faithdiff, lq_CHW.movedim(0, -1)[None], 0, self.vae).args
         (self.prompt,) = FaithDiffNoPrompt.execute(self.model).args
 

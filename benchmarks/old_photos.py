@@ -1,8 +1,8 @@
-"""Photos made old by rule: a tint, stains and grain, each layer known, so that what comes back of it can be measured."""
+"""Photos made old by rule: faded, stained, grained, each layer known, so that what comes back of it can be measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,13 +27,14 @@ SEED = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Damaged:
-    """A photo and what it became, layer by layer; all (3, H, W) in [0, 1]."""
+class OldPhoto:
+    """A photo and what it became, all (3, H, W) in [0, 1]: soft and tinted; the same grained; stained, too; both grained."""
 
     truth_CHW: torch.Tensor
     tinted_CHW: torch.Tensor
+    grained_CHW: torch.Tensor
     stained_CHW: torch.Tensor
-    damaged_CHW: torch.Tensor
+    stained_grained_CHW: torch.Tensor
 
 
 def photos() -> Iterator[tuple[str, torch.Tensor]]:
@@ -45,23 +46,17 @@ def photos() -> Iterator[tuple[str, torch.Tensor]]:
         yield name.split(".")[0], torch.from_numpy(np.asarray(square, np.float32) / 255).movedim(-1, 0).contiguous()
 
 
-def faded(truth_CHW: torch.Tensor) -> Damaged:
-    tinted = _fade(truth_CHW)
-    return Damaged(truth_CHW=truth_CHW, tinted_CHW=tinted, stained_CHW=tinted, damaged_CHW=_grain(tinted))
-
-
-def stained(truth_CHW: torch.Tensor) -> Damaged:
-    spots = truth_CHW * _stains(truth_CHW.shape[1])
-    return Damaged(truth_CHW=truth_CHW, tinted_CHW=truth_CHW, stained_CHW=spots, damaged_CHW=_grain(spots))
-
-
-def both(truth_CHW: torch.Tensor) -> Damaged:
-    tinted = _fade(truth_CHW)
-    spots = tinted * _stains(truth_CHW.shape[1])
-    return Damaged(truth_CHW=truth_CHW, tinted_CHW=tinted, stained_CHW=spots, damaged_CHW=_grain(spots))
-
-
-DAMAGES: dict[str, Callable[[torch.Tensor], Damaged]] = {"faded": faded, "stained": stained, "faded and stained": both}
+def age(truth_CHW: torch.Tensor, *, is_faded: bool) -> OldPhoto:
+    tinted = _soft(_fade(truth_CHW) if is_faded else truth_CHW)
+    stained = tinted * _stains(truth_CHW.shape[1])
+    grain = _grain(truth_CHW.shape[1])
+    return OldPhoto(
+        truth_CHW=truth_CHW,
+        tinted_CHW=tinted,
+        grained_CHW=(tinted + grain).clamp(0, 1),
+        stained_CHW=stained,
+        stained_grained_CHW=(stained + grain).clamp(0, 1),
+    )
 
 
 def _fade(image_CHW: torch.Tensor) -> torch.Tensor:
@@ -82,15 +77,16 @@ def _stains(side_px: int) -> torch.Tensor:
     return 1 - depth * torch.tensor((0.25, 0.4, 0.6)).reshape(3, 1, 1)
 
 
-def _grain(image_CHW: torch.Tensor) -> torch.Tensor:
-    """Blurred, then grained, as a scan of a print is; in lightness mostly."""
-    generator = torch.Generator().manual_seed(SEED)
-    side = image_CHW.shape[1]
+def _soft(image_CHW: torch.Tensor) -> torch.Tensor:
     reach = torch.arange(-3, 4, dtype=torch.float32)
     taps = torch.exp(-0.5 * (reach / BLUR_STD_PX) ** 2)
     taps = (taps / taps.sum()).reshape(1, 1, 1, 7).expand(3, 1, 1, 7)
     padded = F.pad(image_CHW[None], (3, 3, 3, 3), mode="replicate")
-    soft = F.conv2d(F.conv2d(padded, taps, groups=3), taps.transpose(2, 3), groups=3)[0]
-    grain = GRAIN_STD * torch.randn(1, side, side, generator=generator)
-    grain = grain + COLOUR_GRAIN_STD * torch.randn(3, side, side, generator=generator)
-    return (soft + grain).clamp(0, 1)
+    return F.conv2d(F.conv2d(padded, taps, groups=3), taps.transpose(2, 3), groups=3)[0]
+
+
+def _grain(side_px: int) -> torch.Tensor:
+    """(3, side, side), in lightness mostly."""
+    generator = torch.Generator().manual_seed(SEED)
+    shared = GRAIN_STD * torch.randn(1, side_px, side_px, generator=generator)
+    return shared + COLOUR_GRAIN_STD * torch.randn(3, side_px, side_px, generator=generator)
