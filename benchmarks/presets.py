@@ -21,11 +21,10 @@ from comfyui_faithdiff.faithdiff_core.color_fix import fix_colors
 from nano_restorer import Restorer
 
 TRIED: tuple[dict[str, Any], ...] = (
-    {"steps": 20}, {"steps": 10}, {"steps": 4}, {"steps": 20, "strength": 0.7}, {"steps": 20, "strength": 0.85},
-    {"steps": 20, "strength": 1.15}, {"steps": 20, "end_percent": 0.8}, {"steps": 20, "start_from": "noise"},
-    {"steps": 20, "denoise": 0.3}, {"steps": 20, "denoise": 0.5}, {"steps": 20, "denoise": 0.7},
+    {"steps": 20}, {"steps": 10}, {"steps": 4}, {"steps": 20, "strength": 0.85}, {"steps": 20, "end_percent": 0.8},
+    {"steps": 20, "denoise": 0.5}, {"steps": 20, "denoise": 0.7},
 )  # fmt: skip
-COLOURS = ("adain", "wavelet", "none", "lab", "hsv", "wavelet+adain")
+COLOURS = ("adain", "wavelet", "none", "lab")
 
 
 def main() -> None:

@@ -36,3 +36,97 @@ class Preset:
 
 
 SETTINGS = tuple(f.name for f in fields(Preset) if f.name not in ("when", "why"))
+"""Outputs of FaithDiff Preset but the last, by name."""
+
+PRESETS: dict[str, Preset] = {
+    "photo": Preset(when="Any photo that is small, blurred, noisy or compressed."),
+    "old photo": Preset(
+        when="A scan of an old print whose tint belongs to it.",
+        cfg=3.0,
+        why={"cfg": Why("Less is made up where the print shows little.", measured=False)},
+    ),
+    "faded photo": Preset(
+        when="A colour print that has faded or turned yellow or red, and is to have its colours back.",
+        cfg=3.0,
+        method="neutral",
+        why={
+            "cfg": Why("Less is made up where the print shows little.", measured=False),
+            "method": Why("The only one that takes the cast away; the others put it back.", measured=True),
+        },
+    ),
+    "text and documents": Preset(
+        when="Pages, signs, labels, screenshots.",
+        steps=10,
+        cfg=2.0,
+        method="wavelet",
+        why={
+            "steps": Why("More steps draw strokes, not better letters.", measured=True),
+            "cfg": Why("Guidance sharpens letters that it only guesses.", measured=False),
+            "method": Why("Paper and ink stay those of the scan in every place.", measured=True),
+        },
+    ),
+    "faces": Preset(
+        when="Portraits and groups, where people are to stay themselves.",
+        cfg=3.5,
+        why={"cfg": Why("Strong guidance pulls faces towards the model's own.", measured=False)},
+    ),
+    "illustration": Preset(
+        when="Drawings, comics, paintings, logos.",
+        cfg=4.0,
+        method="wavelet",
+        why={
+            "cfg": Why("Less of a photo's texture on flat colour.", measured=False),
+            "method": Why("Flat colours stay the picture's own in every place.", measured=False),
+        },
+    ),
+    "film frame": Preset(
+        when="Frames of a film, one after another or as a batch.",
+        steps=10,
+        cfg=3.0,
+        noise_mode="shared",
+        method="wavelet",
+        why={
+            "steps": Why("Half the time for each frame, as near to the original.", measured=True),
+            "cfg": Why("What is made up differs from frame to frame.", measured=False),
+            "noise_mode": Why("All frames start from the same noise, so fine detail flickers less.", measured=False),
+            "method": Why("Colours follow the frame in every place; matched means would jump with what is seen.", measured=False),
+        },
+    ),
+    "heavy damage": Preset(
+        when="So small, blurred or noisy that detail has to be made up.",
+        cfg=6.5,
+        add_quality=True,
+        why={
+            "cfg": Why("The prompt has to say more than the photo does.", measured=False),
+            "add_quality": Why("Pulls what is made up towards a clean picture.", measured=False),
+        },
+    ),
+    "light touch": Preset(
+        when="A good photo that is to be enlarged, and otherwise left alone.",
+        cfg=2.0,
+        denoise=0.5,
+        method="wavelet",
+        why={
+            "cfg": Why("Little is to be made up.", measured=False),
+            "denoise": Why("Starts from the photo with half of the noise.", measured=True),
+            "method": Why("Colours stay the photo's own in every place.", measured=True),
+        },
+    ),
+}
+"""By the name that the node shows. Names and the order are in people's workflows: add, do not rename."""
+
+
+def about(name: str) -> list[str]:
+    """A preset in lines of plain text: for what it is, and what it changes why."""
+    preset = PRESETS[name]
+    lines = [f"{name}: {preset.when}"]
+    for setting, why in preset.why.items():
+        lines.append(f"{setting} {shown(getattr(preset, setting))}: {why.text} ({'measured' if why.measured else 'reasoned'})")
+    return [*lines, "Everything else as the release has it."]
+
+
+def shown(value: object) -> str:
+    """A setting as the nodes show it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ from .load_photo import FaithDiffLoadPhoto
 from .no_prompt import FaithDiffNoPrompt
 from .photos.served import serve_own_photos
 from .plan import FaithDiffPlan
+from .preset import FaithDiffPreset
 from .prompt import FaithDiffPrompt
 from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
@@ -39,6 +40,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffColorFix,
             FaithDiffReport,
             FaithDiffUpscale,
+            FaithDiffPreset,
             FaithDiffPrompt,
             FaithDiffSplitTiles,
             FaithDiffTilePrompts,
