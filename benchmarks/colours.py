@@ -2,8 +2,8 @@
 
     python benchmarks/colours.py [--out build/colours.json] [--steps 10]
 
-Photos of scikit-image are made old by rule (`old_photos.py`), restored, and finished by every method. Runs with the host on its path
-(tools/environment.py --run). Columns:
+Photos of scikit-image are made old by rule (`old_photos.py`), restored, and finished by every method. Runs with the host on its
+path (tools/environment.py --run). Columns:
 
 * `faded`, `unfaded`: CIEDE2000 to the undamaged photo, of one with tint and grain, and of one with grain only; `psnr_faded`, too.
 * `cast`: how much of the mean colour that fading added is still there, 1 = all.

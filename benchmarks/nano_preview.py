@@ -2,7 +2,7 @@
 
     python benchmarks/nano_preview.py
 
-Latent cells against the mean colours of their 8 x 8 pixels, by least squares. The numbers go into nodes/seam/nano_preview.py. Runs
+Latent cells against the mean colours of their 8 x 8 pixels, by least squares. The numbers go into nodes/seam/nano_vae.py. Runs
 with the host on its path (tools/environment.py --run).
 """
 

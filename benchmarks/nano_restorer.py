@@ -37,9 +37,7 @@ class Restorer:
         self, *, steps: int, strength: float = 1.0, end_percent: float = 1.0, start_from: str = "lq", denoise: float = 1.0
     ) -> torch.Tensor:
         """(1, 3, H, W), before any colour fix."""
-        aligned, latent = FaithDiffAlignLatent.execute(
-            self.model, *self.encoded, strength, 0.0, end_percent, start_from
-        ).args
+        aligned, latent = FaithDiffAlignLatent.execute(self.model, *self.encoded, strength, 0.0, end_percent, start_from).args
         noise = comfy.sample.prepare_noise(latent["samples"], SEED)
         samples = comfy.sample.sample(
             aligned, noise, steps, 1.0, "euler", "ddim_uniform", self.prompt, self.prompt, latent["samples"],

@@ -2,7 +2,7 @@
 
     python benchmarks/presets.py LQ_FOLDER HQ_FOLDER [--out build/presets.json]
 
-Folders and figures as for few_steps.py: PSNR and SSIM against the original, `detail` = 1 where there is as much as in the original.
+Folders and figures as for few_steps.py: PSNR and SSIM against the original, `detail` = 1 where there is as much as in that.
 `cfg` cannot be tried: the nano model knows no prompt. Runs with the host on its path (tools/environment.py --run).
 """
 

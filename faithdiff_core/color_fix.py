@@ -1,7 +1,7 @@
 """Colour correction: give a restored image the colours of its degraded original, or, with neutral, take that one's cast away.
 
-adain and wavelet are those of the official utils/color_fix.py, here in float. All work on whole images, each of a batch by itself.
-What they give on faded, stained and grainy photos: docs/colours.md.
+adain and wavelet are those of the official utils/color_fix.py, here in float. All work on whole images, each of a batch by
+itself. What they give on faded, stained and grainy photos: docs/colours.md.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Ten
 def wavelet_adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
     """As wavelet, the detail first scaled as adain does.
 
-    In this order, because the last step decides where colours are: after the other one they would be nowhere quite the reference's.
+    In this order, because the last step decides: adain after wavelet would move the colours of every place once more.
     """
     return wavelet(adain(image_BCHW, reference_BCHW), reference_BCHW)
 
@@ -69,7 +69,7 @@ def hsv(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 def neutral(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
-    """The image without cast and fading: each channel spread from dark to light. The reference's colours are what to get rid of."""
+    """The image without cast and fading: each channel spread from dark to light. The reference's colours are to go."""
     return stretch_levels(image_BCHW)
 
 

@@ -1,4 +1,4 @@
-"""Settings for kinds of pictures, each departure from the release's with its reason. Node, help page and tests take them from here."""
+"""Settings for kinds of pictures, each departure from the release's with its reason."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Why(NamedTuple):
 
     text: str
     measured: bool
-    """On the nano model (docs/colours.md, docs/presets.md). It knows no prompt, so nothing about cfg can be measured with it."""
+    """On the nano model (docs/colours.md). It knows no prompt, so nothing about cfg can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Defaults are the release's (official test.py:24-41); the fields after `when` are outputs of FaithDiff Preset, in this order."""
+    """Defaults are the release's (official test.py); what stands between `when` and `why` are FaithDiff Preset's outputs, in this order."""
 
     when: str
     steps: int = 20

@@ -25,7 +25,7 @@ def lab_of_srgb(rgb_CN: torch.Tensor) -> torch.Tensor:
 
 
 def srgb_of_lab(lab_CN: torch.Tensor) -> torch.Tensor:
-    """sRGB (3, N) of CIE Lab colours (3, N); outside of [0, 1] where sRGB has no such colour."""
+    """The sRGB (3, N) of CIE Lab colours (3, N); outside of [0, 1] where sRGB has no such colour."""
     lightness, a, b = lab_CN
     y = (lightness + 16) / 116
     roots = torch.stack([y + a / 500, y, y - b / 200])

@@ -9,8 +9,8 @@ STRIP_ROWS = 512
 BINS = 4096
 """Of the histogram: sixteen for each step of an 8-bit picture."""
 IGNORED_FRAC = 0.001
-"""Of the pixels at either end, which single specks would otherwise decide. Measured on four faded photos (docs/colours.md): CIEDE2000
-9.1 to the unfaded ones, 9.3 with 0.005, 10.1 with 0.01."""
+"""Of the pixels at either end, which single specks would otherwise decide. Measured on four faded photos (docs/colours.md):
+CIEDE2000 9.1 to the unfaded ones, 9.3 with 0.005, 10.1 with 0.01."""
 
 
 def stretch_levels(image_BCHW: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from ...faithdiff_core.files.checks import check_finite, check_state
 from ...faithdiff_core.lora import fit_lora
 from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .host import is_oom, patcher_class
-from .nano_preview import SDXL_MODEL_CHANNELS, NanoLatents
+from .nano_vae import SDXL_MODEL_CHANNELS, NanoLatents
 
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,

@@ -11,8 +11,7 @@ import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from comfyui_faithdiff.nodes.load_model import load
-from comfyui_faithdiff.nodes.seam.nano_preview import NanoLatents
-from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae
+from comfyui_faithdiff.nodes.seam.nano_vae import NanoLatents, load_nano_vae
 from comfyui_faithdiff.nodes.seam.unet_loader import _model_config
 from comfyui_faithdiff.nodes.seam.weights_file import read_weights
 from PIL import Image
