@@ -17,7 +17,7 @@ class Why(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """Defaults are the release's (official test.py); what stands between `when` and `why` are FaithDiff Preset's outputs, in this order."""
+    """Defaults are the release's (official test.py). What stands between `when` and `why` are FaithDiff Preset's outputs."""
 
     when: str
     steps: int = 20

@@ -23,8 +23,8 @@ RGB_OF_LATENT = (
     (0.0093, -0.0018, -0.0044),
 )
 """Of the bundled nano VAE: red, green and blue in [-1, 1] for each of its four channels, by least squares over three photos
-(`benchmarks/nano_preview.py`). On a fourth, the demo's, the preview is 0.02 from the photo at its size, rms of values in [0, 1]; with
-SDXL's factors 0.23."""
+(`benchmarks/nano_preview.py`). On a fourth, the demo's, the preview is 0.02 from the photo at its size, rms of values in [0, 1];
+with SDXL's factors 0.23."""
 RGB_BIAS = (-0.0690, -0.1412, -0.1930)
 
 

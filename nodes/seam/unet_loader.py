@@ -174,7 +174,7 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
         )
     model_config = published(unet_config)
     if sizes.model_channels < SDXL_MODEL_CHANNELS:
-        model_config.latent_format = NanoLatents()
+        model_config.latent_format = NanoLatents()  # pyright: ignore[reportAttributeAccessIssue]  (an object, once made)
     model_config.unet_config["num_head_channels"] = sizes.num_head_channels
     quant_config: Any = comfy.utils.detect_layer_quantization(unet, "")
     model_config.quant_config = quant_config
