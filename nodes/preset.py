@@ -20,7 +20,7 @@ class FaithDiffPreset(io.ComfyNode):
             display_name="FaithDiff Preset",
             category=RESTORE_CATEGORY,
             description="Settings for a kind of picture. Drag each output onto the input of the same name: of FaithDiff Sampler, "
-            "FaithDiff Align Latent, FaithDiff Prompt and FaithDiff Color Fix. What you leave unconnected stays as you set it.",
+            "FaithDiff Prompt and FaithDiff Color Fix. What you leave unconnected stays as you set it.",
             search_aliases=[*SEARCHED, "settings", "preset", "style", "portrait", "film"],
             inputs=[
                 io.Combo.Input(
@@ -36,8 +36,6 @@ class FaithDiffPreset(io.ComfyNode):
                 io.Float.Output(display_name="cfg", tooltip="For FaithDiff Sampler."),
                 io.Float.Output(display_name="denoise", tooltip="For FaithDiff Sampler."),
                 io.Combo.Output(display_name="noise_mode", options=list(NOISE_MODES), tooltip="For FaithDiff Sampler."),
-                io.Float.Output(display_name="strength", tooltip="For FaithDiff Align Latent."),
-                io.Float.Output(display_name="end_percent", tooltip="For FaithDiff Align Latent."),
                 io.Boolean.Output(display_name="add_quality", tooltip="For FaithDiff Prompt."),
                 io.Combo.Output(display_name="method", options=list(METHODS), tooltip="For FaithDiff Color Fix."),
                 io.String.Output(display_name="about", tooltip="What the preset changes and why, as the node shows it."),

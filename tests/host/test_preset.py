@@ -16,7 +16,6 @@ from support.executor import run_prompt
 
 TAKERS = {
     FaithDiffSampler: ("steps", "cfg", "denoise", "noise_mode"),
-    FaithDiffAlignLatent: ("strength", "end_percent"),
     FaithDiffPrompt: ("add_quality",),
     FaithDiffColorFix: ("method",),
 }
@@ -58,13 +57,13 @@ def test_every_departure_has_its_reason_and_nothing_else_has(name):
 def chain(**settings) -> dict:
     """A prompt that restores, with these settings typed or linked."""
     given = {str(i): {"class_type": "GiveTestObject", "inputs": {"index": i}} for i in range(4)}
-    align = {"model": ["0", 0], "features": ["encode", 0], "latent": ["encode", 1], "start_percent": 0.0, "start_from": "lq"}
+    align = {"model": ["0", 0], "features": ["encode", 0], "latent": ["encode", 1], "start_percent": 0.0}
+    align |= {"strength": 1.0, "end_percent": 1.0, "start_from": "lq"}
     sampler = {
         "model": ["align", 0], "latent_image": ["align", 1], "positive": ["3", 0], "negative": ["3", 0], "seed": 1,
         "sampler_name": "euler", "scheduler": "ddim_uniform", "tile_size": 0, "tile_overlap": 0.5, "tile_batch": 0,
     }  # fmt: skip
     sampler |= {name: settings[name] for name in TAKERS[FaithDiffSampler]}
-    align |= {name: settings[name] for name in TAKERS[FaithDiffAlignLatent]}
     return {
         **given,
         "preset": {"class_type": "FaithDiffPreset", "inputs": {"preset": "film frame"}},
