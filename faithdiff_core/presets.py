@@ -106,7 +106,7 @@ PRESETS: dict[str, Preset] = {
         method="wavelet",
         why={
             "cfg": Why("Little is to be made up.", measured=False),
-            "denoise": Why("Starts from the photo with half of the noise.", measured=True),
+            "denoise": Why("Starts nearer to the photo, so less is made up.", measured=False),
             "method": Why("Colours stay the photo's own in every place.", measured=True),
         },
     ),
