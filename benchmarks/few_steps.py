@@ -18,8 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-import comfy.sample  # noqa: E402
 import conftest  # noqa: E402, F401 - puts the host and the pack where imports find them
+
+# isort: split
+import comfy.sample  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent  # noqa: E402

@@ -1,6 +1,7 @@
-"""Colour correction: give a restored image the colours of its degraded original.
+"""Colour correction: give a restored image the colours of its degraded original, or, with neutral, take that one's cast away.
 
-Both methods are those of the official utils/color_fix.py, here in float, on whole images, each image of a batch by itself.
+adain and wavelet are those of the official utils/color_fix.py, here in float. All work on whole images, each of a batch by
+itself. What they give on faded, stained and grainy photos: docs/colours.md.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+
+from .colors.levels import stretch_levels
+from .colors.statistics import match_lab
 
 ADAIN_VARIANCE_EPS = 1e-5
 """Official utils/color_fix.py:48."""
@@ -45,10 +49,38 @@ def wavelet(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Ten
     return result_BCHW
 
 
+def wavelet_adain(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
+    """As wavelet, the detail first scaled as adain does.
+
+    In this order, because the last step decides: adain after wavelet would move the colours of every place once more.
+    """
+    return wavelet(adain(image_BCHW, reference_BCHW), reference_BCHW)
+
+
+def hsv(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
+    """Hue and saturation of the reference, pixel by pixel, at the value (HSV's, the largest channel) of the image.
+
+    Scaling all channels alike changes nothing but the value. A black reference has no hue: there the result is grey.
+    """
+    value_B1HW = image_BCHW.amax(dim=1, keepdim=True)
+    ref_value_B1HW = reference_BCHW.amax(dim=1, keepdim=True)
+    is_black = ref_value_B1HW <= 0.0
+    return torch.where(is_black, value_B1HW, reference_BCHW * (value_B1HW / ref_value_B1HW.masked_fill(is_black, 1.0)))
+
+
+def neutral(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
+    """The image without cast and fading: each channel spread from dark to light. The reference's colours are to go."""
+    return stretch_levels(image_BCHW)
+
+
 METHODS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None] = {
     "adain": adain,
     "wavelet": wavelet,
     "none": None,
+    "lab": match_lab,
+    "hsv": hsv,
+    "wavelet+adain": wavelet_adain,
+    "neutral": neutral,
 }
 """Name -> function of (image, reference), None to leave the colours alone. What the node and the trainer's command offer, in this
 order."""

@@ -14,6 +14,7 @@ from .load_photo import FaithDiffLoadPhoto
 from .no_prompt import FaithDiffNoPrompt
 from .photos.served import serve_own_photos
 from .plan import FaithDiffPlan
+from .preset import FaithDiffPreset
 from .prompt import FaithDiffPrompt
 from .report import FaithDiffReport
 from .sampler import FaithDiffSampler
@@ -43,6 +44,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffColorFix,
             FaithDiffReport,
             FaithDiffUpscale,
+            FaithDiffPreset,
             FaithDiffPrompt,
             FaithDiffSplitTiles,
             FaithDiffTilePrompts,

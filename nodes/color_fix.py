@@ -21,7 +21,7 @@ class FaithDiffColorFix(io.ComfyNode):
             display_name="FaithDiff Color Fix",
             category=RESTORE_CATEGORY,
             description="Gives the restored image the colours, the exact size and the alpha of the image it was made from.",
-            search_aliases=[*SEARCHED, "color match", "colour fix", "wavelet", "adain"],
+            search_aliases=[*SEARCHED, "color match", "colour fix", "wavelet", "adain", "white balance", "faded"],
             inputs=[
                 io.Image.Input("image", tooltip="The restored image, from VAE Decode."),
                 io.Image.Input(
@@ -33,7 +33,8 @@ class FaithDiffColorFix(io.ComfyNode):
                     options=list(METHODS),
                     default="adain",
                     tooltip="adain matches each channel's mean and contrast (the release's default); wavelet takes all "
-                    "coarse colour from the reference; none only crops and restores alpha.",
+                    "coarse colour from the reference; lab matches lightness and tints; hsv takes hue and saturation of every "
+                    "pixel; wavelet+adain is both; neutral takes a faded photo's cast away; none only crops and restores alpha.",
                 ),
             ],
             outputs=[io.Image.Output(tooltip="The finished image, exactly of the reference's size.")],

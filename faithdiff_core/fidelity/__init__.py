@@ -1,1 +1,1 @@
-"""How faithful a picture is, in numbers and maps; may import the core's top."""
+"""How faithful a picture is, in numbers and maps; may import the core's top and colors."""

@@ -9,26 +9,8 @@ import math
 
 import torch
 
-LINEAR_BELOW, LINEAR_SLOPE, OFFSET, GAMMA = 0.04045, 12.92, 0.055, 2.4
-"""IEC 61966-2-1 (sRGB): from stored values to linear light."""
-XYZ_OF_RGB = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-"""IEC 61966-2-1: the matrix from linear light to CIE XYZ for D65."""
-D65_XYZ = (0.95047, 1.0, 1.08883)
-"""The white point of D65, on which Lab stands."""
-LAB_EDGE = 6 / 29
-"""CIE 15: below its cube the cube root goes on as a straight line."""
 CHROMA_SCALE = 25.0**7
 """Of the two terms that say how far a colour is from grey."""
-
-
-def lab_of_srgb(rgb_CN: torch.Tensor) -> torch.Tensor:
-    """CIE Lab of sRGB colours in [0, 1]; both float64 (3, N)."""
-    curved = ((rgb_CN + OFFSET) / (1 + OFFSET)) ** GAMMA
-    linear = torch.where(rgb_CN <= LINEAR_BELOW, rgb_CN / LINEAR_SLOPE, curved)
-    xyz = rgb_CN.new_tensor(XYZ_OF_RGB) @ linear / rgb_CN.new_tensor(D65_XYZ).unsqueeze(1)
-    straight = xyz / (3 * LAB_EDGE**2) + 4 / 29
-    x, y, z = torch.where(xyz > LAB_EDGE**3, xyz.clamp(min=0) ** (1 / 3), straight)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
 def ciede2000(lab_CN: torch.Tensor, other_CN: torch.Tensor) -> torch.Tensor:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..colors.lab import lab_of_srgb
 from ..geometry import Size
-from .color import ciede2000, lab_of_srgb
+from .color import ciede2000
 from .ssim import psnr_db, ssim
 
 RELEASE_SCALE = 4.0

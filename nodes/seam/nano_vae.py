@@ -1,10 +1,11 @@
-"""The host's VAE at the nano model's widths, which its own loader does not know."""
+"""The host's VAE at the nano model's widths, which its own loader does not know, and the previews of its latents."""
 
 from __future__ import annotations
 
 import json
 
 import comfy.diffusers_convert
+import comfy.latent_formats
 import comfy.ldm.models.autoencoder
 import comfy.sd
 import torch
@@ -13,6 +14,31 @@ from ...faithdiff_core.files.checks import check_finite, check_state
 
 HOST_NORM_GROUPS = 32
 """Of its VAE class, until `_set_norm_groups`."""
+SDXL_MODEL_CHANNELS = 320
+"""Width of SDXL's UNet and of all distilled from it (SSD-1B, Vega, KOALA), which share its VAE. Narrower ones are nano."""
+RGB_OF_LATENT = (
+    (0.5151, 0.1826, 0.1207),
+    (0.1283, 0.3253, 0.1508),
+    (0.0157, 0.1217, 0.3606),
+    (0.0093, -0.0018, -0.0044),
+)
+"""Of the bundled nano VAE: red, green and blue in [-1, 1] for each of its four channels, by least squares over three photos
+(`benchmarks/nano_preview.py`). On a fourth, the demo's, the preview is 0.02 from the photo at its size, rms of values in [0, 1];
+with SDXL's factors 0.23."""
+RGB_BIAS = (-0.0690, -0.1412, -0.1930)
+
+
+class NanoLatents(comfy.latent_formats.SDXL):
+    """SDXL's scale, to which nano VAEs are trained, with previews of their own.
+
+    TAESD's decoder for SDXL would draw false colours, too: without a name of one the host draws by the factors.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.latent_rgb_factors = [list(row) for row in RGB_OF_LATENT]
+        self.latent_rgb_factors_bias = list(RGB_BIAS)
+        self.taesd_decoder_name = None
 
 
 def load_nano_vae(state: dict[str, torch.Tensor], header: dict[str, str]) -> comfy.sd.VAE:

@@ -28,6 +28,7 @@ from ...faithdiff_core.files.checks import check_finite, check_state
 from ...faithdiff_core.lora import fit_lora
 from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .host import is_oom, patcher_class
+from .nano_vae import SDXL_MODEL_CHANNELS, NanoLatents
 
 PREDICTION_MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 """Empty tensors by which files tell the host that they predict v or use EDM's noise levels (H comfy/supported_models.py,
@@ -172,6 +173,8 @@ def _model_config(unet: dict[str, torch.Tensor], config: dict[str, Any]) -> Any:
             f"expected the UNet of an SDXL-family net, got {published.__name__}; choose FaithDiff.bin or a FaithDiff .safetensors"
         )
     model_config = published(unet_config)
+    if sizes.model_channels < SDXL_MODEL_CHANNELS:
+        model_config.latent_format = NanoLatents()  # pyright: ignore[reportAttributeAccessIssue]  (an object, once made)
     model_config.unet_config["num_head_channels"] = sizes.num_head_channels
     quant_config: Any = comfy.utils.detect_layer_quantization(unet, "")
     model_config.quant_config = quant_config

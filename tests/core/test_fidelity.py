@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from comfyui_faithdiff.faithdiff_core.colors.lab import lab_of_srgb
 from comfyui_faithdiff.faithdiff_core.fidelity import heat_map
 from comfyui_faithdiff.faithdiff_core.fidelity import ssim as fidelity_ssim
-from comfyui_faithdiff.faithdiff_core.fidelity.color import ciede2000, lab_of_srgb
+from comfyui_faithdiff.faithdiff_core.fidelity.color import ciede2000
 from comfyui_faithdiff.faithdiff_core.fidelity.consistency import COARSE_FACTOR, color_drift, compared_size, consistency
 from comfyui_faithdiff.faithdiff_core.fidelity.heat_map import colors, draw
 from comfyui_faithdiff.faithdiff_core.fidelity.seams import find_seams, seam_map

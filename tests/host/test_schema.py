@@ -30,6 +30,7 @@ CONTRACT = {
         ["image", "reference", "map", "tile_size", "tile_overlap", "scale", "truth"],
         ["STRING", "IMAGE"],
     ),
+    "FaithDiffPreset": (["preset"], ["INT", "FLOAT", "FLOAT", "COMBO", "BOOLEAN", "COMBO", "STRING"]),
     "FaithDiffUpscale": (["image", "target", "upscale_model"], ["IMAGE", "INT", "INT"]),
     "FaithDiffPrompt": (["clip", "caption", "trim", "add_quality"], ["CONDITIONING", "CONDITIONING", "STRING"]),
     "FaithDiffSplitTiles": (["image", "tile_size", "tile_overlap"], ["IMAGE"]),
