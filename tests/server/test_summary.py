@@ -99,6 +99,25 @@ def test_all_parts_run_and_one_failure_is_the_verdict(monkeypatch, capfd):
     assert test_runs.run_tests_command(["test"]) == 0
 
 
+def test_what_is_beside_another_part_runs_with_it_and_is_shown_after_it(monkeypatch, capfd, tmp_path):
+    """Each of the two waits for the other, so that neither could end alone; the third comes later."""
+    wait = (
+        "import pathlib, time; pathlib.Path({mine!r}).touch(); print('{name} works')\n"
+        "while not pathlib.Path({other!r}).exists(): time.sleep(0.05)"
+    )
+    files = [str(tmp_path / name) for name in ("one", "two")]
+    code = [wait.format(mine=mine, other=other, name=name) for mine, other, name in ((*files, "one"), (*files[::-1], "two"))]
+    third = f"import os; assert all(map(os.path.exists, {files!r})); print('three works')"
+    parts = tuple(
+        test_runs.Part(name=name, arguments=("-c", source), beside=name == "two")
+        for name, source in zip(("one", "two", "three"), (*code, third), strict=True)
+    )
+    monkeypatch.setitem(test_runs.PARTS, "test", parts)
+    assert test_runs.run_tests_command(["test"]) == 0
+    printed = capfd.readouterr().out
+    assert printed.index("one works") < printed.index("=== two") < printed.index("two works") < printed.index("three works")
+
+
 def test_the_least_that_a_processor_offers_reaches_the_tests(monkeypatch, capfd):
     shown = "import os; print([os.environ.get(name) for name in ('ATEN_CPU_CAPABILITY', 'OMP_NUM_THREADS')])"
     monkeypatch.setitem(test_runs.PARTS, "test", (test_runs.Part(name="part", arguments=("-c", shown)),))

@@ -26,12 +26,9 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def launch(*jobs: list[Any], **options: Any) -> str:
-    """Run these jobs of trainer_toy_worker.py one after the other in the same processes; returns what they printed."""
-    arguments = [argument for job in jobs for argument in ("--", *job)][1:]
-    code, printed = finish(start(*arguments, **options))
-    assert code == 0, printed
-    return printed
+def finish_jobs(*jobs: list[Any], **options: Any) -> tuple[int, str]:
+    """Run these jobs of trainer_toy_worker.py one after the other in the same processes; the exit code and what they printed."""
+    return finish(start(*[argument for job in jobs for argument in ("--", *job)][1:], **options))
 
 
 def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int | None = None) -> None:
@@ -46,30 +43,34 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     train_here(ToyTask, folder / "toy", *TOY)
     train_here(ModelTask, folder / "model", *MODEL)
-    launch(
+    code, printed = finish_jobs(
         ["toy", folder / "fsdp", *TOY, PARTS],
         ["model", folder / "fsdp-model", *MODEL],
         ["toy", folder / "handed-on", *TOY, "stop_after=2"],
         ["toy", folder / "8-bit", "optimiser=adamw8bit"],
         launcher=accelerate_launch(2, *FSDP2, *UNITS),
     )
+    assert code == 0, printed
     train_here(ToyTask, folder / "handed-on", *TOY, stop_after=3)
     return folder
 
 
 @pytest.fixture(scope="module")
 def replicated(sharded: Path) -> Path:
-    """The same folder, and in it ddp, ddp-parts, ddp-model, and handed-on, ended by two processes without shards."""
+    """The same folder, and in it ddp, ddp-parts, ddp-model, handed-on, ended by two processes without shards, and last failing,
+    where one of them raises."""
     (sharded / "file").write_bytes(b"")
-    printed = launch(
+    code, printed = finish_jobs(
         ["toy", sharded / "ddp", *TOY],
         ["toy", sharded / "ddp-parts", *TOY, PARTS],
         ["model", sharded / "ddp-model", *MODEL],
         ["toy", sharded / "handed-on", *TOY],
         ["toy", sharded / "odd", "batch_size=3"],
         ["toy", sharded / "file" / "run", *TOY],
+        ["failing", sharded / "failing", "steps=6", "save_every=1"],
         launcher=accelerate_launch(2),
     )
+    assert code != 0, printed
     (sharded / "printed").write_text(printed, encoding="utf-8")
     return sharded
 
@@ -125,11 +126,10 @@ def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
     assert not (replicated / "odd").exists() and not (replicated / "8-bit").exists()
 
 
-def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:
+def test_one_failing_process_ends_the_run(replicated: Path) -> None:
     """It may not hang, as the other process waits for this one's gradients: `finish` fails for one that does."""
-    code, printed = finish(start("failing", tmp_path, "steps=6", "save_every=1", launcher=torchrun(2)))
-    assert code != 0 and "a process failed on purpose" in printed
-    assert checkpoints.load(tmp_path)["step"] == 2
+    assert "a process failed on purpose" in (replicated / "printed").read_text(encoding="utf-8")
+    assert checkpoints.load(replicated / "failing")["step"] == 2
 
 
 @pytest.mark.long
