@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from support.trainer_toy import ModelTask, ToyTask, toy_config, train_part  # noqa: E402
+from support.trainer_toy import ToyTask, toy_config, train_part  # noqa: E402
 from training.loop import loop  # noqa: E402
 from training.loop.task import Batch  # noqa: E402
 
@@ -41,7 +41,11 @@ class Failing(ToyTask):
 
 
 def run(task: str, out: str, *settings: str) -> None:
-    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing, "model": ModelTask}
+    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing}
+    if task == "model":
+        from support.trainer_toy_model import ModelTask
+
+        kinds["model"] = ModelTask
     stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
     config = toy_config(*(setting for setting in settings if not setting.startswith("stop_after=")))
     try:

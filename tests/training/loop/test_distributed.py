@@ -12,7 +12,8 @@ import pytest
 from support.compare import NETWORK, ONE_MODULE
 from support.trainer import NEVER_MATTER
 from support.trainer_processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
-from support.trainer_toy import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy import STRAYED, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy_model import ModelTask
 
 from training.loop import checkpoints
 
