@@ -56,6 +56,8 @@ ONE_RUN = "tests/host/test_one_run.py"
 # Processes of their own: a trainer must never see a host. tests/core knows no host, so the oldest does not repeat it.
 OF_THE_NODES = ("tests/core", "tests/host", "tests/server")
 SHORT, LONG = ("-m", "not long"), ("-m", "long")
+OF_THE_NEWEST = ("--ignore", "tests/host/test_official.py", "--ignore", "tests/host/test_benchmarks.py")
+"""The network of published size (tests/server/test_determinism.py compares both versions), and what measures."""
 PARTS = {
     "check": (*LINT, _pytest("core and one run", "tests/core", ONE_RUN, *SHORT, workers=1, beside=True)),
     "lint": LINT,
@@ -66,8 +68,7 @@ PARTS = {
     ),
     "long": (
         _pytest("newest ComfyUI", *OF_THE_NODES, *LONG),
-        # Without the network of published size: tests/server/test_determinism.py compares both versions.
-        _pytest("oldest ComfyUI", "tests/host", "--ignore", "tests/host/test_official.py", *SHORT, host="oldest"),
+        _pytest("oldest ComfyUI", "tests/host", *OF_THE_NEWEST, *SHORT, host="oldest"),
         _pytest("trainer", "tests/training", *LONG, host=NO_HOST),
         _pytest("browser", "tests/browser", *LONG, workers=1, beside=True),
         _pytest("oldest prompts", "tests/browser/test_validation.py", host="oldest", workers=1, beside=True),
