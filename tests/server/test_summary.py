@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hostrun import test_runs
 from hostrun.test_summary import MAX_FAILURES, MAX_WIDTH, PartResult, read_report, summary
+from support import by_files
 
 SCREEN_LINES = 40
 TESTS = """
@@ -123,6 +125,21 @@ def test_the_least_that_a_processor_offers_reaches_the_tests(monkeypatch, capfd)
     monkeypatch.setitem(test_runs.PARTS, "test", (test_runs.Part(name="part", arguments=("-c", shown)),))
     assert test_runs.run_tests_command(["lowest"]) == 0
     assert "['default', '1']" in capfd.readouterr().out
+
+
+def test_files_that_ask_one_server_go_to_one_worker():
+    """By what they take: the session's fixtures, or the function that all tests of a process share."""
+    asking = {}
+    for path in Path(__file__).parent.glob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^def \w+\([^)]*\b(server|client)\b[,:)]", text, re.MULTILINE):
+            asking[path.stem] = "server"
+        elif re.search(r"^    server = shared_server\(\)", text, re.MULTILINE):
+            asking[path.stem] = "shared_server"
+    assert asking == by_files.ON_ONE_SERVER
+    scheduler = by_files.ByFilesAndServers.__new__(by_files.ByFilesAndServers)
+    scopes = {name: scheduler._split_scope(f"tests/server/{name}.py::test_it") for name in (*asking, "test_summary")}
+    assert scopes == {**asking, "test_summary": "tests/server/test_summary.py"}
 
 
 def test_every_test_is_in_one_run_at_least():
