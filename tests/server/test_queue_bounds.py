@@ -39,7 +39,8 @@ def test_odd_inputs(session, key, half):
     cases = list(cases_of(key, info))
     assert len(cases) > 50
     found, ways = {}, set()
-    for case in cases[OURS.index(key) % EVERY :: EVERY][half::2]:
+    missing = next(case for case in cases if case.name.endswith("left out"))
+    for case in (missing, *cases[OURS.index(key) % EVERY :: EVERY][half::2]):
         if not any(word in case.name for word in SLOW):
             ending = session.end_of(case.prompt, patience_s=10)  # then it is interrupted, which is a good end, too
             ways.add(ending.how)
