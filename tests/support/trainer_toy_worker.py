@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 from accelerate.state import AcceleratorState  # noqa: E402
+
 from support.trainer_toy import ToyTask, toy_config, train_part  # noqa: E402
 from training.loop import loop  # noqa: E402
 from training.loop.task import Batch  # noqa: E402
