@@ -36,15 +36,18 @@ class Widths:
 
 
 _LARGE = {
-    **tiny.UNET_CONFIG, "model_channels": 320, "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4],
-    "context_dim": 2048, "adm_in_channels": 2816,
+    **tiny.UNET_CONFIG, "model_channels": 320, "num_head_channels": 64, "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4], "context_dim": 2048, "adm_in_channels": 2816,
 }  # fmt: skip
 _NANO_CHANNELS = 64
 _RELEASED: dict[str, Any] = {"encoder": LQEncoderSizes(), "alignment": AlignmentSizes()}
 SIZES = {
     # training/model/networks.py's nano net, but for the norm groups, which cost nothing
     "nano": Widths(
-        unet={**tiny.UNET_CONFIG, "context_dim": 64, "adm_in_channels": 64 + 6 * 256},
+        unet={
+            **tiny.UNET_CONFIG, "model_channels": _NANO_CHANNELS, "num_head_channels": 64,
+            "context_dim": 64, "adm_in_channels": 64 + 6 * 256,
+        },
         diffusers={
             **by_rule.VEGA_UNET, "block_out_channels": (64, 128, 128), "layers_per_block": 1,
             "transformer_layers_per_block": [1, 1, 1], "mid_block_type": "UNetMidBlock2DCrossAttn",

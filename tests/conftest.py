@@ -14,6 +14,7 @@ import sys
 import tempfile
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,8 @@ else:
     collect_ignore = ["host", "server"]
     sys.path.append(str(ROOT))
 
-from support.session_server import client, demo_prompt, server  # noqa: E402, F401 - fixtures; the folder was put on the path above
+from support.file_order import place_in_line  # noqa: E402 - the folder was put on the path above
+from support.session_server import client, demo_prompt, server  # noqa: E402, F401 - fixtures
 
 
 class _RootIsADirectory:
@@ -74,12 +76,18 @@ def pytest_report_header() -> str:
     )
 
 
-LONG_FILES = {"server", "study", "stages", "loop", "test_official.py", "test_trainer_agrees.py"}
-"""Folders and files whose tests take long: they come first, so that worker processes that share out files end together."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of workers that share out files; the hook is there where pytest-xdist is."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from support.by_files import ByFilesAndServers
+
+    return ByFilesAndServers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: LONG_FILES.isdisjoint(item.path.parts))
+    items.sort(key=lambda item: place_in_line(item.path.relative_to(TESTS)))
     if not HOST:
         for item in items:
             if "host" in item.keywords:

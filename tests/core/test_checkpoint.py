@@ -135,7 +135,7 @@ def test_bad_metadata_is_refused(header, message):
 
 
 def test_config_that_contradicts_the_weights_is_refused(parts):
-    with pytest.raises(ValueError, match="alignment.mlp_channels = 7 as faithdiff.config says, got 256"):
+    with pytest.raises(ValueError, match=f"alignment.mlp_channels = 7 as faithdiff.config says, got {4 * tiny.WIDTH}"):
         alignment_sizes(parts.alignment, {"alignment": {"mlp_channels": 7}})
     with pytest.raises(ValueError, match="num_heads to divide"):
         alignment_sizes(parts.alignment, {"alignment": {"num_heads": 7}})

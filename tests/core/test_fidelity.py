@@ -19,7 +19,7 @@ from comfyui_faithdiff.faithdiff_core.geometry import Size
 from comfyui_faithdiff.faithdiff_core.tiling import tile_boxes
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from support.compare import ONE_MODULE, assert_close
+from support.compare import FIGURE, ONE_MODULE, assert_close
 
 # Sharma, Wu and Dalal 2005, table 1: Lab, Lab, and their difference
 PUBLISHED = [
@@ -44,17 +44,22 @@ def noise(like: torch.Tensor, seed: int = 1) -> torch.Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
 
 
+FLAT = 3e-4
+"""As compare.FIGURE, for the SSIM of a flat picture: its variances are small differences of large moments. Measured: 3.0e-5; with
+K2 of 0.031 it would be 6e-3 away."""
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_psnr_and_ssim_are_scikit_images(seed, monkeypatch):
     monkeypatch.setattr(fidelity_ssim, "STRIP_ROWS", 16)
-    a = picture(40 + 3 * seed, 61 - 2 * seed, seed) if seed else torch.full((3, 40, 30), 0.9)  # flat: the hardest for fp32
+    a = picture(40 + 3 * seed, 61 - 2 * seed, seed) if seed else torch.full((3, 40, 30), 0.9)
     b = (a + 0.01 * (seed + 1) * noise(a, seed)).clamp(0, 1)
     x, y = (t.permute(1, 2, 0).double().numpy() for t in (a, b))
-    assert psnr_db(a, b) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1.0), abs=1e-4)
+    assert psnr_db(a, b) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1.0), rel=FIGURE)
     theirs = structural_similarity(
         x, y, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert ssim(a, b) == pytest.approx(theirs, abs=1e-4)
+    assert ssim(a, b) == pytest.approx(theirs, rel=FIGURE if seed else FLAT)
 
 
 def test_strips_of_the_map_are_the_map_of_the_whole(monkeypatch):

@@ -16,7 +16,7 @@ SIDES = [1, 7, 63, 64, 65, 96, 128, 129, 160, 191, 192, 193, 256, 300, 512]
 @pytest.mark.parametrize("overlap_frac", [0.0, 0.1, 0.25, 0.5, 0.75, 0.9])
 @pytest.mark.parametrize("tile", [8, 31, 64, 128])
 def test_grid_is_the_releases(tile, overlap_frac):
-    for height in SIDES:
+    for height in (side for side in SIDES if side <= 24 * tile):  # small tiles of large sides are many and no other
         for width in (min(height, 200), 65):  # the two directions are alike, and boxes are many
             expected = [
                 Box(top, left, min(tile, height), min(tile, width))

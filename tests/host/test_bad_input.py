@@ -134,7 +134,7 @@ def test_adapter_without_base_model(tmp_path, parts):
 
 def sd15_model():
     unet, config = sd15()
-    model_config = comfy.supported_models.SD15({**config, "model_channels": 64})
+    model_config = comfy.supported_models.SD15({**config, "model_channels": tiny.WIDTH})
     model_config.set_inference_dtype(torch.float32, None)
     model = comfy.model_base.BaseModel(model_config)
     model.diffusion_model.load_state_dict(unet, strict=False)
@@ -157,7 +157,7 @@ def test_base_model_of_another_width(tmp_path, parts, loaded):
         parts, unet=tiny.unet_state(wide), metadata=replace(parts.metadata, config={"unet": {"num_head_channels": 32}})
     )
     path = tiny.write_full(tmp_path / "wide.safetensors", other)
-    assert "expected a UNet of width 64, which the alignment module was made for, got 96" in message_of(path)
+    assert "expected a UNet of width 32, which the alignment module was made for, got 96" in message_of(path)
 
 
 @pytest.mark.parametrize("part", ["unet", "lq_encoder", "alignment"])
@@ -260,7 +260,7 @@ def test_features_of_another_model(loaded, tmp_path, parts):
     from comfyui_faithdiff.nodes.seam.unet_loader import WEIGHT_DTYPES, load_unet
 
     other = load_unet(tiny.unet_state(wide), {"unet": {"num_head_channels": 32}}, WEIGHT_DTYPES["default"])
-    with pytest.raises(ValueError, match="expected a MODEL of width 64.*got 96; take MODEL and faithdiff from the same"):
+    with pytest.raises(ValueError, match="expected a MODEL of width 32.*got 96; take MODEL and faithdiff from the same"):
         FaithDiffAlignLatent.execute(other, features, latent, 1.0, 0.0, 1.0, "lq")
 
 

@@ -120,12 +120,12 @@ def test_a_wandering_tiler_does_not_fill_the_memory(loaded, monkeypatch):
     from comfyui_faithdiff.faithdiff_core.geometry import Box
     from comfyui_faithdiff.nodes.alignment import patch as alignment_patch
 
-    tile_bytes = 64 * 8 * 8 * 4
+    tile_bytes = tiny.WIDTH * 8 * 8 * 4
     monkeypatch.setattr(alignment_patch, "MAX_EMBEDDINGS_BYTES", 10 * tile_bytes)
-    embeddings = alignment_patch.Embeddings(torch.randn(1, 64, 12, 16))
-    module, like = loaded.faithdiff.alignment.model, torch.zeros(1, 64, 8, 8)
+    embeddings = alignment_patch.Embeddings(torch.randn(1, tiny.ALIGNMENT.feature_channels, 12, 16))
+    module, like = loaded.faithdiff.alignment.model, torch.zeros(1, tiny.WIDTH, 8, 8)
     for i in range(40):
-        assert embeddings.part(module, 0, Box(i % 4, i % 7, 8, 8), like).shape == (1, 64, 8, 8)
+        assert embeddings.part(module, 0, Box(i % 4, i % 7, 8, 8), like).shape == (1, tiny.WIDTH, 8, 8)
     assert sum(kept.nbytes for kept in embeddings._kept.values()) == 10 * tile_bytes
     embeddings.clear()
     embeddings.part(module, 0, Box(0, 0, 8, 8), like)

@@ -84,7 +84,7 @@ def test_memory_is_what_the_host_says(aligned):
     assert memory.row_bytes == model.model.memory_required([1, 4, 8, 8])
     assert features.device.type == "cpu"  # the host's intermediate device
     assert memory.features_bytes == features.nbytes and not memory.features_on_device
-    assert memory.embeddings_bytes == 12 * 64 * 8 * 8 * model.model.get_dtype_inference().itemsize
+    assert memory.embeddings_bytes == 12 * tiny.WIDTH * 8 * 8 * model.model.get_dtype_inference().itemsize
     assert memory.device_bytes == mm.get_total_memory(model.load_device)
     assert memory.latents_bytes == latent["samples"].float().nbytes * 25 // 4  # four, two predictions, weights of one channel
 

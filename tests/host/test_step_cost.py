@@ -179,7 +179,7 @@ def test_embeddings_are_made_once_and_within_a_budget(loaded, aligned, monkeypat
     kept = sample(tiled(model), latent)
     assert len(made) == 12  # in 3 steps
     made.clear()
-    monkeypatch.setattr(patches, "MAX_EMBEDDINGS_BYTES", 5 * 64 * 8 * 8 * 4)
+    monkeypatch.setattr(patches, "MAX_EMBEDDINGS_BYTES", 5 * tiny.WIDTH * 8 * 8 * 4)
     assert torch.equal(sample(tiled(model), latent), kept)
     assert len(made) == 12 + 2 * 7  # 5 of the 12 are kept, the others made at every step
 

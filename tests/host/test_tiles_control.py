@@ -37,7 +37,7 @@ def made_up_controlnet():
 def made_up_control_lora():
     """All of it in the file: the UNet's own layers are taken from the MODEL by the host, these are changed."""
     net = comfy.cldm.cldm.ControlNet(**CONFIG, hint_channels=3, operations=comfy.ops.manual_cast, device=torch.device("cpu"))
-    weights = tiny.random_weights(net.state_dict(), 22)
+    weights = tiny.random_weights(net.state_dict(), 22, scale=2.0)
     kept = {k: t for k, t in weights.items() if k.startswith(("input_hint_block", "zero_convs", "middle_block_out"))}
     return comfy.controlnet.ControlLora(kept)
 
@@ -49,7 +49,7 @@ class SmallAdapter(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = torch.nn.Conv2d(3 * 64, 64, 3, padding=1)
+        self.conv = torch.nn.Conv2d(3 * 64, tiny.WIDTH, 3, padding=1)
 
     def forward(self, hint):
         return {"input": [self.conv(torch.nn.functional.pixel_unshuffle(hint, 8))]}

@@ -24,23 +24,11 @@ SIZE_PX = (75, 100)  # padded to 80 x 104
 TIMESTEPS = (999, 500, 21)
 TARGET_SIZE_PX = 64  # of the made-up exports
 VARIANTS = ("pointwise", "spatial", "no-layers", "lora", "adapter", "nano")
-
-# Runs without the host: the trainer must not see it.
-TRAINER = """
-import sys, torch
-from pathlib import Path
-from training.weights.load_export import load_exported
-given = torch.load(sys.argv[1])
-model = load_exported(Path(sys.argv[2]))
-ids = torch.tensor([[80.0, 104.0, 0.0, 0.0, given["target"], given["target"]]])
-with torch.no_grad():
-    features = model.encode_lq(given["lq"])
-    noise = [model.predict(given["x"], torch.tensor([t]), ids, features) for t in given["timesteps"]]
-torch.save({"features": features, "noise": noise}, sys.argv[1])
-"""
+BUNDLED = "bundled"
 
 
 def run_trainer(*arguments: str) -> None:
+    """Without the host: the trainer must not see it."""
     env = {k: v for k, v in os.environ.items() if k not in ("COMFYUI_PATH", "PYTHONPATH")}
     subprocess.run([sys.executable, *arguments], cwd=ROOT, env=env, check=True)
 
@@ -49,25 +37,6 @@ def padded(image: torch.Tensor) -> torch.Tensor:
     """(B, 3, H, W) in [-1, 1] at multiples of 8, as the nodes hand it to the encoder."""
     height, width = image.shape[1:3]
     return pad(image.movedim(-1, 1), (0, -width % 8, 0, -height % 8), mode="replicate") * 2 - 1
-
-
-def test_the_bundled_model_gives_the_trainers_numbers(tmp_path):
-    nano = Loaded(*load(str(NANO)))
-    image = tiny.image(*SIZE_PX)
-    x = torch.randn(1, 4, 10, 13, generator=torch.Generator().manual_seed(0))
-    target = float(nano.faithdiff.metadata.target_size_px)
-    exchange = tmp_path / "exchange.pt"
-    torch.save({"lq": padded(image), "x": x, "timesteps": TIMESTEPS, "target": target}, exchange)
-    run_trainer("-c", TRAINER, str(exchange), str(NANO))
-    trainer = torch.load(exchange)
-
-    assert_close(encode(nano, image)[0].features_BCHW, trainer["features"], NETWORK)
-    model, _ = align(nano, image)
-    prompt = FaithDiffNoPrompt.execute(model).args[0]
-    sigmas = model.get_model_object("model_sampling").sigmas
-    for timestep, expected in zip(TIMESTEPS, trainer["noise"], strict=True):
-        _, ours = predictions(model, x, sigmas[timestep], prompt, prompt)
-        assert_close(ours, expected, NETWORK)
 
 
 def made_exports(
@@ -108,7 +77,20 @@ def check(loaded: Loaded, expected: dict, image: torch.Tensor, given: dict) -> N
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exports")
-    return folder, *made_exports(folder, VARIANTS, SIZE_PX)
+    return folder, *made_exports(folder, (*VARIANTS, BUNDLED), SIZE_PX)
+
+
+def test_the_bundled_model_gives_the_trainers_numbers(exports):
+    """Without a prompt, and with the target size that the file names."""
+    folder, image, given = exports
+    nano, expected = Loaded(*load(str(NANO))), torch.load(folder / f"{BUNDLED}.pt")
+    assert_close(encode(nano, image)[0].features_BCHW, expected["features"], NETWORK)
+    model, _ = align(nano, image)
+    prompt = FaithDiffNoPrompt.execute(model).args[0]
+    sigmas = model.get_model_object("model_sampling").sigmas
+    for timestep, noise in zip(TIMESTEPS, expected["noise"], strict=True):
+        _, ours = predictions(model, given["x"], sigmas[timestep], prompt, prompt)
+        assert_close(ours, noise, NETWORK)
 
 
 def with_lora(model, path: Path):

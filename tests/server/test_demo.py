@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from hostrun.paths import TOOLS
 from hostrun.server import HostServer, ServerOptions, free_port
 from PIL import Image
 from support.patience import PATIENCE_S
+from support.workflows import api_prompt, node_of
 
 
 @pytest.fixture
@@ -89,7 +91,10 @@ def read_until(stream: IO[str] | None, text: str) -> str:
 def test_demo_writes_both_pictures_and_prints_where_they_are(
     start_demo: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    out, err = start_demo().communicate(timeout=PATIENCE_S)
+    prompt = api_prompt("faithdiff_demo")
+    prompt[node_of(prompt, "FaithDiffSampler")]["inputs"]["steps"] = 3  # all of them: test_queue.py
+    (tmp_path / "short.json").write_text(json.dumps(prompt))
+    out, err = start_demo("--workflow", str(tmp_path / "short.json")).communicate(timeout=PATIENCE_S)
     assert "Traceback" not in err, err
     restored, sheet = (Image.open(tmp_path / "out" / name) for name in ("restored.png", "before_after.png"))
     assert str(tmp_path / "out" / "restored.png") in out and str(tmp_path / "out" / "before_after.png") in out

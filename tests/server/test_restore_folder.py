@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +24,22 @@ DEMO = ROOT / "workflows" / "api" / "faithdiff_demo.json"
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[HostServer]]:
-    """Two servers; the second has no FaithDiff nodes."""
+def servers(server: HostServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[HostServer]]:
+    """The session's server, and one that has no FaithDiff nodes."""
     empty = tmp_path_factory.mktemp("packs") / "empty"
     empty.mkdir()
     (empty / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
-    common = {"python": Path(sys.executable), "host": Path(os.environ["COMFYUI_PATH"]), "cpu": True}
-    made = [
-        HostServer(ServerOptions(base=tmp_path_factory.mktemp("comfyui"), port=free_port(), pack=pack, **common))
-        for pack in (ROOT, empty)
-    ]
-    with ThreadPoolExecutor() as pool:  # a server ends with the thread that started it, so the pool stays
-        try:
-            list(pool.map(HostServer.start, made))
-            yield made
-        finally:
-            for server in made:
-                server.stop()
+    options = ServerOptions(
+        python=Path(sys.executable), host=Path(os.environ["COMFYUI_PATH"]), cpu=True,
+        base=tmp_path_factory.mktemp("comfyui"), port=free_port(), pack=empty,
+    )  # fmt: skip
+    with HostServer(options) as without:
+        yield [server, without]
 
 
 @pytest.fixture
 def pair(servers: list[HostServer]) -> list[HostServer]:
-    """The two, started again if a test has killed one."""
+    """The two; the second is started again if a test has killed it."""
     for server in servers:
         if not server.is_running():
             server.start()
@@ -123,8 +116,13 @@ def first_run(servers: list[HostServer], tmp_path_factory: pytest.TempPathFactor
     write_flat(source / "turned.jpg", LEVELS["turned"], exif=exif, quality=98)
     (source / "broken.png").write_bytes(b"not a picture")
     options = [source, out, *workflow(folder, scale_by=2.0), "--header", "Authorization: Bearer secret"]
+    uploaded = [files_in(server.input_folder) for server in servers]
     code, said, err = restore(*options, *at(*servers))
-    return {"source": source, "out": out, "options": options, "code": code, "said": said, "err": err}
+    return {"source": source, "out": out, "options": options, "code": code, "said": said, "err": err, "before": uploaded}
+
+
+def files_in(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
 
 
 def test_two_servers_share_a_folder(first_run: dict[str, Any], servers: list[HostServer]) -> None:
@@ -139,10 +137,10 @@ def test_two_servers_share_a_folder(first_run: dict[str, Any], servers: list[Hos
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == sorted(
         [*(f"{key}.png" for key in LEVELS), "restore.json"]
     )
-    for server in servers:
+    for server, before in zip(servers, first_run["before"], strict=True):
         output = server.options.base / "output"
         assert list(output.glob("wanted*")) and not list(output.glob("unasked*"))
-        assert not [path for path in server.input_folder.rglob("*") if path.is_file()]
+        assert files_in(server.input_folder) == before
     assert "secret" not in (out / "restore.json").read_text() + first_run["said"] + first_run["err"]
 
 

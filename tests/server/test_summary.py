@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hostrun import test_runs
 from hostrun.test_summary import MAX_FAILURES, MAX_WIDTH, PartResult, read_report, summary
+from support import by_files
 
 SCREEN_LINES = 40
 TESTS = """
@@ -99,11 +101,45 @@ def test_all_parts_run_and_one_failure_is_the_verdict(monkeypatch, capfd):
     assert test_runs.run_tests_command(["test"]) == 0
 
 
+def test_what_is_beside_another_part_runs_with_it_and_is_shown_after_it(monkeypatch, capfd, tmp_path):
+    """Each of the two waits for the other, so that neither could end alone; the third comes later."""
+    wait = (
+        "import pathlib, time; pathlib.Path({mine!r}).touch(); print('{name} works')\n"
+        "while not pathlib.Path({other!r}).exists(): time.sleep(0.05)"
+    )
+    files = [str(tmp_path / name) for name in ("one", "two")]
+    code = [wait.format(mine=mine, other=other, name=name) for mine, other, name in ((*files, "one"), (*files[::-1], "two"))]
+    third = f"import os; assert all(map(os.path.exists, {files!r})); print('three works')"
+    parts = tuple(
+        test_runs.Part(name=name, arguments=("-c", source), beside=name == "two")
+        for name, source in zip(("one", "two", "three"), (*code, third), strict=True)
+    )
+    monkeypatch.setitem(test_runs.PARTS, "test", parts)
+    assert test_runs.run_tests_command(["test"]) == 0
+    printed = capfd.readouterr().out
+    assert printed.index("one works") < printed.index("=== two") < printed.index("two works") < printed.index("three works")
+
+
 def test_the_least_that_a_processor_offers_reaches_the_tests(monkeypatch, capfd):
     shown = "import os; print([os.environ.get(name) for name in ('ATEN_CPU_CAPABILITY', 'OMP_NUM_THREADS')])"
     monkeypatch.setitem(test_runs.PARTS, "test", (test_runs.Part(name="part", arguments=("-c", shown)),))
     assert test_runs.run_tests_command(["lowest"]) == 0
     assert "['default', '1']" in capfd.readouterr().out
+
+
+def test_files_that_ask_one_server_go_to_one_worker():
+    """By what they take: the session's fixtures, or the function that all tests of a process share."""
+    asking = {}
+    for path in Path(__file__).parent.glob("test_*.py"):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"^def \w+\([^)]*\b(server|client)\b[,:)]", text, re.MULTILINE):
+            asking[path.stem] = "server"
+        elif re.search(r"^    server = shared_server\(\)", text, re.MULTILINE):
+            asking[path.stem] = "shared_server"
+    assert asking == by_files.ON_ONE_SERVER
+    scheduler = by_files.ByFilesAndServers.__new__(by_files.ByFilesAndServers)
+    scopes = {name: scheduler._split_scope(f"tests/server/{name}.py::test_it") for name in (*asking, "test_summary")}
+    assert scopes == {**asking, "test_summary": "tests/server/test_summary.py"}
 
 
 def test_every_test_is_in_one_run_at_least():

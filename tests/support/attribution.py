@@ -46,8 +46,8 @@ class PlainAttention:
     def __init__(self, loaded, words_TW, size):
         self.calls, self.layers, self.size, self.words_TW, self.handles = [], [], size, words_TW, []
         self.network = loaded.model.model.diffusion_model
-        for module in self.network.modules():
-            if isinstance(module, CrossAttention) and module.to_k.in_features != module.to_q.in_features:
+        for name, module in self.network.named_modules():
+            if isinstance(module, CrossAttention) and name.endswith("attn2"):  # to the prompt; attn1 is to the picture itself
                 self.handles += [
                     module.to_q.register_forward_hook(lambda _m, _i, out, at=module: self._q(out, at)),
                     module.to_k.register_forward_hook(lambda _m, _i, out, at=module: self._k(out, at)),

@@ -36,18 +36,27 @@ VEGA_UNET = {
 SDXL_UNET = {**VEGA_UNET, "transformer_layers_per_block": [1, 2, 10], "mid_block_type": "UNetMidBlock2DCrossAttn"}
 
 
+DRAWN_AT_ONCE = 2**16
+"""Numbers that stay in a processor's cache until they are fp16: takes half the time of whole tensors, and gives the same."""
+
+
 def _generator(name: bytes) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(name)))
 
 
 def weight_by_rule(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     """fp16; norms near 1, biases near 0, everything else scaled by its fan-in."""
-    a = _generator(key.encode()).standard_normal(shape, dtype=np.float32)
+    generator = _generator(key.encode())
     if len(shape) == 1:
-        a = 1 + 0.05 * a if ("norm" in key or "ln_" in key) and key.endswith("weight") else 0.02 * a
-    else:
-        a = a / np.sqrt(np.prod(shape[1:]))  # in float64 before it is rounded to fp16: 1,970 encoder weights depend on it
-    return torch.from_numpy(np.asarray(a)).half()
+        a = generator.standard_normal(shape, dtype=np.float32)
+        return torch.from_numpy(1 + 0.05 * a if ("norm" in key or "ln_" in key) and key.endswith("weight") else 0.02 * a).half()
+    fan_in = np.sqrt(np.prod(shape[1:]))
+    result = torch.empty(int(np.prod(shape)), dtype=torch.float16)
+    drawn = np.empty(DRAWN_AT_ONCE, dtype=np.float32)
+    for part in result.split(DRAWN_AT_ONCE):
+        generator.standard_normal(out=drawn[: len(part)], dtype=np.float32)
+        part.copy_(torch.from_numpy(drawn[: len(part)] / fan_in))  # float64 before fp16: 1,970 encoder weights depend on it
+    return result.view(shape)
 
 
 def input_by_rule(name: str, *shape: int) -> torch.Tensor:

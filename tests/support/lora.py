@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from . import tiny
+
 
 def made_up_lora(seed=11):
     g = torch.Generator().manual_seed(seed)
-    shapes = {"middle_block.1.proj_in": (128, 128), "input_blocks.5.1.proj_out": (128, 128)}
+    width = 2 * tiny.WIDTH
+    shapes = {"middle_block.1.proj_in": (width, width), "input_blocks.5.1.proj_out": (width, width)}
     state = {}
     for layer, (out_channels, in_channels) in shapes.items():
         name = "lora_unet_" + layer.replace(".", "_")

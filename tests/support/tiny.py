@@ -15,8 +15,10 @@ from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
 
 CONTEXT_CHANNELS = 64
 POOLED_CHANNELS = 32
+WIDTH = 32
+"""Channels of the UNet's first level; the others have twice as many."""
 ENCODER = LQEncoderSizes(block_out_channels=(32, 32, 64, 64), layers_per_block=1)
-ALIGNMENT = AlignmentSizes(model_channels=64, feature_channels=64, mlp_channels=256)
+ALIGNMENT = AlignmentSizes(model_channels=WIDTH, feature_channels=64, mlp_channels=4 * WIDTH)
 UNET_CONFIG = {
     "image_size": 32,
     "use_checkpoint": False,
@@ -25,14 +27,14 @@ UNET_CONFIG = {
     "adm_in_channels": POOLED_CHANNELS + 6 * 256,
     "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 64,
+    "model_channels": WIDTH,
     "num_res_blocks": [1, 1, 1],
     "channel_mult": [1, 2, 2],
     "transformer_depth": [0, 1, 1],
     "transformer_depth_output": [0, 0, 1, 1, 1, 1],
     "transformer_depth_middle": 1,
     "context_dim": CONTEXT_CHANNELS,
-    "num_head_channels": 64,
+    "num_head_channels": 32,
     "use_linear_in_transformer": True,
     "use_spatial_transformer": True,
     "use_temporal_attention": False,

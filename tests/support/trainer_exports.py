@@ -2,7 +2,8 @@
 
     python trainer_exports.py FOLDER NAME...
 
-Reads FOLDER/inputs.pt; writes FOLDER/<name>.safetensors and FOLDER/<name>.pt (features, and noise by timestep)."""
+Reads FOLDER/inputs.pt; writes FOLDER/<name>.safetensors and FOLDER/<name>.pt (features, and noise by timestep). The name
+"bundled" is the model in demo/, of which there are numbers only."""
 
 from __future__ import annotations
 
@@ -16,12 +17,14 @@ import torch  # noqa: E402
 
 from faithdiff_core.files.metadata import FaithDiffMetadata  # noqa: E402
 from support.trainer_models import made_up_model, tiny, write_run  # noqa: E402
+from training.common.tensor_files import read_parts  # noqa: E402
 from training.config.schema import TrainConfig  # noqa: E402
 from training.model.faithdiff import FaithDiffComposite, build_model  # noqa: E402
 from training.model.lora import base_unet  # noqa: E402
 from training.weights.export import export, write_faithdiff  # noqa: E402
 from training.weights.load_export import load_exported  # noqa: E402
 
+BUNDLED = TESTS.parent / "demo" / "nano_faithdiff.safetensors"
 VARIANTS = {
     "pointwise": tiny(),
     "spatial": tiny(alignment_mode="spatial"),
@@ -69,7 +72,21 @@ def write(folder: Path, name: str, config: TrainConfig, given: dict) -> None:
     torch.save(numbers(model, given), folder / f"{name}.pt")
 
 
+@torch.no_grad()
+def bundled_numbers(given: dict) -> dict:
+    """As `numbers`, of one row without a prompt."""
+    model, target_px = load_exported(BUNDLED), read_parts(BUNDLED).metadata.target_size_px
+    features = model.encode_lq(given["lq"])
+    ids = torch.tensor([[*given["lq"].shape[-2:], 0, 0, target_px, target_px]], dtype=torch.float32)
+    noise = [model.predict(given["x"], torch.tensor([t]), ids, features) for t in given["timesteps"]]
+    return {"features": features, "noise": noise}
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
+    inputs = torch.load(target / "inputs.pt")
     for chosen in sys.argv[2:]:
-        write(target, chosen, VARIANTS[chosen], torch.load(target / "inputs.pt"))
+        if chosen == "bundled":
+            torch.save(bundled_numbers(inputs), target / "bundled.pt")
+        else:
+            write(target, chosen, VARIANTS[chosen], inputs)

@@ -15,9 +15,7 @@ from training.config.schema import TrainConfig
 from training.loop import loop
 from training.loop.run import Run
 from training.loop.task import Batch, Metrics, Task
-from training.model.faithdiff import build_model
 from training.optim.optimisers import BETA1, Groups
-from training.tasks.diffusion import trained_groups
 
 STRAYED = 3e-3
 """See `strayed`: bound after a few steps. AdamW divides each gradient by its own size, so that a small one's rounding counts as
@@ -81,38 +79,6 @@ class ToyTask:
     def validate(self, step: int, folder: Path) -> dict[str, float]:
         (folder / f"step-{step:08d}.txt").write_text("seen", encoding="utf-8")
         return {"features": self.module.features(torch.ones(1, 3, 8, 8)).mean().item()}
-
-
-class ModelTask(ToyTask):
-    """The tiny FaithDiff network on made-up latents and pictures; everything trains, the UNet by LoRA."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
-        self.module = build_model(config)
-
-    def groups(self) -> Groups:
-        return trained_groups(self.module, self.config)
-
-    def batch(self, step: int, places: range) -> Batch:
-        rows = []
-        for place in places:
-            generator = generator_for(self.config.seed, "model", step, place)
-            noisy, noise = torch.randn(2, 4, 16, 16, generator=generator)
-            timestep = torch.randint(1000, (), generator=generator)
-            lq = torch.rand(3, 128, 128, generator=generator) * 2 - 1
-            rows.append({"noisy": noisy, "noise": noise, "timestep": timestep, "ids": torch.ones(6), "lq": lq})
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[torch.Tensor, Metrics]:
-        predicted = module(batch["noisy"], batch["timestep"], batch["ids"], batch["lq"])
-        return (predicted - batch["noise"]).abs().mean(), {"rows": float(len(predicted))}
-
-    @torch.no_grad()
-    def validate(self, step: int, folder: Path) -> dict[str, float]:
-        batch = self.batch(-1, range(1))
-        features = self.module.encode_lq(batch["lq"])
-        predicted = self.module.predict(batch["noisy"], batch["timestep"], batch["ids"], features)
-        return {"noise": predicted.abs().mean().item()}
 
 
 def toy_config(*settings: str) -> TrainConfig:

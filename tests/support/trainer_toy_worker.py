@@ -3,8 +3,8 @@
     trainer_toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
 
 TASK: toy; slow (50 ms a step); stuck (waits in its 13th step until it is killed); failing (its second process raises at step 2);
-model (the tiny FaithDiff). Several runs follow one another in the same processes. KEY may be stop_after, too. Of wrong input the
-message is printed."""
+model (the tiny FaithDiff). Several runs follow one another in the same processes. KEY may be stop_after, too; sharded=no: as if
+launched without FSDP2. Of wrong input the message is printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from support.trainer_toy import ModelTask, ToyTask, toy_config, train_part  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
+
+from support.trainer_toy import ToyTask, toy_config, train_part  # noqa: E402
 from training.loop import loop  # noqa: E402
 from training.loop.task import Batch  # noqa: E402
 
@@ -41,9 +43,16 @@ class Failing(ToyTask):
 
 
 def run(task: str, out: str, *settings: str) -> None:
-    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing, "model": ModelTask}
+    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing}
+    if task == "model":
+        from support.trainer_toy_model import ModelTask
+
+        kinds["model"] = ModelTask
     stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
-    config = toy_config(*(setting for setting in settings if not setting.startswith("stop_after=")))
+    if "sharded=no" in settings:
+        os.environ["ACCELERATE_USE_FSDP"] = "false"
+        AcceleratorState._reset_state()  # keeps the processes' connection
+    config = toy_config(*(setting for setting in settings if not setting.startswith(("stop_after=", "sharded="))))
     try:
         train_part(kinds[task](config), config, Path(out), resume=True, stop_after=stops[0] if stops else None)
     except loop.Interrupted as stop:

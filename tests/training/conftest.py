@@ -13,6 +13,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from support.trainer import QUICK, picture  # noqa: E402
+from support.trainer_chain import make_chain  # noqa: E402
 
 from training.common.images import write_png  # noqa: E402
 from training.config.overrides import override  # noqa: E402
@@ -39,6 +40,12 @@ def data(pictures_dir: Path) -> Path:
     path = pictures_dir / "manifest.jsonl"
     manifest.write(records, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """The runs of every stage on these pictures, see `make_chain`."""
+    return make_chain(tmp_path_factory.mktemp("chain"), data)
 
 
 @pytest.fixture

@@ -156,6 +156,7 @@ def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Pa
         "latent_crops=4",
         "late_crop_px=0",
         "threads=1",
+        "tracker=none",
     ]
     assert main(["nano", "--out", str(out), "--work", str(work), "--set", *small]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["nano_faithdiff.safetensors", "nano_vae.safetensors"]

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from support.compare import NETWORK, ONE_MODULE
 from support.trainer import NEVER_MATTER
-from support.trainer_processes import FSDP2, accelerate_launch, finish, start, torchrun, wait_for
-from support.trainer_toy import STRAYED, ModelTask, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from support.trainer_processes import FSDP2, accelerate_launch, finish, start, wait_for
+from support.trainer_toy import STRAYED, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy_model import ModelTask
 
 from training.loop import checkpoints
 
@@ -26,12 +27,9 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def launch(*jobs: list[Any], **options: Any) -> str:
-    """Run these jobs of trainer_toy_worker.py one after the other in the same processes; returns what they printed."""
-    arguments = [argument for job in jobs for argument in ("--", *job)][1:]
-    code, printed = finish(start(*arguments, **options))
-    assert code == 0, printed
-    return printed
+def finish_jobs(*jobs: list[Any], **options: Any) -> tuple[int, str]:
+    """Run these jobs of trainer_toy_worker.py one after the other in the same processes; the exit code and what they printed."""
+    return finish(start(*[argument for job in jobs for argument in ("--", *job)][1:], **options))
 
 
 def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int | None = None) -> None:
@@ -40,38 +38,33 @@ def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int |
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs. toy, model: by one process. fsdp, fsdp-model: the same by two. handed-on: by two with shards up to
-    step 2, then by one to step 3."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs. toy, model: by one process. fsdp, fsdp-model, ddp, ddp-parts, ddp-model: the same by two, with shards
+    and without. handed-on: a step by one, by two with shards, by two without, and by one again. failing: one of two raises.
+    A launch costs some ten seconds of imports in every process, so one makes all that take two."""
     folder = tmp_path_factory.mktemp("runs")
     train_here(ToyTask, folder / "toy", *TOY)
     train_here(ModelTask, folder / "model", *MODEL)
-    launch(
+    train_here(ToyTask, folder / "handed-on", *TOY, stop_after=1)
+    (folder / "file").write_bytes(b"")
+    code, printed = finish_jobs(
         ["toy", folder / "fsdp", *TOY, PARTS],
         ["model", folder / "fsdp-model", *MODEL],
         ["toy", folder / "handed-on", *TOY, "stop_after=2"],
         ["toy", folder / "8-bit", "optimiser=adamw8bit"],
+        ["toy", folder / "ddp", *TOY, "sharded=no"],
+        ["toy", folder / "ddp-parts", *TOY, PARTS, "sharded=no"],
+        ["model", folder / "ddp-model", *MODEL, "sharded=no"],
+        ["toy", folder / "handed-on", *TOY, "stop_after=3", "sharded=no"],
+        ["toy", folder / "odd", "batch_size=3", "sharded=no"],
+        ["toy", folder / "file" / "run", *TOY, "sharded=no"],
+        ["failing", folder / "failing", "steps=6", "save_every=1", "sharded=no"],
         launcher=accelerate_launch(2, *FSDP2, *UNITS),
     )
-    train_here(ToyTask, folder / "handed-on", *TOY, stop_after=3)
+    assert code != 0, printed
+    (folder / "printed").write_text(printed, encoding="utf-8")
+    train_here(ToyTask, folder / "handed-on", *TOY)
     return folder
-
-
-@pytest.fixture(scope="module")
-def replicated(sharded: Path) -> Path:
-    """The same folder, and in it ddp, ddp-parts, ddp-model, and handed-on, ended by two processes without shards."""
-    (sharded / "file").write_bytes(b"")
-    printed = launch(
-        ["toy", sharded / "ddp", *TOY],
-        ["toy", sharded / "ddp-parts", *TOY, PARTS],
-        ["model", sharded / "ddp-model", *MODEL],
-        ["toy", sharded / "handed-on", *TOY],
-        ["toy", sharded / "odd", "batch_size=3"],
-        ["toy", sharded / "file" / "run", *TOY],
-        launcher=accelerate_launch(2),
-    )
-    (sharded / "printed").write_text(printed, encoding="utf-8")
-    return sharded
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -100,41 +93,40 @@ def rows_held(run_dir: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("name", "held"), [("fsdp", 1.0), ("fsdp-model", 2.0)])
-def test_two_processes_with_shards_equal_one(sharded: Path, name: str, held: float) -> None:
-    assert_same(sharded / ("model" if "model" in name else "toy"), sharded / name)
-    assert rows_held(sharded / name) == [held] * 4
+def test_two_processes_with_shards_equal_one(runs: Path, name: str, held: float) -> None:
+    assert_same(runs / ("model" if "model" in name else "toy"), runs / name)
+    assert rows_held(runs / name) == [held] * 4
 
 
 @pytest.mark.parametrize(("name", "held"), [("ddp", 2.0), ("ddp-parts", 1.0), ("ddp-model", 2.0)])
-def test_two_processes_equal_one(replicated: Path, name: str, held: float) -> None:
-    assert_same(replicated / ("model" if "model" in name else "toy"), replicated / name)
-    assert rows_held(replicated / name) == [held] * 4
+def test_two_processes_equal_one(runs: Path, name: str, held: float) -> None:
+    assert_same(runs / ("model" if "model" in name else "toy"), runs / name)
+    assert rows_held(runs / name) == [held] * 4
 
 
-def test_a_run_may_go_on_with_other_processes_and_without_shards(replicated: Path) -> None:
-    assert_same(replicated / "toy", replicated / "handed-on")
-    assert rows_held(replicated / "handed-on") == [2.0, 2.0, 4.0, 2.0]
+def test_a_run_may_go_on_with_other_processes_and_without_shards(runs: Path) -> None:
+    assert_same(runs / "toy", runs / "handed-on")
+    assert rows_held(runs / "handed-on") == [4.0, 2.0, 2.0, 4.0]
 
 
-def test_what_two_processes_cannot_do_is_refused(replicated: Path) -> None:
-    printed = (replicated / "printed").read_text(encoding="utf-8")
+def test_what_two_processes_cannot_do_is_refused(runs: Path) -> None:
+    printed = (runs / "printed").read_text(encoding="utf-8")
     assert "expected batch_size to be a multiple of 2 (2 processes x 1 crops at a time), got 3, set it to 2 or 4" in printed
     assert printed.count("expected a run folder that can be written to, got ") == 1 and "Not a directory" in printed
     assert printed.count("expected a run folder to begin in, got none (see the main process's message)") == 1
     # Batches that cannot be shared; 8-bit moments in shards.
-    assert not (replicated / "odd").exists() and not (replicated / "8-bit").exists()
+    assert not (runs / "odd").exists() and not (runs / "8-bit").exists()
 
 
-def test_one_failing_process_ends_the_run(tmp_path: Path) -> None:
+def test_one_failing_process_ends_the_run(runs: Path) -> None:
     """It may not hang, as the other process waits for this one's gradients: `finish` fails for one that does."""
-    code, printed = finish(start("failing", tmp_path, "steps=6", "save_every=1", launcher=torchrun(2)))
-    assert code != 0 and "a process failed on purpose" in printed
-    assert checkpoints.load(tmp_path)["step"] == 2
+    assert "a process failed on purpose" in (runs / "printed").read_text(encoding="utf-8")
+    assert checkpoints.load(runs / "failing")["step"] == 2
 
 
 @pytest.mark.long
 def test_sigterm_to_the_launcher_stops_all_after_the_same_step(tmp_path: Path) -> None:
-    process = start("slow", tmp_path, "steps=100000", "save_every=100000", launcher=torchrun(2))
+    process = start("slow", tmp_path, "steps=100000", "save_every=100000", launcher=accelerate_launch(2))
     wait_for(lambda: (tmp_path / "log.jsonl").is_file() or process.poll() is not None)
     os.kill(process.pid, signal.SIGTERM)
     code, printed = finish(process)

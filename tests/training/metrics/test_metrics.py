@@ -16,6 +16,7 @@ import torchvision
 from skimage.color import rgb2ycbcr, rgb2yiq
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from support.compare import FIGURE, assert_close
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as torchmetrics_ssim
 
@@ -88,7 +89,7 @@ def expected(name: str, picture: np.ndarray, reference: np.ndarray) -> float:
 def test_scikit_image_says_the_same(name: str) -> None:
     assert len(PAIRS) == 20
     for picture, reference in PAIRS:
-        assert OWN[name](tensor(picture), tensor(reference)) == pytest.approx(expected(name, picture, reference), abs=1e-4)
+        assert OWN[name](tensor(picture), tensor(reference)) == pytest.approx(expected(name, picture, reference), rel=FIGURE)
 
 
 def test_a_default_needs_no_weights() -> None:
@@ -101,17 +102,17 @@ def test_positions_are_those_where_the_whole_window_fits() -> None:
     ours = ssim_map(tensor(picture), tensor(reference))
     assert ours.shape == (80, 100)
     inside = full[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX].mean(axis=2)
-    assert np.abs(ours.numpy() - inside).max() < 1e-4
+    assert_close(ours, inside, FIGURE)
 
 
 def test_torchmetrics_says_the_same_inside() -> None:
     """Its SSIM takes the mean of the whole map, reflected borders included; inside them the maps agree."""
     for picture, reference in PAIRS[::4]:
         x, y = tensor(picture)[None].double(), tensor(reference)[None].double()
-        assert OWN["psnr_rgb"](x[0], y[0]) == pytest.approx(torchmetrics_psnr(x, y, data_range=1.0).item(), abs=1e-4)
+        assert OWN["psnr_rgb"](x[0], y[0]) == pytest.approx(torchmetrics_psnr(x, y, data_range=1.0).item(), rel=FIGURE)
         _, full = torchmetrics_ssim(x, y, data_range=1.0, return_full_image=True)
         inside = full[0, :, REACH_PX:-REACH_PX, REACH_PX:-REACH_PX]
-        assert OWN["ssim_rgb"](x[0], y[0]) == pytest.approx(inside.mean().item(), abs=1e-4)
+        assert OWN["ssim_rgb"](x[0], y[0]) == pytest.approx(inside.mean().item(), rel=FIGURE)
 
 
 def test_conventions_are_not_one_another() -> None:

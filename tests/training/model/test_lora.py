@@ -45,7 +45,7 @@ def test_the_start_is_the_base_bit_for_bit(unet_dtype: str) -> None:
 # Counted at SDXL's size; other public trainers have the same for these layers.
 @pytest.mark.parametrize(
     ("rank", "parameters"),
-    [(16, 48_671_360), (32, 97_342_720)],
+    [(16, 48_671_360), pytest.param(32, 97_342_720, marks=pytest.mark.long)],
 )
 def test_sizes_at_sdxl(rank: int, parameters: int) -> None:
     with torch.device("meta"):

@@ -40,7 +40,8 @@ def plain() -> MemoryEstimate:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("network=nano", "crop_px=64"),
+        ("network=tiny", "crop_px=128"),
+        pytest.param(("network=nano", "crop_px=64"), marks=pytest.mark.long),
         pytest.param(
             ("network=tiny", "crop_px=128", "optimiser=adamw8bit", "unet_dtype=bf16", "fused_backward=true"),
             marks=pytest.mark.long,
@@ -70,8 +71,8 @@ def test_states_are_counted_by_their_bytes(plain: MemoryEstimate) -> None:
     values = plain.weights_bytes // 4
     assert plain.ema_bytes == plain.weights_bytes
     assert plain.optimiser_bytes == pytest.approx(8 * values, rel=1e-3)
-    assert of(ema_decay=0.0).ema_bytes == 0
-    assert of(optimiser="adamw8bit").optimiser_bytes < 0.35 * plain.optimiser_bytes
+    less = of(ema_decay=0.0, optimiser="adamw8bit")
+    assert less.ema_bytes == 0 and less.optimiser_bytes < 0.35 * plain.optimiser_bytes
 
 
 @pytest.mark.long

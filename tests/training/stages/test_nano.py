@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.compare import NETWORK, assert_close
-from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_chain import sources_of, task_of
 from support.trainer_models import inputs, tiny
 
 from training.config.schema import Sources, TrainConfig
@@ -22,11 +22,6 @@ from training.weights.export import export
 from training.weights.vae import read_vae
 
 Quick = Callable[..., TrainConfig]
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    return make_chain(tmp_path_factory.mktemp("chain"), data)
 
 
 def test_draws_of_one_picture_are_the_picture_repeated() -> None:

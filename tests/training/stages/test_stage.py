@@ -12,7 +12,7 @@ import torch
 from support.compare import NETWORK, assert_close, relative_difference
 from support.tiers import all_long_but
 from support.trainer import KEPT_AS_FP16, NEVER_MATTER, without_gradient
-from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_chain import sources_of, task_of
 from support.trainer_models import made_up_model
 
 from training.config.schema import Sources, TrainConfig
@@ -28,11 +28,6 @@ TRAINED = {"prior": {"unet"}, "align": {"alignment"}, "joint": {"unet", "alignme
 AT_64_PX = ("crop_px=64", "target_size_px=64")
 """The smallest crops that leave the UNet's middle more than one cell. In one cell its attention has nothing to choose from, so
 that its queries and keys get no gradient, and its norms have two values a group, whose sign a little more or less may turn."""
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    return make_chain(tmp_path_factory.mktemp("chain"), data)
 
 
 def part(name: str) -> str:
@@ -189,7 +184,7 @@ def test_what_cannot_be_started_is_refused(chain: Path, data: Path, quick: Quick
 
 
 def test_dry_run_tells_settings_data_and_memory(data: Path, quick: Quick) -> None:
-    text = describe(quick("nano-joint", "validate_every=0"), Sources(data=data))
+    text = describe(quick("nano-joint", "validate_every=0", "device=cpu"), Sources(data=data))
     assert "network = tiny" in text and "data: 6 pictures" in text
     for word in ("lq_encoder", "alignment", "unet", "gradients", "optimiser", "activations"):
         assert word in text

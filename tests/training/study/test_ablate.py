@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.trainer import QUICK, picture
-from support.trainer_chain import make_chain, sources_of, task_of
+from support.trainer_chain import sources_of, task_of
 
 from training.cli import main
 from training.common.images import read_image, write_png
@@ -30,11 +30,6 @@ def validated(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     records = [replace(record, split="val" if record.key in ("p0", "p1") else "train") for record in manifest.read(data)]
     manifest.write(records, path)
     return path
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory, validated: Path) -> Path:
-    return make_chain(tmp_path_factory.mktemp("chain"), validated)
 
 
 def test_validation_is_fixed_and_shows_input_result_and_truth(chain: Path, validated: Path, quick: Quick, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from support.trainer import QUICK, picture
-from support.trainer_chain import make_chain
 
 from training.common.images import read_image, to_unit, write_png
 from training.config.overrides import from_json
@@ -36,11 +35,10 @@ SETTINGS += ["validation_sampling_steps=1", "degradation_scale=2"]
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> StudyInputs:
+def inputs(tmp_path_factory: pytest.TempPathFactory, data: Path, chain: Path) -> StudyInputs:
     work = tmp_path_factory.mktemp("study")
     records = [replace(record, split="val" if record.key == "p0" else "train") for record in manifest.read(data)]
     manifest.write(records, work / "manifest.jsonl")
-    chain = make_chain(work / "chain", work / "manifest.jsonl")
     export(chain / "joint", work / "model.safetensors", layout="full", dtype="fp32", data=None, licence="MIT", base_model="")
     for index in range(2):
         write_png(work / "photos" / f"photo{index}.png", picture(index + 20, 96, 160))

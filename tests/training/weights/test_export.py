@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.compare import CHANGED, NETWORK, assert_close, relative_difference
+from support.tiers import all_long_but
 from support.trainer_models import made_up_model, tiny, write_run
 
 from faithdiff_core.files.keymap import ldm_to_diffusers
@@ -58,9 +59,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("averaged", [True, False])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_full_export_predicts_what_the_run_does(variant: str, averaged: bool, tmp_path: Path) -> None:
+def check_prediction(variant: str, averaged: bool, tmp_path: Path) -> None:
     config = tiny(**VARIANTS[variant])
     run, weights = run_of(tmp_path, config, averaged=averaged)
     model = build_model(config)
@@ -71,10 +70,28 @@ def test_a_full_export_predicts_what_the_run_does(variant: str, averaged: bool, 
     assert_close(predict(load_exported(out)), predict(model), NETWORK)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_full_export_predicts_what_the_average_does(variant: str, tmp_path: Path) -> None:
+    check_prediction(variant, True, tmp_path)
+
+
+@pytest.mark.parametrize("variant", all_long_but(list(VARIANTS), "pointwise", "lora beside bf16"))
+def test_a_full_export_of_a_run_without_average(variant: str, tmp_path: Path) -> None:
+    """The choice does not depend on the variant, but for weights that are kept in two types."""
+    check_prediction(variant, False, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def joint_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    return run_of(tmp_path_factory.mktemp("joint"), tiny())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", ["full", "adapter"])
-def test_the_weights_are_the_runs_own(layout: str, dtype: str, tmp_path: Path) -> None:
-    run, weights = run_of(tmp_path, tiny())
+def test_the_weights_are_the_runs_own(
+    layout: str, dtype: str, joint_run: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    run, weights = joint_run
     out = tmp_path / "out.safetensors"
     line = write(run, out, layout=layout, dtype=dtype)
     assert ("the trained UNet is left out" in line) == (layout == "adapter")
@@ -129,8 +146,8 @@ def test_an_adapter_brings_its_lora_beside_it(tmp_path: Path) -> None:
     ]
 
 
-def test_an_export_read_back_takes_a_prompt(tmp_path: Path) -> None:
-    run, _ = run_of(tmp_path, tiny())
+def test_an_export_read_back_takes_a_prompt(joint_run: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    run, _ = joint_run
     out = tmp_path / "out.safetensors"
     write(run, out)
     model = load_exported(out)
