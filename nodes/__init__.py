@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .align_latent import FaithDiffAlignLatent
 from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
+from .compare import FaithDiffCompare
 from .encode_lq import FaithDiffEncodeLQ
 from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
@@ -47,6 +48,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffNoPrompt,
             FaithDiffLoadPhoto,
             FaithDiffSavePhoto,
+            FaithDiffCompare,
         ]
 
 

@@ -51,6 +51,7 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
          "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
          "workflow": True},
     ),
+    "compare": ("FaithDiffCompare", {"before": ["photo", 0], "after": ["colours", 0], "direction": "right"}),
     "report": (
         "FaithDiffReport",
         {"image": ["colours", 0], "reference": ["photo", 0], "map": "consistency", **TILES, "scale": 0.0,
