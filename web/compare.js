@@ -41,14 +41,10 @@ app.registerExtension({
     const widget = node.addDOMWidget(NAME, NAME, view.element, options)
     widget.serialize = false // of the saved workflow; the one in `options` is of the prompt
     node.setSize([Math.max(node.size[0], FIRST_SIZE_PX[0]), Math.max(node.size[1], FIRST_SIZE_PX[1])])
-    const { onExecuted, onRemoved } = node
+    const { onExecuted } = node
     node.onExecuted = function (output) {
       onExecuted?.call(this, output)
       show(this, output)
-    }
-    node.onRemoved = function () {
-      onRemoved?.call(this)
-      view.close()
     }
   },
 

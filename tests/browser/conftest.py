@@ -60,7 +60,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     from host_page import FIRST_VISIT_OVER, HERE, find_browser, make_server
     from hostrun.client import Client
     from hostrun.errors import SetupError
-    from support import workflows
+    from support import compare_page, workflows
 
     try:
         browser = find_browser()
@@ -69,6 +69,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     base = tmp_path_factory.mktemp("browser")
     server = make_server(base)
     workflows.place_inputs(server.input_folder)
+    compare_page.write_pictures(server.input_folder)
     workflows.place_stand_ins(base / "models")
     with server:
         Client(server.url).post("/settings", FIRST_VISIT_OVER | LEGIBLE)

@@ -3,6 +3,7 @@
 
 import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
+import { byHand } from './by_hand.mjs'
 
 const WAIT_MS = 200_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
@@ -12,7 +13,7 @@ const context = await launch(job, { width: 1600, height: 1000 })
 const page = await openFrontend(context, job.server)
 page.setDefaultTimeout(WAIT_MS)
 
-const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates }
+const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates, ...byHand(page) }
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line)
   let answer
@@ -233,8 +234,8 @@ async function labels({ types }) {
   })), types)
 }
 
-async function screenshot({ path }) {
-  await page.screenshot({ path })
+async function screenshot({ path, clip }) {
+  await page.screenshot({ path, clip })
 }
 
 // Dialogs and side panels closed, so that nothing is in front of the next click.

@@ -25,10 +25,14 @@ export function listen(view) {
     event.preventDefault()
     event.stopPropagation() // these keys mean something to the canvas, too
   })
-  // The front end listens above us, and takes wheels before they come down here: so we listen above it.
-  const onWheel = (event) => wheel(view, event)
+  // The front end listens above us, and takes wheels before they come down here: so we listen above it, while the pointer is here.
+  const onWheel = (event) => {
+    if (root.contains(event.target)) wheel(view, event)
+    else stop()
+  }
+  const stop = () => window.removeEventListener('wheel', onWheel, { capture: true })
   root.addEventListener('pointerenter', () => window.addEventListener('wheel', onWheel, { capture: true, passive: false }))
-  root.addEventListener('pointerleave', () => window.removeEventListener('wheel', onWheel, { capture: true }))
+  root.addEventListener('pointerleave', stop)
   previous.addEventListener('click', () => view.turn(-1))
   next.addEventListener('click', () => view.turn(1))
   zoom.addEventListener('click', () => toggleZoom(view, null))
@@ -89,7 +93,6 @@ function toggleZoom(view, event) {
 
 /** Zoom at the pointer. The page then neither scrolls nor zooms, nor does the canvas. */
 function wheel(view, event) {
-  if (!view.element.contains(event.target)) return
   event.preventDefault()
   event.stopPropagation()
   if (!view.placement.isReady) return

@@ -12,7 +12,6 @@ export class CompareView {
   #pairs = []
   #index = 0
   #wanted = 0 // counts what was asked for: pictures that come later than newer ones are not shown
-  #observer = new ResizeObserver(() => this.draw())
 
   /** @param {() => [string, string]} labels names of both pictures */
   constructor(labels) {
@@ -20,7 +19,7 @@ export class CompareView {
     this.placement = new Placement()
     this.slider = 0.5 // of the view's width
     listen(this)
-    this.#observer.observe(this.element)
+    new ResizeObserver(() => this.draw()).observe(this.element)
     this.#elements.batch.hidden = true
     this.draw()
   }
@@ -110,11 +109,6 @@ export class CompareView {
     previous.disabled = this.#index === 0
     next.disabled = this.#index === this.#pairs.length - 1
     zoom.textContent = `${Math.round(at.zoom * 100)} %`
-  }
-
-  close() {
-    this.#observer.disconnect()
-    this.#wanted++
   }
 }
 
