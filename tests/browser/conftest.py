@@ -49,9 +49,12 @@ class Frontend:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    def photograph(self, name: str) -> None:
+    def photograph(self, name: str, clip: dict[str, float] | None = None) -> Path:
+        """The page, or a part of it ("x", "y", "width", "height"), as a file."""
         PICTURES.mkdir(parents=True, exist_ok=True)
-        self.ask("screenshot", path=str(PICTURES / f"{name}.png"))
+        path = PICTURES / f"{name}.png"
+        self.ask("screenshot", path=str(path), clip=clip)
+        return path
 
 
 @pytest.fixture(scope="session")

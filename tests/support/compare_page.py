@@ -40,10 +40,9 @@ PROMPT: dict[str, Any] = {
 class Shown:
     """The view on the screen: box in screen px, and pixels as the browser drew them."""
 
-    def __init__(self, frontend: Any, path: Path) -> None:
+    def __init__(self, frontend: Any, name: str) -> None:
         self.box = frontend.ask("boxOf", selector=VIEW)
-        frontend.ask("screenshot", path=str(path), clip=self.box)
-        with Image.open(path) as image:
+        with Image.open(frontend.photograph(name, clip=self.box)) as image:
             self.pixels = np.asarray(image.convert("RGB")).astype(np.float64)
 
     def point(self, x_frac: float, y_frac: float) -> tuple[float, float]:

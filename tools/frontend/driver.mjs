@@ -235,7 +235,7 @@ async function labels({ types }) {
 }
 
 async function screenshot({ path, clip }) {
-  await page.screenshot({ path, clip })
+  await page.screenshot({ path, clip: clip ?? undefined })
 }
 
 // Dialogs and side panels closed, so that nothing is in front of the next click.

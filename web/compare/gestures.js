@@ -84,6 +84,7 @@ function press(view, event) {
 /** Between the whole picture and 100 % at the place of an event, or in the middle. */
 function toggleZoom(view, event) {
   const { root } = view.parts
+  view.draw() // the graph may have been zoomed since
   if (!view.placement.isReady) return
   const at = event ? place(view, event) : { x: root.clientWidth / 2, y: root.clientHeight / 2 }
   if (view.placement.isFitted) view.placement.zoomTo(1, at.x, at.y)
@@ -95,6 +96,7 @@ function toggleZoom(view, event) {
 function wheel(view, event) {
   event.preventDefault()
   event.stopPropagation()
+  view.draw() // the graph may have been zoomed since
   if (!view.placement.isReady) return
   const { x, y } = place(view, event)
   const px = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? LINE_PX : 1)
@@ -107,7 +109,10 @@ function pressKey(view, event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return false
   const { root } = view.parts
   const step = event.shiftKey ? KEY_LEAP : KEY_STEP
-  const zoomBy = (factor) => view.placement.isReady && view.placement.zoomBy(factor, root.clientWidth / 2, root.clientHeight / 2)
+  const zoomBy = (factor) => {
+    view.draw() // the graph may have been zoomed since
+    if (view.placement.isReady) view.placement.zoomBy(factor, root.clientWidth / 2, root.clientHeight / 2)
+  }
   const actions = {
     ArrowLeft: () => view.slideTo(view.slider - step),
     ArrowRight: () => view.slideTo(view.slider + step),
