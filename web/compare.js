@@ -4,7 +4,7 @@
 // export, so that it does no harm that they are loaded by themselves, too.
 
 import { app } from '../../scripts/app.js'
-import { label, lastOutput, pictureUrl } from './compare/host.js'
+import { label, lastOutput, pictureUrl, takePlace } from './compare/host.js'
 import { CompareView } from './compare/view.js'
 
 const NODE = 'FaithDiffCompare'
@@ -17,8 +17,11 @@ const views = new WeakMap()
 
 /** Shows an output of the node; one without pictures leaves what is there. */
 function show(node, output) {
+  const view = views.get(node)
+  if (!view) return
+  takePlace(node, view.element)
   const [before, after] = [output?.before ?? [], output?.after ?? []]
-  if (before.length > 0 && after.length > 0) views.get(node)?.show(before.map(pictureUrl), after.map(pictureUrl))
+  if (before.length > 0 && after.length > 0) view.show(before.map(pictureUrl), after.map(pictureUrl))
 }
 
 /** Shows on every node what the page still knows of its last run: after a change of tabs, an undo, a run from the history. */
@@ -26,7 +29,7 @@ function showAll() {
   const root = app.graph?.rootGraph ?? app.graph
   if (!root) return
   for (const graph of [root, ...(root.subgraphs?.values() ?? [])]) {
-    for (const node of graph.nodes ?? []) if (views.has(node)) show(node, lastOutput(node, root))
+    for (const node of graph.nodes ?? []) show(node, lastOutput(node, root))
   }
 }
 

@@ -28,6 +28,15 @@ export function isNodes2() {
   return Boolean(globalThis.LiteGraph?.vueNodesMode)
 }
 
+/**
+ * Puts a node's element where that of its forerunner still is: after an undo "Nodes 2.0" (1.47) goes on showing the widget of the
+ * node of that id that is gone.
+ */
+export function takePlace(node, element) {
+  if (!isNodes2() || element.isConnected || node.graph !== app.canvas?.graph) return
+  document.querySelector(`[data-node-id="${CSS.escape(node.id)}"] .${element.className.split(' ', 1)[0]}`)?.replaceWith(element)
+}
+
 /** Gives the canvas what happened on our element: the node's menu (right button), moving the canvas (middle button). */
 export function passToCanvas(event) {
   app.canvas?.canvas?.dispatchEvent(new PointerEvent(event.type, event))
