@@ -60,7 +60,7 @@ class FaithDiffCompare(io.ComfyNode):
         number = _number_of_pairs(before, after)
         size, channels = Size(*after.shape[1:3]), min(RGBA, max(before.shape[3], after.shape[3]))
         first, second, whole = _places(size, direction)
-        both_BHWC = torch.ones((number, *whole, channels))
+        both_BHWC = after.new_ones((number, *whole, channels), dtype=torch.float32)
         bar = comfy.utils.ProgressBar(number)
         shown: dict[str, list] = {"before": [], "after": []}
         for i in range(number):  # one at a time: an enlarged batch of frames is never held beside the result
@@ -98,8 +98,8 @@ def _places(size: Size, direction: str) -> tuple[tuple[slice, slice], tuple[slic
 
 
 def _at_size(image_HWC: torch.Tensor, size: Size, name: str) -> torch.Tensor:
-    """The picture at a size, fp32 on the CPU in [0, 1]; raises ValueError where it is not finite."""
-    image_HWC = image_HWC.float().cpu()
+    """The picture at a size, fp32 in [0, 1]; raises ValueError where it is not finite."""
+    image_HWC = image_HWC.float()
     if not torch.isfinite(image_HWC).all():
         raise ValueError(f"expected pictures of finite numbers, got NaN or infinity in {name}; {FROM_A_VAE}")
     if Size(*image_HWC.shape[:2]) != size:
