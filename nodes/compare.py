@@ -34,15 +34,15 @@ class FaithDiffCompare(io.ComfyNode):
             search_aliases=["compare", "before after", "image compare", "slider", "side by side", "difference", "a/b"],
             inputs=[
                 io.Image.Input(
-                    "before", tooltip="The picture as it was. If its size is another, it is shown at the size of the after."
+                    "before", tooltip="The picture as it was. It is brought to the size of the after, so that they lie pixel on pixel."
                 ),
-                io.Image.Input("after", tooltip="The result. Of batches there are as many pictures in both, or one in one of them."),
+                io.Image.Input("after", tooltip="The result. Batches: as many pictures in both, or a single one in one of them."),
                 io.Combo.Input(
                     "direction",
                     options=list(DIRECTIONS),
                     default=DIRECTIONS[0],
                     optional=True,
-                    tooltip="On which side of the before the after lies in the output. Down suits wide pictures.",
+                    tooltip="Where the after lies in the output: right of the before, or below it, which suits wide pictures.",
                 ),
             ],
             outputs=[
