@@ -29,12 +29,13 @@ class FaithDiffCompare(io.ComfyNode):
             node_id="FaithDiffCompare",
             display_name="FaithDiff Before / After",
             category=PHOTO_CATEGORY,
-            description="Shows two pictures under a slider, to be compared pixel by pixel: zoom with the wheel, drag to move. Also "
-            "gives them side by side, to save.",
+            description="Shows two pictures under a slider, to be compared pixel by pixel: zoom with the wheel, drag to move. "
+            "Also gives them side by side, to save.",
             search_aliases=["compare", "before after", "image compare", "slider", "side by side", "difference", "a/b"],
             inputs=[
                 io.Image.Input(
-                    "before", tooltip="The picture as it was. It is brought to the size of the after, so that they lie pixel on pixel."
+                    "before",
+                    tooltip="The picture as it was. It is brought to the size of the after, so that they lie pixel on pixel.",
                 ),
                 io.Image.Input("after", tooltip="The result. Batches: as many pictures in both, or a single one in one of them."),
                 io.Combo.Input(
@@ -82,8 +83,8 @@ def _number_of_pairs(before: torch.Tensor, after: torch.Tensor) -> int:
     counts = {before.shape[0], after.shape[0]}
     if len(counts) > 1 and 1 not in counts:
         raise ValueError(
-            f"expected as many pictures in before as in after, or one in one of them, got {before.shape[0]} and {after.shape[0]}; "
-            "connect batches that belong together"
+            f"expected as many pictures in before as in after, or one in one of them, got {before.shape[0]} and "
+            f"{after.shape[0]}; connect batches that belong together"
         )
     return max(counts)
 
