@@ -179,7 +179,7 @@ def _blues(view):
 
 
 def _px_of_picture(view):
-    """Screen px a picture px; red says where a pixel is from. Raises AssertionError where both pictures do not lie on one line."""
+    """Screen px a picture px; red says where a pixel is from. Raises AssertionError where the pictures do not lie on one line."""
     row = view.row(0.5, 0, 1)
     x = np.arange(len(row))
     of_picture = (abs(row[:, 1] - 100) < 30) & (abs(x - len(row) / 2) > 20)  # not the ground beside it, nor the slider
