@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .align_latent import FaithDiffAlignLatent
 from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
+from .compare import FaithDiffCompare
 from .encode_lq import FaithDiffEncodeLQ
 from .folder.served import serve_folder_state
 from .load_folder import FaithDiffLoadFolder
@@ -55,6 +56,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffSavePhoto,
             FaithDiffLoadFolder,
             FaithDiffSaveFolder,
+            FaithDiffCompare,
         ]
 
 

@@ -49,9 +49,12 @@ class Frontend:
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
-    def photograph(self, name: str) -> None:
+    def photograph(self, name: str, clip: dict[str, float] | None = None) -> Path:
+        """The page, or a part of it ("x", "y", "width", "height"), as a file."""
         PICTURES.mkdir(parents=True, exist_ok=True)
-        self.ask("screenshot", path=str(PICTURES / f"{name}.png"))
+        path = PICTURES / f"{name}.png"
+        self.ask("screenshot", path=str(path), clip=clip)
+        return path
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +63,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     from host_page import FIRST_VISIT_OVER, HERE, find_browser, make_server
     from hostrun.client import Client
     from hostrun.errors import SetupError
-    from support import workflows
+    from support import compare_page, workflows
 
     try:
         browser = find_browser()
@@ -69,6 +72,7 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     base = tmp_path_factory.mktemp("browser")
     server = make_server(base)
     workflows.place_inputs(server.input_folder)
+    compare_page.write_pictures(server.input_folder)
     workflows.place_stand_ins(base / "models")
     with server:
         Client(server.url).post("/settings", FIRST_VISIT_OVER | LEGIBLE)

@@ -58,6 +58,7 @@ CONTRACT = {
         ["image", "folder", "mask", "format", "bit_depth", "color_profile", "quality", "metadata", "workflow"],
         [],
     ),
+    "FaithDiffCompare": (["before", "after", "direction"], ["IMAGE"]),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,

@@ -93,6 +93,8 @@ def test_it_holds_what_users_need_and_nothing_else(names: list[str]) -> None:
     assert needed <= tops
     # A folder that is new here: name it in .comfyignore, or above where users need it.
     assert tops - needed <= {"ARCHITECTURE.md", "SECURITY.md", "locales", "subgraphs"}
+    for_the_page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "web").rglob("*") if path.is_file()}
+    assert for_the_page <= set(names)
 
 
 def test_names_are_good_on_windows(names: list[str]) -> None:

@@ -3,6 +3,7 @@
 
 import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
+import { byHand } from './by_hand.mjs'
 import { restoreFolder, restoreNothing } from './folder_button.mjs'
 
 const WAIT_MS = 200_000 // a machine may be busy
@@ -16,7 +17,7 @@ page.setDefaultTimeout(WAIT_MS)
 const commands = {
   restoreFolder: (options) => restoreFolder(page, options),
   restoreNothing: (options) => restoreNothing(page, options),
-  helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates,
+  helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates, ...byHand(page),
 }
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line)
@@ -238,8 +239,8 @@ async function labels({ types }) {
   })), types)
 }
 
-async function screenshot({ path }) {
-  await page.screenshot({ path })
+async function screenshot({ path, clip }) {
+  await page.screenshot({ path, clip: clip ?? undefined })
 }
 
 // Dialogs and side panels closed, so that nothing is in front of the next click.
