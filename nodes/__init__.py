@@ -6,6 +6,7 @@ from .align_latent import FaithDiffAlignLatent
 from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
 from .encode_lq import FaithDiffEncodeLQ
+from .get_weights import FaithDiffGetWeights
 from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
 from .load_photo import FaithDiffLoadPhoto
@@ -20,6 +21,8 @@ from .split_tiles import FaithDiffSplitTiles
 from .tile_model import FaithDiffTileModel
 from .tile_prompts import FaithDiffTilePrompts
 from .upscale import FaithDiffUpscale
+from .weights.places import make_folder
+from .weights.routes import serve_weights
 
 __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 
@@ -27,6 +30,8 @@ __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 class FaithDiffExtension(ComfyExtension):
     async def on_load(self) -> None:
         serve_own_photos()
+        make_folder()
+        serve_weights()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -47,6 +52,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffNoPrompt,
             FaithDiffLoadPhoto,
             FaithDiffSavePhoto,
+            FaithDiffGetWeights,
         ]
 
 
