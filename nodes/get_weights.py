@@ -66,7 +66,7 @@ class FaithDiffGetWeights(io.ComfyNode):
     def execute(cls, file: str, keep_bin: bool) -> io.NodeOutput:
         wanted = CHOICES[file]
         with DOWNLOADS.alone():
-            steps = prepared([wanted], keep=keep_bin)
+            steps = [] if found(wanted) else prepared([wanted], keep=keep_bin)
             said = [
                 f"{step.file.name}, {in_units(step.record.size_bytes)}; licence: {step.file.licence}, {step.file.page}\n"
                 f"To {step.folder}: needs {in_units(step.needs_bytes)}, free {in_units(free_bytes(step.folder))}"

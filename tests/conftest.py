@@ -49,7 +49,7 @@ else:
     collect_ignore = ["host", "server"]
     sys.path.append(str(ROOT))
 
-from support.session_server import client, demo_prompt, server  # noqa: E402, F401 - fixtures; the folder was put on the path above
+from support.session_server import client, demo_prompt, server, server_hub  # noqa: E402, F401 - fixtures; the folder was put on the path above
 
 
 class _RootIsADirectory:

@@ -15,7 +15,7 @@ DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
 NANO_VAE_SUFFIX = "vae.safetensors"
 """Keeps the nano VAE out of the list of models, and the models out of its own."""
 HOW_TO_GET = (
-    "press Get weights on FaithDiff Load Model, run the node FaithDiff Get Weights or `python -m training get-weights`, or put "
+    "press Get weights on Load FaithDiff Model, run the node FaithDiff Get Weights or `python -m training get-weights`, or put "
     "FaithDiff.bin (from https://huggingface.co/jychen9811/FaithDiff) or a FaithDiff .safetensors"
 )
 """Where no weights are."""

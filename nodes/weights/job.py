@@ -12,7 +12,7 @@ from typing import Any
 
 from ...faithdiff_core.hub.catalogue import HubFile
 from ...faithdiff_core.hub.get import Step, get, plan, require_room
-from ...faithdiff_core.hub.progress import CancelledError, Progress, Told
+from ...faithdiff_core.hub.progress import CancelledError, Progress
 from .places import folder_of, found
 
 
@@ -67,10 +67,6 @@ class Downloads:
         finally:
             self._place.release()
 
-    def fetch(self, files: Iterable[HubFile], told: Told, *, keep: bool) -> list[Path]:
-        """In this thread. The caller is `alone`. Raises as `plan`, `require_room` and `get`."""
-        return get(prepared(files, keep=keep), told, keep=keep)
-
     def start(self, files: Iterable[HubFile], *, keep: bool) -> None:
         """In a thread of its own, once the hub has answered and there is room.
 
@@ -78,15 +74,12 @@ class Downloads:
             BusyError: another one runs.
             ValueError, OSError: as `plan` and `require_room`.
         """
-        held = contextlib.ExitStack()
-        held.enter_context(self.alone())
-        try:
+        with contextlib.ExitStack() as held:
+            held.enter_context(self.alone())
             steps = prepared(files, keep=keep)
-            job = self.job = Job()
-            threading.Thread(target=self._work, args=(job, steps, keep, held), name="faithdiff-weights", daemon=True).start()
-        except BaseException:
-            held.close()
-            raise
+            self.job = Job()
+            work = (self.job, steps, keep, held.pop_all())  # the thread gives the place back
+        threading.Thread(target=self._work, args=work, name="faithdiff-weights", daemon=True).start()
 
     def cancel(self) -> None:
         """What has come stays. Nothing happens where none of the page's runs."""
@@ -111,7 +104,7 @@ class Downloads:
 
 
 def prepared(files: Iterable[HubFile], *, keep: bool) -> list[Step]:
-    """What is to be done for files that no folder has, with room for it. Raises as `plan` and `require_room`."""
+    """What is to be done for files that no folder has in their last form, and there is room. Raises as `plan`, `require_room`."""
     steps = plan([(file, folder_of(file)) for file in files if found(file) != file.loaded])
     require_room(steps, keep=keep)
     return steps

@@ -16,19 +16,27 @@ MORE_KINDS = {"faithdiff": ("diffusion_models",)}
 
 
 def folder_of(file: HubFile) -> Path:
-    """The folder that a file goes to: the first of its kind, as the host and the user's extra_model_paths.yaml order them."""
-    folders.register()
+    """The folder that a file is in, or goes to: the first of its kind, as the host and extra_model_paths.yaml order them."""
+    there = _path_of(file)
+    if there is not None:
+        return there.parent
     own = [path for path in folder_paths.get_folder_paths(file.kind) if Path(path) != folders.DEMO_DIR]
     return Path(own[0])
 
 
 def found(file: HubFile) -> str | None:
     """The name under which a loader of this ComfyUI finds the file; None where it does not."""
+    there = _path_of(file)
+    return there.name if there is not None else None
+
+
+def _path_of(file: HubFile) -> Path | None:
     folders.register()
     for name in (file.half, file.name):
         for kind in (file.kind, *MORE_KINDS.get(file.kind, ())):
-            if name and folder_paths.get_full_path(kind, name) is not None:
-                return name
+            path = folder_paths.get_full_path(kind, name) if name else None
+            if path is not None:
+                return Path(path)
     return None
 
 

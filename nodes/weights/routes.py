@@ -62,12 +62,19 @@ def seen() -> dict[str, Any]:
 
 
 def look(_asked: dict[str, Any]) -> dict[str, Any]:
-    """Asks the hub how large the absent files are, and the disk for its room. Raises ValueError in words."""
-    absent = [(file, folder_of(file)) for file in FILES.values() if found(file) != file.loaded]
-    sizes = {
-        step.file.id: {"size_bytes": step.record.size_bytes, "needs_bytes": step.needs_bytes, "free_bytes": free_bytes(step.folder)}
-        for step in plan(absent)
-    }
+    """Asks the hub how large the absent files are, and the disk for its room; of a file that cannot be had, why."""
+    sizes: dict[str, dict[str, Any]] = {}
+    for file in FILES.values():
+        if found(file) == file.loaded:
+            continue
+        try:
+            (step,) = plan([(file, folder_of(file))])
+        except ValueError as error:
+            sizes[file.id] = {"error": str(error)}
+        else:
+            sizes[file.id] = {
+                "size_bytes": step.record.size_bytes, "needs_bytes": step.needs_bytes, "free_bytes": free_bytes(step.folder),
+            }  # fmt: skip
     return seen() | {"sizes": sizes}
 
 

@@ -49,6 +49,7 @@ CONTRACT = {
         ["image", "photo", "mask", "filename", "format", "bit_depth", "color_profile", "quality", "metadata", "workflow"],
         [],
     ),
+    "FaithDiffGetWeights": (["file", "keep_bin"], ["COMBO"]),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,

@@ -53,10 +53,8 @@ def get_weights(arguments: argparse.Namespace) -> int:
         shown.end()
         print("interrupted; what has come is kept, the same command goes on with it", file=sys.stderr)
         return 130
-    except BaseException:
+    finally:
         shown.end()
-        raise
-    shown.end()
     for path in made:
         print(f"{path}: {path.stat().st_size / 1e9:.2f} GB")
     return 0
@@ -121,3 +119,4 @@ class _Shown:
     def end(self) -> None:
         if self._terminal and self._phase:
             print(file=sys.stderr)
+        self._phase = ""
