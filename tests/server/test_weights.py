@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,7 @@ from support import tiny
 from support.fake_hub import FakeHub
 from support.hub_files import CHECKPOINT, FAITHDIFF, noise
 from support.patience import PATIENCE_S
-from support.workflows import node_of
+from support.workflows import node_of, resized
 
 ADDRESS = "/faithdiff/weights"
 HALF, BIN, SDXL = "FaithDiff_fp16.safetensors", "FaithDiff.bin", "RealVisXL_V4.0.safetensors"
@@ -118,7 +119,7 @@ def test_looked_at_started_cancelled_and_gone_on_with(server: HostServer, client
     hub.slow_s = 0.05
     client.post(f"{ADDRESS}/start", {"ids": ["checkpoint", "faithdiff"]})
     running = until(client, lambda job: job["done_bytes"] > 2**20)
-    assert running["outcome"] == "running" and running["line"].startswith(f"{BIN}: downloading 1.0 MB of ")
+    assert running["outcome"] == "running" and re.match(rf"{BIN}: downloading [\d.]+ MB of [\d.]+ MB", running["line"])
     assert refused(server, f"{ADDRESS}/start", b'{"ids": ["vae"]}')[0] == 409
     client.post(f"{ADDRESS}/cancel", {})
     assert ended(client)["outcome"] == "cancelled"
@@ -160,13 +161,14 @@ def test_the_node_gives_the_loader_its_file(
     server: HostServer, client: Client, hub: FakeHub, demo_prompt: dict[str, Any]
 ) -> None:
     """From no weights to a picture in one run; a second run asks nobody."""
+    demo_prompt = resized(demo_prompt, 96, 64)
     demo_prompt["get"] = get_weights()
     demo_prompt[node_of(demo_prompt, "FaithDiffLoadModel")]["inputs"]["model_name"] = ["get", 0]
     demo_prompt[node_of(demo_prompt, "FaithDiffSampler")]["inputs"]["steps"] = 1
     prompt_id = client.queue(demo_prompt)
     history = client.wait(prompt_id, PATIENCE_S)
     restored = Image.open(io.BytesIO(client.images(history)[-1]))
-    assert restored.size == tuple(2 * side for side in Image.open(server.input_folder / "photo_lq.png").size)
+    assert restored.size == (96, 64) and len(set(restored.convert("RGB").tobytes())) > 10
     assert names(server) == [HALF] and len(hub.transfers()) == 1
     assert f"{HALF} is in {folder(server)}" in str(history["outputs"]["get"])
     asked = len(hub.asked)
@@ -174,6 +176,7 @@ def test_the_node_gives_the_loader_its_file(
     assert len(hub.asked) == asked
 
 
+@pytest.mark.long
 def test_the_node_is_interrupted_and_goes_on(server: HostServer, client: Client, hub: FakeHub) -> None:
     hub.slow_s = 0.05
     prompt_id = client.queue({"get": get_weights(keep_bin=True)})

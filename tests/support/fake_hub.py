@@ -6,6 +6,7 @@ knows ranges. Recorded beside the answers: what was asked, with which headers.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -121,10 +122,11 @@ def fake_hub(files: Mapping[str, Mapping[str, bytes]]) -> Iterator[FakeHub]:
             if hub.cut_after_bytes and hub.transfers_cut > 0:
                 hub.transfers_cut -= 1
                 end = min(end, start + hub.cut_after_bytes)
-            for place in range(start, end, SLOW_BYTES):
-                self.wfile.write(data[place : min(place + SLOW_BYTES, end)])
-                if hub.slow_s:
-                    time.sleep(hub.slow_s)
+            with contextlib.suppress(OSError):  # whoever asked has gone
+                for place in range(start, end, SLOW_BYTES):
+                    self.wfile.write(data[place : min(place + SLOW_BYTES, end)])
+                    if hub.slow_s:
+                        time.sleep(hub.slow_s)
             self.close_connection = end < len(data)
 
         def _refuse(self, status: int, code: str) -> None:

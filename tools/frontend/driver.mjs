@@ -3,6 +3,7 @@
 
 import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
+import { weightsCommands } from './weights.mjs'
 
 const WAIT_MS = 200_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
@@ -12,7 +13,7 @@ const context = await launch(job, { width: 1600, height: 1000 })
 const page = await openFrontend(context, job.server)
 page.setDefaultTimeout(WAIT_MS)
 
-const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates }
+const commands = { helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates, ...weightsCommands(page, closePanels) }
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line)
   let answer
