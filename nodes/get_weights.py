@@ -17,7 +17,10 @@ from .seam.types import RESTORE_CATEGORY
 from .weights.job import DOWNLOADS, disk_words, prepared
 from .weights.places import folder_of, found
 
-CHOICES = {f"{file.what}: {file.name}": file for file in FILES.values()}
+CHOICES = {
+    "FaithDiff": FILES["faithdiff"], "SDXL checkpoint (RealVisXL V4.0)": FILES["checkpoint"], "SDXL VAE (fp16 fix)": FILES["vae"],
+}  # fmt: skip
+"""Saved workflows hold these names."""
 EVERY_S = 1.0
 """Between two lines of progress on the node."""
 
@@ -49,7 +52,7 @@ class FaithDiffGetWeights(io.ComfyNode):
             ],
             outputs=[
                 io.Combo.Output(
-                    display_name="name", tooltip="The file's name, for the input of a loader, such as FaithDiff Load Model's."
+                    display_name="name", tooltip="The file's name, for the list of a loader, such as that of Load FaithDiff Model."
                 )
             ],
             hidden=[io.Hidden.unique_id],

@@ -101,8 +101,9 @@ export function openDialog({ ask, inUse, done }) {
       job = state.job
     }
     if (job?.outcome === 'done') {
-      dialog.close()
-      return done(state)
+      line.textContent = 'Ready. The lists are read anew...'
+      await done(state)
+      return dialog.close()
     }
     const why = job?.outcome === 'cancelled' ? 'Cancelled. What has come is kept; the next download goes on with it.' : job?.error
     error.textContent = why ?? 'ComfyUI was started anew. What has come is kept; the next download goes on with it.'

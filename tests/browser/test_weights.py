@@ -52,8 +52,8 @@ def prompt() -> dict[str, Any]:
     wanted[workflows.node_of(wanted, "FaithDiffLoadModel")]["inputs"]["model_name"] = BIN
     wanted[workflows.node_of(wanted, "FaithDiffSampler")]["inputs"]["steps"] = 1
     for node in wanted.values():
-        if node["class_type"] == "LoadImage":
-            node["inputs"]["image"] = "example.png"
+        if node["class_type"] == "FaithDiffLoadPhoto":
+            node["inputs"]["image"] = "faithdiff_demo.png"
     return wanted
 
 

@@ -27,7 +27,7 @@ from support.workflows import node_of, resized
 
 ADDRESS = "/faithdiff/weights"
 HALF, BIN, SDXL = "FaithDiff_fp16.safetensors", "FaithDiff.bin", "RealVisXL_V4.0.safetensors"
-CHOICE = f"FaithDiff weights: {BIN}"
+CHOICE = "FaithDiff"
 
 
 @pytest.fixture(scope="module")
