@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .catalogue import HubFile
 from .progress import Told
@@ -97,9 +97,7 @@ def _claimed(part: Path, file: HubFile) -> Iterator[None]:
     except NotImplementedError:  # no locks on this disk
         held = None
     except Timeout:
-        raise ValueError(
-            f"expected to be alone with {file.name}, got another program that downloads it; wait for that"
-        ) from None
+        raise ValueError(f"expected to be alone with {file.name}, got another program that downloads it; wait for that") from None
     try:
         yield
     finally:
@@ -110,36 +108,47 @@ def _claimed(part: Path, file: HubFile) -> Iterator[None]:
 
 
 def _fill(part: Path, file: HubFile, record: Record, told: Told) -> None:
+    """Brings `part` to its full length, over as many transfers as it takes."""
     phase, total = f"{file.name}: downloading", record.size_bytes
     with part.open("ab") as out:
         out.seek(0, os.SEEK_END)
         if out.tell() > total:  # not by us
             out.truncate(0)
+
+        def look() -> None:
+            told(phase, out.tell(), total)
+
         vain = 0
-        told(phase, out.tell(), total)
+        look()
         while (before := out.tell()) < total:
             try:
-                with contextlib.closing(_transfer(file, record, before)) as transfer:
-                    for start, chunk in transfer:
-                        if start < out.tell():  # a mirror that knows no ranges begins at the first byte
-                            out.truncate(start)
-                            out.seek(start)
-                        if out.tell() + len(chunk) > total:
-                            raise ValueError(
-                                f"expected {total} bytes of {file.name}, got more from {address()}; try another mirror (HF_ENDPOINT)"
-                            )
-                        out.write(chunk)
-                        told(phase, out.tell(), total)
-                if out.tell() < total:  # ended as if it were whole
-                    raise _LineCut(ConnectionError())
+                _append(out, file, record, look)
             except _LineCut as cut:
                 vain = 0 if out.tell() > before else vain + 1
                 if vain > len(WAITS_S):
                     raise ValueError(f"{in_words(cut.why, file)}; what has come is kept") from None
-                _wait(WAITS_S[max(vain - 1, 0)], lambda at=out.tell(): told(phase, at, total))
+                _wait(WAITS_S[max(vain - 1, 0)], look)
 
 
-def _wait(span_s: float, look: Any) -> None:
+def _append(out: BinaryIO, file: HubFile, record: Record, look: Callable[[], None]) -> None:
+    """One transfer, from where `out` ends. `look` is called after each piece. Raises as `_transfer`, and where more comes."""
+    total = record.size_bytes
+    with contextlib.closing(_transfer(file, record, out.tell())) as transfer:
+        for start, chunk in transfer:
+            if start < out.tell():  # a mirror that knows no ranges begins at the first byte
+                out.truncate(start)
+                out.seek(start)
+            if out.tell() + len(chunk) > total:
+                raise ValueError(
+                    f"expected {total} bytes of {file.name}, got more from {address()}; try another mirror (HF_ENDPOINT)"
+                )
+            out.write(chunk)
+            look()
+    if out.tell() < total:  # ended as if it were whole
+        raise _LineCut(ConnectionError())
+
+
+def _wait(span_s: float, look: Callable[[], None]) -> None:
     """Sleeps, and looks every quarter of a second whether that is still wanted."""
     end = time.monotonic() + span_s
     while time.monotonic() < end:
@@ -147,7 +156,7 @@ def _wait(span_s: float, look: Any) -> None:
         time.sleep(0.25)
 
 
-def _transfer(file: HubFile, record: Record, start: int) -> Iterator[tuple[int, bytes]]:
+def _transfer(file: HubFile, record: Record, start: int) -> Generator[tuple[int, bytes], None, None]:
     """(place, bytes) from `start` on, or from 0 where the server cannot begin elsewhere.
 
     Raises:

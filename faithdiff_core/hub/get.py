@@ -82,7 +82,7 @@ def require_room(steps: Iterable[Step], *, keep: bool) -> None:
         free = free_bytes(folder)
         if needed + SPARE_BYTES > free:
             raise ValueError(
-                f"expected {in_units(needed + SPARE_BYTES)} of room for {folder}, got {in_units(free)}; delete what you do not need "
+                f"expected {in_units(needed + SPARE_BYTES)} of room for {folder}, got {in_units(free)}; make room "
                 "there, or give ComfyUI a models folder on a larger disk (extra_model_paths.yaml)"
             )
 

@@ -58,9 +58,9 @@ def write_half(source: Path, out: Path, told: Told) -> None:
 
 
 def _mapped(source: Path) -> State:
-    """The tensors of a torch pickle, in memory only where they are looked at. No code in it is run: it is walked through first."""
+    """The tensors of a torch pickle, in memory only where they are looked at. It is walked through first; no code in it is run."""
     if check_weight_file(source):
-        raise ValueError(f"expected a torch pickle such as FaithDiff.bin, got {source.name}, which is none; nothing is to be done")
+        raise ValueError(f"expected a torch pickle such as FaithDiff.bin, got {source.name}, which is none; leave it as it is")
     try:
         held = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
     except (OSError, MemoryError):
@@ -98,7 +98,7 @@ def _write(path: Path, state: State, metadata: Mapping[str, str], phase: str, to
                 raise ValueError(
                     f"expected weights that fp16 can hold, got larger ones or NaN in {shown(name)}; use the .bin as it is"
                 )
-            file.write(memoryview(half.reshape(-1).view(torch.uint8).numpy()))
+            file.write(cast("Any", half.reshape(-1).view(torch.uint8).numpy()))
             done += half.nbytes
             told(phase, done, total)
         file.flush()
@@ -116,4 +116,4 @@ def _compare(path: Path, state: State, phase: str, total: int, told: Told) -> No
             done += tensor.nbytes
             told(phase, done, total)
     if not same:
-        raise OSError(f"expected {path.name} to hold what was written, got something else, the disk may be failing: try another one")
+        raise OSError(f"expected {path.name} to hold what was written, got other values, the disk may be failing: try another")

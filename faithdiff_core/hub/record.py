@@ -47,8 +47,12 @@ def ask(file: HubFile) -> Record:
     lfs: Any = found.lfs or {}
     told = lfs if isinstance(lfs, dict) else vars(lfs)
     size_bytes, sha256, commit = told.get("size"), told.get("sha256"), info.sha
-    sound = isinstance(size_bytes, int) and size_bytes > 0
-    if not sound or not _SHA256.fullmatch(str(sha256)) or not _COMMIT.fullmatch(str(commit)):
+    if (
+        not isinstance(size_bytes, int)
+        or size_bytes <= 0
+        or not _SHA256.fullmatch(str(sha256))
+        or not _COMMIT.fullmatch(str(commit))
+    ):
         raise ValueError(
             f"expected size and SHA-256 of {file.name} from {address()}, got none; without them a download cannot be checked: "
             "try again later, or another mirror (HF_ENDPOINT)"
@@ -96,7 +100,7 @@ def in_words(error: Exception, file: HubFile) -> str:
     if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError)):
         return _absent(file)
     if status in (401, 403):
-        return f"expected {file.name} from {address()}, {got}; log in there (`hf auth login`), or leave an old token out (HF_TOKEN)"
+        return f"expected {file.name} from {address()}, {got}; log in there (`hf auth login`), or take out an old HF_TOKEN"
     if status:
         return f"expected {file.name} from {address()}, {got}; try again later, or another mirror (HF_ENDPOINT)"
     return (

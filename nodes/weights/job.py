@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...faithdiff_core.hub.catalogue import HubFile

@@ -158,7 +158,7 @@ def test_no_room_is_said_before(hub: FakeHub, tmp_path: Path, monkeypatch: pytes
         (404, "RepoNotFound", "got no such file or no right to see it"),
         (404, "EntryNotFound", "got no such file or no right to see it"),
         (404, "RevisionNotFound", "got no such file or no right to see it"),
-        (401, "GatedRepo", "got a repository that wants an agreement; open https://huggingface.co/SG161222/RealVisXL_V4.0, agree"),
+        (401, "GatedRepo", f"got a repository that wants an agreement; open {FILE.page}, agree, then log in"),
         (403, "GatedRepo", "got a repository that wants an agreement"),
         (403, "", "got 403 .*log in there"),
         (418, "", "got 418 .*another mirror"),

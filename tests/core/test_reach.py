@@ -167,8 +167,10 @@ def test_the_scan_sees_what_even_the_writer_may_not(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["os.system(text)", "torch.load(path, weights_only=False)", "shutil.rmtree(path)", "from shutil import copy", "asyncio.run(x)",
-     "asyncio.create_subprocess_shell(x)"],
+    [
+        "os.system(text)", "torch.load(path, weights_only=False)", "shutil.rmtree(path)", "from shutil import copy",
+        "asyncio.run(x)", "asyncio.create_subprocess_shell(x)",
+    ],
 )  # fmt: skip
 def test_the_scan_sees_what_even_a_fetcher_may_not(line: str) -> None:
     assert findings(ast.parse(line), may_write=False, may_fetch=True)

@@ -140,7 +140,8 @@ def test_what_goes_wrong_is_told(server: HostServer, client: Client, hub: FakeHu
     hub.hash_of = b"other"
     client.post(f"{ADDRESS}/start", {"ids": ["checkpoint"]})
     job = ended(client)
-    assert job["outcome"] == "failed" and "expected SHA-256" in job["error"] and list(folder(server, "checkpoints").iterdir()) == []
+    assert job["outcome"] == "failed" and "expected SHA-256" in job["error"]
+    assert list(folder(server, "checkpoints").iterdir()) == []
     hub.status = (401, "GatedRepo")
     status, text = refused(server, f"{ADDRESS}/start", b'{"ids": ["checkpoint"]}')
     assert status == 400 and "wants an agreement" in text

@@ -1,4 +1,4 @@
-"""A server that speaks the Hugging Face hub's protocol on this machine, as far as one file of one repository needs it, with faults.
+"""A server that speaks the Hugging Face hub's protocol on this machine, as far as files of repositories need it, with faults.
 
 As the hub does it: what a repository holds under /api/models, a file under /resolve, which leads on to another address that
 knows ranges. Recorded beside the answers: what was asked, with which headers.
@@ -65,10 +65,10 @@ def fake_hub(files: Mapping[str, Mapping[str, bytes]]) -> Iterator[FakeHub]:
     class Handler(Answers):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self) -> None:
+        def do_HEAD(self) -> None:  # noqa: N802 - the standard library's name
             self._serve(body=False)
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the standard library's name
             self._serve(body=True)
 
         def _serve(self, *, body: bool) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-
 POLL_S = 0.02
 """How long it takes at most to end; Python's own is half a second for each test."""
 

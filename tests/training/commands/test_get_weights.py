@@ -61,8 +61,12 @@ def test_it_asks_and_then_there_is_what_convert_makes(
     assert main(command) == 2 and names(models) == [] and hub.transfers() == []
     said = capsys.readouterr()
     size = f"{len(released) / 1e6:.1f} MB"
-    assert f"{BIN} (FaithDiff weights), {size} from 127.0.0.1" in said.out and "https://huggingface.co/jychen9811/FaithDiff" in said.out
-    assert "of room in" in said.out and "got none, nothing was downloaded" in said.err
+    assert f"{BIN} (FaithDiff weights), {size} from 127.0.0.1" in said.out
+    assert (
+        "https://huggingface.co/jychen9811/FaithDiff" in said.out
+        and "of room in" in said.out
+        and "got none, nothing was downloaded" in said.err
+    )
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert main([*command, "--keep-bin"]) == 0
     assert names(models / "faithdiff") == [BIN, HALF]
