@@ -32,8 +32,8 @@ class FaithDiffGetWeights(io.ComfyNode):
             node_id="FaithDiffGetWeights",
             display_name="FaithDiff Get Weights",
             category=RESTORE_CATEGORY,
-            description="When it is run, downloads weights from the Hugging Face hub onto the machine that runs ComfyUI, and only "
-            "files that are not there: FaithDiff (about 10 GB, kept as 5 GB), an SDXL checkpoint (about 7 GB), a VAE. Their "
+            description="When it is run, downloads weights from the Hugging Face hub onto the machine that runs ComfyUI, and "
+            "only files that are not there: FaithDiff (about 10 GB, kept as 5 GB), an SDXL checkpoint (about 7 GB), a VAE. Their "
             "licences are on their pages: " + ", ".join(file.page for file in FILES.values()) + ".",
             search_aliases=["download", "install model", "hugging face", "FaithDiff.bin", "missing weights"],
             inputs=[

@@ -64,6 +64,13 @@ function open() {
   openDialog({ ask, inUse: namesInUse(), done: finish })
 }
 
+// As if a user had chosen it, so that the front end takes its complaint about the node back.
+function choose(node, widget, value) {
+  if (widget.setValue) return widget.setValue(value, { node, canvas: app.canvas })
+  widget.value = value
+  widget.callback?.(value, app.canvas, node)
+}
+
 // The lists anew, then the files' names where a loader has one that is not in its list.
 async function finish(state) {
   await app.refreshComboInNodes()
@@ -73,10 +80,7 @@ async function finish(state) {
       const choices = typeof widget.options?.values === 'function' ? widget.options.values(widget, node) : widget.options?.values
       if (!Array.isArray(choices) || choices.includes(widget.value)) continue
       const file = came.find((each) => each.name === widget.value && choices.includes(each.found))
-      if (file) {
-        widget.value = file.found
-        widget.callback?.(file.found, app.canvas, node)
-      }
+      if (file) choose(node, widget, file.found)
     }
     if (node.comfyClass === LOADER || node.comfyClass === GETTER) update(node)
   }

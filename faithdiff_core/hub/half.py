@@ -58,7 +58,7 @@ def write_half(source: Path, out: Path, told: Told) -> None:
 
 
 def _mapped(source: Path) -> State:
-    """The tensors of a torch pickle, in memory only where they are looked at. It is walked through first; no code in it is run."""
+    """The tensors of a torch pickle, in memory only where they are looked at. It is walked through first, and runs no code."""
     if check_weight_file(source):
         raise ValueError(f"expected a torch pickle such as FaithDiff.bin, got {source.name}, which is none; leave it as it is")
     try:

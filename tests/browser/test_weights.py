@@ -61,7 +61,7 @@ def prompt() -> dict[str, Any]:
 def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weights: FakeHub, nodes_2: bool) -> None:
     frontend.ask("setNodes2", on=nodes_2)
     name = "weights_nodes_2" if nodes_2 else "weights"
-    no_weights.slow_s = 0.01
+    no_weights.slow_s = 0.004
     try:
         frontend.ask("openPrompt", prompt=prompt())
         before = frontend.ask("widgetsOf", type="FaithDiffLoadModel")
@@ -81,7 +81,7 @@ def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weight
         assert after["names"] == ["model_name", "weight_dtype"] and after["saved"] == [HALF, "default"]
         ran = frontend.ask("run", timeout_s=PATIENCE_S)
         frontend.photograph(f"{name}_5_run")
-        assert (ran["outcome"], ran["complaints"]) == ("success", [])
+        assert (ran["outcome"], ran["complaints"], frontend.ask("widgetsOf", type="FaithDiffLoadModel")["marked"]) == ("success", [], False)
         assert frontend.ask("clicks") == CLICKS
     finally:
         frontend.ask("setNodes2", on=False)

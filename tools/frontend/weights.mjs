@@ -40,7 +40,7 @@ export function weightsCommands(page, closePanels) {
   async function widgetsOf({ type }) {
     return await page.evaluate((wanted) => {
       const node = window.app.graph._nodes.find((each) => each.type === wanted)
-      return { names: node.widgets.map((widget) => widget.name), values: node.widgets.map((widget) => widget.value), saved: node.serialize().widgets_values }
+      return { names: node.widgets.map((widget) => widget.name), values: node.widgets.map((widget) => widget.value), saved: node.serialize().widgets_values, marked: Boolean(node.has_errors) }
     }, type)
   }
 
