@@ -8,6 +8,7 @@ from .color_fix import FaithDiffColorFix
 from .compare import FaithDiffCompare
 from .encode_lq import FaithDiffEncodeLQ
 from .folder.served import serve_folder_state
+from .get_weights import FaithDiffGetWeights
 from .load_folder import FaithDiffLoadFolder
 from .load_model import FaithDiffLoadModel
 from .load_nano_vae import FaithDiffLoadNanoVAE
@@ -25,6 +26,8 @@ from .split_tiles import FaithDiffSplitTiles
 from .tile_model import FaithDiffTileModel
 from .tile_prompts import FaithDiffTilePrompts
 from .upscale import FaithDiffUpscale
+from .weights.places import make_folder
+from .weights.routes import serve_weights
 
 __all__ = ["FaithDiffExtension", "comfy_entrypoint"]
 
@@ -33,6 +36,8 @@ class FaithDiffExtension(ComfyExtension):
     async def on_load(self) -> None:
         serve_own_photos()
         serve_folder_state()
+        make_folder()
+        serve_weights()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -57,6 +62,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffLoadFolder,
             FaithDiffSaveFolder,
             FaithDiffCompare,
+            FaithDiffGetWeights,
         ]
 
 

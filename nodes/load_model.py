@@ -62,8 +62,13 @@ class FaithDiffLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, **kwargs) -> tuple:
-        return folders.fingerprint(model_name)
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        """In place of the host's own look at the list, which does not say where weights come from."""
+        return True if model_name is None or model_name in folders.model_names() else folders.absent(model_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str | None = None, **kwargs) -> tuple:
+        return folders.fingerprint(model_name) if model_name else ()  # linked: what gives the name tells of its changes
 
     @classmethod
     @checked

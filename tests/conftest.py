@@ -51,7 +51,7 @@ else:
     sys.path.append(str(ROOT))
 
 from support.file_order import place_in_line  # noqa: E402 - the folder was put on the path above
-from support.session_server import client, demo_prompt, server  # noqa: E402, F401 - fixtures
+from support.session_server import client, demo_prompt, server, server_hub  # noqa: E402, F401 - fixtures
 
 
 class _RootIsADirectory:

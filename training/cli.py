@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from training.commands import data, evaluate, restore, study, text, train, weights
+from training.commands import data, evaluate, get_weights, restore, study, text, train, weights
 from training.commands.packages import missing_package, require_packages
 from training.common.stopping import DivergedError, Interrupted, LostProcessError, SaveError
 
-COMMANDS = (data, train, weights, evaluate, restore, text, study)
+COMMANDS = (get_weights, data, train, weights, evaluate, restore, text, study)
 """In the order that --help lists them. Each has `add(verbs)`, and a function for each of its verbs that takes what was parsed;
 what a verb needs is imported in its function, so that --help stays quick."""
 

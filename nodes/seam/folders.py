@@ -14,7 +14,11 @@ FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
 NANO_VAE_SUFFIX = "vae.safetensors"
 """Keeps the nano VAE out of the list of models, and the models out of its own."""
-RELEASED_URL = "https://huggingface.co/jychen9811/FaithDiff"
+HOW_TO_GET = (
+    "press Get weights on Load FaithDiff Model, run the node FaithDiff Get Weights or `python -m training get-weights`, or put "
+    "FaithDiff.bin (from https://huggingface.co/jychen9811/FaithDiff) or a FaithDiff .safetensors"
+)
+"""Where no weights are."""
 
 
 def register() -> None:
@@ -59,8 +63,12 @@ def weights_path(name: str) -> str:
         path = folder_paths.get_full_path(folder, name)
         if path is not None:
             return path
-    raise ValueError(
-        f"expected the file {name!r:.200} in models/faithdiff or models/diffusion_models, found none; put FaithDiff.bin (from "
-        f"{RELEASED_URL}) or a FaithDiff .safetensors into {os.path.join(folder_paths.models_dir, FOLDER)} and refresh "
-        "the page"
+    raise ValueError(absent(name))
+
+
+def absent(name: object) -> str:
+    """The message for a name that no folder has."""
+    return (
+        f"expected the file {name!r:.200} in models/faithdiff or models/diffusion_models, found none; {HOW_TO_GET} into "
+        f"{os.path.join(folder_paths.models_dir, FOLDER)} and refresh the page"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fake_hub import FakeHub
 from support.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +60,7 @@ class Frontend:
 
 
 @pytest.fixture(scope="session")
-def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
+def frontend(tmp_path_factory: pytest.TempPathFactory, server_hub: FakeHub) -> Iterator[Frontend]:
     """The pack in a ComfyUI as new as can be: its input folder holds what ComfyUI brings, weights are empty files."""
     from host_page import FIRST_VISIT_OVER, HERE, find_browser, make_server
     from hostrun.client import Client
@@ -74,7 +76,11 @@ def frontend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
     workflows.place_inputs(server.input_folder)
     compare_page.write_pictures(server.input_folder)
     workflows.place_stand_ins(base / "models")
-    with server:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", server_hub.url)
+        server.start()
+    with contextlib.ExitStack() as running:
+        running.callback(server.stop)
         Client(server.url).post("/settings", FIRST_VISIT_OVER | LEGIBLE)
         job = {"server": server.url, "browser": browser, "profile": str(base / "profile")}
         process = subprocess.Popen(

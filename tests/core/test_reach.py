@@ -19,7 +19,13 @@ HARMLESS = {
 SAVER = "output.py"  # what is written into ComfyUI's output folder; only those who are named below import it
 WRITER = "storage.py"  # weights as the trainer saves them; no node imports it
 PICKLES = "pickle_check.py"  # names what a pickle asks for before the host's reader sees it, and never calls any of it
-ALSO = {WRITER: {"shutil"}, PICKLES: {"pickle"}}
+HUB = ROOT / "faithdiff_core" / "hub"  # what FaithDiff Get Weights and `get-weights` fetch, when somebody asks for it
+FETCHERS = {HUB / name for name in ("download.py", "get.py", "half.py")}  # of that room, what writes
+FOLDER_MAKER = ROOT / "nodes" / "weights" / "places.py"  # models/faithdiff, at the start
+ALSO = {
+    WRITER: {"shutil"}, PICKLES: {"pickle"}, "get.py": {"shutil"}, "record.py": {"urllib"},
+    "routes.py": {"asyncio"},
+}  # fmt: skip
 RUNS_CODE = ("eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.", "torch.jit.", "torch.package.")
 WRITES = {
     "chmod", "copyfile", "hardlink_to", "makedirs", "mkdir", "move", "remove", "removedirs", "rename", "rmdir", "rmtree",
@@ -27,13 +33,19 @@ WRITES = {
 }  # fmt: skip
 OPENERS = ("open", "io.open", "FileIO", "io.FileIO", "ZipFile", "zipfile.ZipFile")
 # Modules that reach further than what we take of them.
-TAKEN = {"os": {"PathLike", "fstat", "path", "stat", "walk"}, "pickle": {"_Unpickler"}}
-TAKEN_TO_WRITE = {"os": TAKEN["os"] | {"SEEK_END", "fsync", "replace"}, "pickle": set[str]()}
+TAKEN = {
+    "os": {"PathLike", "fstat", "path", "stat", "walk"}, "pickle": {"_Unpickler"}, "urllib": set[str](), "urllib.parse": {"urlsplit"},
+}  # fmt: skip
+TAKEN_TO_WRITE = {"os": TAKEN["os"] | {"SEEK_END", "fsync", "replace"}, "pickle": set[str](), "urllib": set[str]()}
+TAKEN_TO_FETCH = {
+    "os": TAKEN_TO_WRITE["os"] | {"name", "makedirs"}, "shutil": {"disk_usage"}, "asyncio": {"get_running_loop"},
+}  # fmt: skip
+MAPPED_PICKLE = "weights_only=True, mmap="  # half.py's reading of FaithDiff.bin, after it was walked through
 
 
-def findings(tree: ast.AST, *, may_write: bool) -> list[str]:
+def findings(tree: ast.AST, *, may_write: bool, may_fetch: bool = False) -> list[str]:
     """What the file could do that the page denies, as `line: what`."""
-    taken = TAKEN_TO_WRITE if may_write else TAKEN
+    taken = (TAKEN_TO_WRITE if may_write else TAKEN) | (TAKEN_TO_FETCH if may_fetch else {})
     owners = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     found: list[str] = []
     for node in ast.walk(tree):
@@ -46,7 +58,8 @@ def findings(tree: ast.AST, *, may_write: bool) -> list[str]:
         elif isinstance(node, ast.Import):  # under another name we would not know it
             forbidden = any(alias.name in taken and alias.asname for alias in node.names)
         else:
-            forbidden = isinstance(node, ast.Call) and _is_forbidden(node, may_write=may_write)
+            mapped = may_fetch and MAPPED_PICKLE in ast.unparse(node)
+            forbidden = isinstance(node, ast.Call) and not mapped and _is_forbidden(node, may_write=may_write or may_fetch)
         if forbidden:
             found.append(f"{node.lineno}: {ast.unparse(node)}")
     return found
@@ -93,7 +106,8 @@ def test_pack_reaches_nothing_but_the_host(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     standard = _imported(tree) & set(sys.stdlib_module_names)
     assert standard <= HARMLESS | ALSO.get(path.name, set()), f"{path.name}: {standard - HARMLESS}"
-    assert findings(tree, may_write=path.name in (WRITER, SAVER)) == []
+    may_fetch = path in FETCHERS or path == FOLDER_MAKER or path.name == "routes.py"
+    assert findings(tree, may_write=path.name in (WRITER, SAVER), may_fetch=may_fetch) == []
 
 
 def test_no_node_can_reach_the_one_file_that_writes() -> None:
@@ -103,6 +117,25 @@ def test_no_node_can_reach_the_one_file_that_writes() -> None:
 def test_only_the_nodes_that_save_reach_what_writes() -> None:
     importers = {path.name for path in NODES if "photos.output import" in path.read_text(encoding="utf-8")}
     assert importers == {"save_photo.py", "turn.py", "record.py"}  # the last two: results of a folder, and the list of them
+
+
+def test_only_get_weights_reaches_the_hub() -> None:
+    asking = {path.relative_to(ROOT).as_posix() for path in [*NODES, *CORE] if "huggingface_hub" in _imported(_tree(path))}
+    assert asking == {"faithdiff_core/hub/record.py", "faithdiff_core/hub/download.py"}
+    reaching = {path.relative_to(ROOT).as_posix() for path in NODES if "faithdiff_core.hub." in path.read_text(encoding="utf-8")}
+    assert reaching == {"nodes/get_weights.py", *(f"nodes/weights/{name}.py" for name in ("job", "places", "routes"))}
+
+
+@pytest.mark.parametrize("path", sorted(HUB.glob("*.py")), ids=lambda path: path.name)
+def test_the_hubs_package_is_imported_when_it_is_asked_for(path: Path) -> None:
+    """Without it, or with an old one, everything else works."""
+    assert _imported(ast.Module([node for node in _tree(path).body if "import" in type(node).__name__.lower()], [])) <= {
+        *HARMLESS, *ALSO.get(path.name, ()), "torch", "safetensors",
+    }  # fmt: skip
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +154,7 @@ def test_the_scan_sees_who_reaches_the_writer(line: str) -> None:
         "list(map(os.remove, names))", "from os import system", "import os as harmless", "getattr(os, name)", "os.environ",
         "zipfile.ZipFile(path, 'w')", "ZipFile(path, mode='a')", "zipfile.ZipFile(path, mode)", "io.FileIO(path, 'w')",
         "pickle.loads(data)", "pickle.Unpickler(file)", "from pickle import loads", "path.replace(other)", "torch.jit.load(path)",
-        "path.hardlink_to(other)", "io.open(path, 'w')", "compile(text, '', 'exec')",
+        "urllib.request.urlopen(url)", "path.hardlink_to(other)", "io.open(path, 'w')", "compile(text, '', 'exec')",
     ],
 )  # fmt: skip
 def test_the_scan_sees(line: str) -> None:
@@ -131,6 +164,17 @@ def test_the_scan_sees(line: str) -> None:
 @pytest.mark.parametrize("line", ["os.system(text)", "os.remove(path)", "torch.save(x, path)", "pickle.dump(x, file)"])
 def test_the_scan_sees_what_even_the_writer_may_not(line: str) -> None:
     assert findings(ast.parse(line), may_write=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "os.system(text)", "torch.load(path, weights_only=False)", "shutil.rmtree(path)", "from shutil import copy",
+        "asyncio.run(x)", "asyncio.create_subprocess_shell(x)",
+    ],
+)  # fmt: skip
+def test_the_scan_sees_what_even_a_fetcher_may_not(line: str) -> None:
+    assert findings(ast.parse(line), may_write=False, may_fetch=True)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ CONTRACT = {
         [],
     ),
     "FaithDiffCompare": (["before", "after", "direction"], ["IMAGE"]),
+    "FaithDiffGetWeights": (["file", "keep_bin"], ["COMBO"]),
 }  # fmt: skip
 DEFAULTS = {
     "steps": 20, "cfg": 5.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "denoise": 1.0, "tile_size": 1024,

@@ -34,6 +34,10 @@ FORBIDDEN = re.compile(
 TEXT_OF_WINDOWS = (".py", ".toml", ".txt")  # what tools there may open without naming an encoding
 
 
+MAPPED_PICKLE = re.compile(r"torch\.load\(source, map_location=\"cpu\", weights_only=True, mmap=")
+"""How the core reads FaithDiff.bin to convert it: by the host's reader it would take 10 GB of memory."""
+
+
 def packed_files() -> list[str]:
     """As comfy-cli chooses them: what git holds, less what .comfyignore names (patterns as in .gitignore).
 
@@ -123,7 +127,7 @@ def test_host_code_leaves_devices_and_weights_to_the_host(names: list[str]) -> N
         for name in names
         if name.startswith(HOST_CODE) and name.endswith(".py")
         for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1)
-        if FORBIDDEN.search(line)
+        if FORBIDDEN.search(MAPPED_PICKLE.sub("", line) if name == "faithdiff_core/hub/half.py" else line)
     ]
     assert found == []
 

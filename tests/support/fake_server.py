@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+POLL_S = 0.02
+"""How long it takes at most to end; Python's own is half a second for each test."""
+
 
 class Answers(http.server.BaseHTTPRequestHandler):
     """A handler that is quiet, and sends JSON or bytes."""
@@ -29,6 +32,6 @@ class Answers(http.server.BaseHTTPRequestHandler):
 def running(handler: type[Answers]) -> Iterator[str]:
     """Context in which such a server runs; gives its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

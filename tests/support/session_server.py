@@ -16,6 +16,8 @@ from hostrun.gpu import has_gpu
 from hostrun.paths import ROOT
 from hostrun.server import HostServer, ServerOptions, free_port
 
+from .fake_hub import FakeHub, fake_hub
+
 DEMO_WORKFLOW = ROOT / "workflows" / "api" / "faithdiff_demo.json"
 DEMO_FOLDER = ROOT / "demo"
 
@@ -31,10 +33,19 @@ def started_server(python: Path, host: Path, base: Path, *, cpu: bool) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+def server_hub() -> Iterator[FakeHub]:
+    """What the server takes for the Hugging Face hub. It holds nothing but what a test puts there."""
+    with fake_hub({}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, server_hub: FakeHub) -> Iterator[HostServer]:
     """The server of the test session, in a folder of its own."""
     python, base = Path(sys.executable), tmp_path_factory.mktemp("comfyui")
-    yield from started_server(python, Path(os.environ["COMFYUI_PATH"]), base, cpu=not has_gpu(python))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", server_hub.url)
+        yield from started_server(python, Path(os.environ["COMFYUI_PATH"]), base, cpu=not has_gpu(python))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import { createInterface } from 'node:readline'
 import { launch, openFrontend, untilReady } from './browser.mjs'
 import { byHand } from './by_hand.mjs'
 import { restoreFolder, restoreNothing } from './folder_button.mjs'
+import { weightsCommands } from './weights.mjs'
 
 const WAIT_MS = 200_000 // a machine may be busy
 const PACK = 'ComfyUI-FaithDiff'
@@ -17,7 +18,7 @@ page.setDefaultTimeout(WAIT_MS)
 const commands = {
   restoreFolder: (options) => restoreFolder(page, options),
   restoreNothing: (options) => restoreNothing(page, options),
-  helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates, ...byHand(page),
+  helpOf, insertBlueprint, labels, openTemplate, run, screenshot, setLanguage, setNodes2, swapForNano, templates, ...byHand(page), ...weightsCommands(page, closePanels),
 }
 for await (const line of createInterface({ input: process.stdin })) {
   const { command, ...options } = JSON.parse(line)

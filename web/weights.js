@@ -1,0 +1,102 @@
+// The button "Get weights" on Load FaithDiff Model (where there are none) and on FaithDiff Get Weights, and what comes after it: the
+// names of the files that came are put into the loaders that lack them.
+
+import { app } from '../../scripts/app.js'
+import { api } from '../../scripts/api.js'
+import { openDialog } from './weights_dialog.js'
+
+const ADDRESS = '/faithdiff/weights'
+const LABEL = 'Get weights...'
+const LOADER = 'FaithDiffLoadModel'
+const GETTER = 'FaithDiffGetWeights'
+const buttons = new Map() // node -> its button
+
+let latest = null // what the server said last: { files, job }
+
+async function ask(path = '', body) {
+  const options = body === undefined ? {} : { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) }
+  const answer = await api.fetchApi(ADDRESS + path, options)
+  const value = await answer.json().catch(() => ({}))
+  if (!answer.ok) throw new Error(value.error ?? `ComfyUI answered ${answer.status}`)
+  latest = value
+  return value
+}
+
+// Every node of a graph and of the subgraphs in it.
+function* nodesOf(graph) {
+  for (const node of graph?._nodes ?? graph?.nodes ?? []) {
+    yield node
+    if (node.subgraph) yield* nodesOf(node.subgraph)
+  }
+}
+
+// The names that widgets of the open workflow have as their values.
+function namesInUse() {
+  const values = [...nodesOf(app.rootGraph ?? app.graph)].flatMap((node) => (node.widgets ?? []).map((widget) => widget.value))
+  return new Set(values.filter((value) => typeof value === 'string'))
+}
+
+function addButton(node) {
+  if (buttons.has(node)) return
+  const button = node.addWidget('button', LABEL, null, open, { serialize: false })
+  button.serialize = false // neither the workflow nor the prompt knows of it
+  buttons.set(node, button)
+  node.setSize?.([node.size[0], Math.max(node.size[1], node.computeSize()[1])])
+}
+
+function removeButton(node) {
+  const button = buttons.get(node)
+  buttons.delete(node)
+  if (!button || !node.widgets?.includes(button)) return
+  if (node.removeWidget) node.removeWidget(button)
+  else node.widgets.splice(node.widgets.indexOf(button), 1)
+  node.setSize?.([node.size[0], node.computeSize()[1]])
+}
+
+const isAbsent = () => !latest?.files.find((file) => file.id === 'faithdiff')?.found
+
+function update(node) {
+  if (node.comfyClass === GETTER || (node.comfyClass === LOADER && isAbsent())) addButton(node)
+  else removeButton(node)
+}
+
+function open() {
+  openDialog({ ask, inUse: namesInUse(), done: finish })
+}
+
+// As if a user had chosen it, so that the front end takes its complaint about the node back.
+function choose(node, widget, value) {
+  if (widget.setValue) return widget.setValue(value, { node, canvas: app.canvas })
+  widget.value = value
+  widget.callback?.(value, app.canvas, node)
+}
+
+// The lists anew, then the files' names where a loader has one that is not in its list.
+async function finish(state) {
+  await app.refreshComboInNodes()
+  const came = state.files.filter((file) => file.found)
+  for (const node of nodesOf(app.rootGraph ?? app.graph)) {
+    for (const widget of node.widgets ?? []) {
+      const choices = typeof widget.options?.values === 'function' ? widget.options.values(widget, node) : widget.options?.values
+      if (!Array.isArray(choices) || choices.includes(widget.value)) continue
+      const file = came.find((each) => each.name === widget.value && choices.includes(each.found))
+      if (file) choose(node, widget, file.found)
+    }
+    if (node.comfyClass === LOADER || node.comfyClass === GETTER) update(node)
+  }
+  app.graph.setDirtyCanvas(true, true)
+  app.extensionManager?.toast?.add({ severity: 'success', summary: 'FaithDiff', detail: `${state.job.names.join(', ')}: ready. Press Run.`, life: 8000 })
+}
+
+app.registerExtension({
+  name: 'FaithDiff.weights',
+  commands: [{ id: 'FaithDiff.GetWeights', label: 'FaithDiff: get weights', icon: 'pi pi-download', function: open }],
+  menuCommands: [{ path: ['Extensions', 'FaithDiff'], commands: ['FaithDiff.GetWeights'] }],
+  async setup() {
+    await ask().catch(() => {}) // a server without the addresses: no button, and the node still works
+    for (const node of nodesOf(app.rootGraph ?? app.graph)) if (node.comfyClass === LOADER) update(node)
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === GETTER || (node.comfyClass === LOADER && latest && isAbsent())) addButton(node)
+  },
+})
