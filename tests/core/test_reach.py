@@ -34,7 +34,8 @@ WRITES = {
 OPENERS = ("open", "io.open", "FileIO", "io.FileIO", "ZipFile", "zipfile.ZipFile")
 # Modules that reach further than what we take of them.
 TAKEN = {
-    "os": {"PathLike", "fstat", "path", "stat", "walk"}, "pickle": {"_Unpickler"}, "urllib": set[str](), "urllib.parse": {"urlsplit"},
+    "os": {"PathLike", "fstat", "path", "stat", "walk"}, "pickle": {"_Unpickler"}, "urllib": set[str](),
+    "urllib.parse": {"urlsplit"},
 }  # fmt: skip
 TAKEN_TO_WRITE = {"os": TAKEN["os"] | {"SEEK_END", "fsync", "replace"}, "pickle": set[str](), "urllib": set[str]()}
 TAKEN_TO_FETCH = {
