@@ -1,5 +1,5 @@
-// The button "Get weights" on Load FaithDiff Model (where there are none) and on FaithDiff Get Weights, and what comes after it: the
-// names of the files that came are put into the loaders that lack them.
+// The button "Get weights" on Load FaithDiff Model and on a subgraph that has one (where there are none), and on FaithDiff Get Weights.
+// What comes after it: the names of the files that came are put into the loaders that lack them.
 
 import { app } from '../../scripts/app.js'
 import { api } from '../../scripts/api.js'
@@ -55,9 +55,28 @@ function removeButton(node) {
 
 const isAbsent = () => !latest?.files.find((file) => file.id === 'faithdiff')?.found
 
+function choicesOf(widget, node) {
+  const values = widget.options?.values
+  return typeof values === 'function' ? values(widget, node) : values
+}
+
+const lacksItsFile = (node) => node.widgets?.some((widget) => Array.isArray(choicesOf(widget, node)) && !choicesOf(widget, node).includes(widget.value))
+
+// A subgraph shows the button of the loader in it, which nobody sees from outside.
+function wantsButton(node) {
+  if (node.comfyClass === GETTER) return true
+  if (!latest || !isAbsent()) return false
+  if (node.comfyClass === LOADER) return true
+  return Boolean(node.subgraph) && [...nodesOf(node.subgraph)].some((inner) => inner.comfyClass === LOADER && lacksItsFile(inner))
+}
+
 function update(node) {
-  if (node.comfyClass === GETTER || (node.comfyClass === LOADER && isAbsent())) addButton(node)
+  if (wantsButton(node)) addButton(node)
   else removeButton(node)
+}
+
+function updateAll() {
+  for (const node of nodesOf(app.rootGraph ?? app.graph)) update(node)
 }
 
 function open() {
@@ -77,13 +96,13 @@ async function finish(state) {
   const came = state.files.filter((file) => file.found)
   for (const node of nodesOf(app.rootGraph ?? app.graph)) {
     for (const widget of node.widgets ?? []) {
-      const choices = typeof widget.options?.values === 'function' ? widget.options.values(widget, node) : widget.options?.values
+      const choices = choicesOf(widget, node)
       if (!Array.isArray(choices) || choices.includes(widget.value)) continue
       const file = came.find((each) => each.name === widget.value && choices.includes(each.found))
       if (file) choose(node, widget, file.found)
     }
-    if (node.comfyClass === LOADER || node.comfyClass === GETTER) update(node)
   }
+  updateAll()
   app.graph.setDirtyCanvas(true, true)
   app.extensionManager?.toast?.add({ severity: 'success', summary: 'FaithDiff', detail: `${state.job.names.join(', ')}: ready. Press Run.`, life: 8000 })
 }
@@ -94,9 +113,10 @@ app.registerExtension({
   menuCommands: [{ path: ['Extensions', 'FaithDiff'], commands: ['FaithDiff.GetWeights'] }],
   async setup() {
     await ask().catch(() => {}) // a server without the addresses: no button, and the node still works
-    for (const node of nodesOf(app.rootGraph ?? app.graph)) if (node.comfyClass === LOADER) update(node)
+    updateAll()
   },
   nodeCreated(node) {
-    if (node.comfyClass === GETTER || (node.comfyClass === LOADER && latest && isAbsent())) addButton(node)
+    if (wantsButton(node)) addButton(node)
   },
+  afterConfigureGraph: updateAll, // a subgraph has its nodes only now
 })

@@ -94,6 +94,7 @@ def old_photo() -> Template:
             "",
             "- The preset **old photo** keeps the tint, and **faded photo** takes the cast away; both have **cfg 3** instead "
             "of 5: less is made up where the photo shows little.",
+            "- Stains stay: no colour fix takes them out.",
             "- The longer side becomes 2048 px, whatever the scan's size was. Scan large, then let it shrink: grain "
             "costs nothing.",
             "",
