@@ -22,6 +22,7 @@ from support.patience import PATIENCE_S
 pytestmark = pytest.mark.host
 HALF, BIN = "FaithDiff_fp16.safetensors", "FaithDiff.bin"
 LABEL = "Get weights..."
+SUBGRAPH = "FaithDiff Upscale"
 CLICKS = 3
 """The button, Download, Run."""
 
@@ -81,11 +82,8 @@ def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weight
         assert after["names"] == ["model_name", "weight_dtype"] and after["saved"] == [HALF, "default"]
         ran = frontend.ask("run", timeout_s=PATIENCE_S)
         frontend.photograph(f"{name}_5_run")
-        assert (ran["outcome"], ran["complaints"], frontend.ask("widgetsOf", type="FaithDiffLoadModel")["marked"]) == (
-            "success",
-            [],
-            False,
-        )
+        marked = frontend.ask("widgetsOf", type="FaithDiffLoadModel")["marked"]
+        assert (ran["outcome"], ran["complaints"], marked) == ("success", [], False)
         assert frontend.ask("clicks") == CLICKS
     finally:
         frontend.ask("setNodes2", on=False)
@@ -121,11 +119,24 @@ def test_cancelled_wrong_and_gone_on_with(frontend: Any, no_weights: FakeHub) ->
 
 
 @pytest.mark.long
-def test_a_template_without_weights_shows_the_button(frontend: Any, no_weights: FakeHub) -> None:
-    frontend.ask("openPrompt", prompt=prompt())
-    frontend.ask("openTemplate", name="faithdiff_upscale")
-    frontend.photograph("weights_template")
-    assert LABEL in frontend.ask("widgetsOf", type="FaithDiffLoadModel")["names"]
-    kept = json.loads((workflows.FOLDER / "faithdiff_upscale.json").read_text(encoding="utf-8"))
-    (loader,) = [node for node in kept["nodes"] if node["type"] == "FaithDiffLoadModel"]
-    assert frontend.ask("widgetsOf", type="FaithDiffLoadModel")["saved"] == loader["widgets_values"]
+@pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes_2"])
+def test_a_template_without_weights_gets_them_by_its_subgraph(frontend: Any, no_weights: FakeHub, nodes_2: bool) -> None:
+    frontend.ask("setNodes2", on=nodes_2)
+    try:
+        frontend.ask("openPrompt", prompt=prompt())
+        frontend.ask("openTemplate", name="faithdiff_upscale")
+        frontend.photograph("weights_template_nodes_2" if nodes_2 else "weights_template")
+        kept = json.loads((workflows.FOLDER / "faithdiff_upscale.json").read_text(encoding="utf-8"))
+        (folded,) = [node for node in kept["nodes"] if node.get("title") == SUBGRAPH]
+        before = frontend.ask("widgetsOf", type=SUBGRAPH)
+        assert before["names"][-1] == LABEL and before["saved"] == folded["widgets_values"]
+        frontend.ask("clickWidget", type=SUBGRAPH, label=LABEL)
+        text = frontend.ask("dialogText")
+        assert "FaithDiff" in text and "RealVisXL" in text
+        frontend.ask("pressInDialog", name="Download")
+        frontend.ask("dialogGone")
+        after = frontend.ask("widgetsOf", type=SUBGRAPH)
+        assert LABEL not in after["names"]
+        assert after["saved"] == [HALF if value == BIN else value for value in folded["widgets_values"]]
+    finally:
+        frontend.ask("setNodes2", on=False)

@@ -21,13 +21,13 @@ export function weightsCommands(page, closePanels) {
 
   const clicks = () => page.evaluate(() => window.faithdiffClicks)
 
-  // Where a widget is on the screen: drawn on the canvas, or a button of its own.
+  // `type`: of a node, or its title. Where a widget is on the screen: drawn on the canvas, or a button of its own.
   async function clickWidget({ type, label }) {
     const button = page.getByRole('button', { name: label, exact: true })
     if (await button.count()) return await button.first().click()
     const place = await page.evaluate(({ type, label }) => {
       const { canvas, graph } = window.app
-      const node = graph._nodes.find((each) => each.type === type)
+      const node = graph._nodes.find((each) => each.type === type || each.title === type)
       const widget = node.widgets.find((each) => each.name === label)
       const box = canvas.canvas.getBoundingClientRect()
       const at = (axis, inside) => (node.pos[axis] + inside + canvas.ds.offset[axis]) * canvas.ds.scale
@@ -39,7 +39,7 @@ export function weightsCommands(page, closePanels) {
   // Names of a node's widgets, its value of one of them, and what a saved workflow keeps of it.
   async function widgetsOf({ type }) {
     return await page.evaluate((wanted) => {
-      const node = window.app.graph._nodes.find((each) => each.type === wanted)
+      const node = window.app.graph._nodes.find((each) => each.type === wanted || each.title === wanted)
       return { names: node.widgets.map((widget) => widget.name), values: node.widgets.map((widget) => widget.value), saved: node.serialize().widgets_values, marked: Boolean(node.has_errors) }
     }, type)
   }
