@@ -1,9 +1,10 @@
-// The button "Get weights" on Load FaithDiff Model and on a subgraph that has one (where there are none), and on FaithDiff Get Weights.
-// What comes after it: the names of the files that came are put into the loaders that lack them.
+// The button "Get weights" on Load FaithDiff Model (where there are none), on FaithDiff Get Weights and over the canvas of a workflow that
+// lacks them. What comes after it: the names of the files that came are put into the loaders that lack them.
 
 import { app } from '../../scripts/app.js'
 import { api } from '../../scripts/api.js'
 import { openDialog } from './weights_dialog.js'
+import { hideOffer, showOffer } from './weights_offer.js'
 
 const ADDRESS = '/faithdiff/weights'
 const LABEL = 'Get weights...'
@@ -62,21 +63,19 @@ function choicesOf(widget, node) {
 
 const lacksItsFile = (node) => node.widgets?.some((widget) => Array.isArray(choicesOf(widget, node)) && !choicesOf(widget, node).includes(widget.value))
 
-// A subgraph shows the button of the loader in it, which nobody sees from outside.
-function wantsButton(node) {
-  if (node.comfyClass === GETTER) return true
-  if (!latest || !isAbsent()) return false
-  if (node.comfyClass === LOADER) return true
-  return Boolean(node.subgraph) && [...nodesOf(node.subgraph)].some((inner) => inner.comfyClass === LOADER && lacksItsFile(inner))
-}
+const wantsButton = (node) => node.comfyClass === GETTER || (node.comfyClass === LOADER && latest && isAbsent())
 
-function update(node) {
-  if (wantsButton(node)) addButton(node)
-  else removeButton(node)
-}
-
+// The buttons, and an offer over the canvas where a loader lacks its file: in a subgraph nobody sees the loader's button, and the front end lets
+// no widget of ours stand on the subgraph itself.
 function updateAll() {
-  for (const node of nodesOf(app.rootGraph ?? app.graph)) update(node)
+  const nodes = [...nodesOf(app.rootGraph ?? app.graph)]
+  for (const node of nodes) {
+    if (wantsButton(node)) addButton(node)
+    else removeButton(node)
+  }
+  const lacking = latest && isAbsent() && nodes.some((node) => node.comfyClass === LOADER && lacksItsFile(node))
+  if (lacking) showOffer({ label: LABEL, open })
+  else hideOffer()
 }
 
 function open() {
@@ -118,5 +117,5 @@ app.registerExtension({
   nodeCreated(node) {
     if (wantsButton(node)) addButton(node)
   },
-  afterConfigureGraph: updateAll, // a subgraph has its nodes only now
+  afterConfigureGraph: updateAll,
 })

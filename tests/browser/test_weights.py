@@ -39,7 +39,9 @@ def no_weights(frontend: Any, server_hub: FakeHub, released: bytes) -> Iterator[
     """The server's models folder is empty, and the hub has FaithDiff and the checkpoint; afterwards all is as it was."""
     models, aside = frontend.server.options.base / "models", frontend.server.options.base / "aside"
     models.rename(aside)
-    (models / "faithdiff").mkdir(parents=True)
+    for folder in filter(Path.is_dir, aside.iterdir()):  # ComfyUI looks again at every folder that it has once listed
+        (models / folder.name).mkdir(parents=True)
+    (models / "faithdiff").mkdir(exist_ok=True)
     server_hub.files = {FAITHDIFF: {BIN: released}, CHECKPOINT: {"RealVisXL_V4.0.safetensors": noise(300_000)}}
     yield server_hub
     server_hub.files, server_hub.slow_s, server_hub.hash_of = {}, 0.0, None
@@ -120,7 +122,7 @@ def test_cancelled_wrong_and_gone_on_with(frontend: Any, no_weights: FakeHub) ->
 
 @pytest.mark.long
 @pytest.mark.parametrize("nodes_2", [False, True], ids=["canvas", "nodes_2"])
-def test_a_template_without_weights_gets_them_by_its_subgraph(frontend: Any, no_weights: FakeHub, nodes_2: bool) -> None:
+def test_a_template_without_weights_is_offered_them(frontend: Any, no_weights: FakeHub, nodes_2: bool) -> None:
     frontend.ask("setNodes2", on=nodes_2)
     try:
         frontend.ask("openPrompt", prompt=prompt())
@@ -128,15 +130,15 @@ def test_a_template_without_weights_gets_them_by_its_subgraph(frontend: Any, no_
         frontend.photograph("weights_template_nodes_2" if nodes_2 else "weights_template")
         kept = json.loads((workflows.FOLDER / "faithdiff_upscale.json").read_text(encoding="utf-8"))
         (folded,) = [node for node in kept["nodes"] if node.get("title") == SUBGRAPH]
-        before = frontend.ask("widgetsOf", type=SUBGRAPH)
-        assert before["names"][-1] == LABEL and before["saved"] == folded["widgets_values"]
-        frontend.ask("clickWidget", type=SUBGRAPH, label=LABEL)
+        assert frontend.ask("widgetsOf", type=SUBGRAPH)["saved"] == folded["widgets_values"]
+        assert frontend.ask("offered") == 1
+        frontend.ask("pressOffer", name=LABEL)
         text = frontend.ask("dialogText")
         assert "FaithDiff" in text and "RealVisXL" in text
         frontend.ask("pressInDialog", name="Download")
         frontend.ask("dialogGone")
         after = frontend.ask("widgetsOf", type=SUBGRAPH)
-        assert LABEL not in after["names"]
+        assert frontend.ask("offered") == 0
         assert after["saved"] == [HALF if value == BIN else value for value in folded["widgets_values"]]
     finally:
         frontend.ask("setNodes2", on=False)

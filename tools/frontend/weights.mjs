@@ -55,6 +55,9 @@ export function weightsCommands(page, closePanels) {
     return await dialog.innerText()
   }
 
+  const offered = () => page.getByTestId('faithdiff-offer').count()
+  const pressOffer = ({ name }) => page.getByTestId('faithdiff-offer').getByRole('button', { name, exact: true }).click()
+
   const pressInDialog = ({ name }) => dialog.getByRole('button', { name, exact: true }).click()
   const dialogGone = () => dialog.waitFor({ state: 'detached' })
   const dialogError = async () => {
@@ -62,5 +65,5 @@ export function weightsCommands(page, closePanels) {
     return await dialog.innerText()
   }
 
-  return { openPrompt, clicks, clickWidget, widgetsOf, dialogText, progressLine, pressInDialog, dialogGone, dialogError }
+  return { openPrompt, clicks, clickWidget, offered, pressOffer, widgetsOf, dialogText, progressLine, pressInDialog, dialogGone, dialogError }
 }
