@@ -28,7 +28,7 @@ def session() -> Iterator[Session]:
 
 def test_all_our_nodes_are_tried(session):
     ours = {name for name in session.object_info() if name.startswith("FaithDiff")}
-    assert ours == {kind for kind, _ in ALL.values() if kind.startswith("FaithDiff")} and len(ours) == 17
+    assert ours == {kind for kind, _ in ALL.values() if kind.startswith("FaithDiff")} and len(ours) == 18
 
 
 @pytest.mark.parametrize("key", OURS)
