@@ -162,6 +162,9 @@ def test_in_a_subgraph_and_after_the_page_is_loaded_anew(page):
     assert page.ask("evaluate", expression=f"document.querySelectorAll('{VIEW}.is-shown').length") == 0
     assert page.ask("evaluate", expression=RUN) == "execution_success"  # all of it is in the server's cache
     page.ask("boxOf", selector=f"{VIEW}.is-shown")
+    page.ask("evaluate", expression=_then_wait("app.graph.add(LiteGraph.createNode('FaithDiffCompare'))"))
+    assert page.ask("evaluate", expression=f"document.querySelectorAll('{VIEW}').length") == 2  # each shows its own run
+    assert page.ask("evaluate", expression=f"document.querySelectorAll('{VIEW}.is-shown').length") == 1
 
 
 def _then_wait(statements):
