@@ -7,7 +7,10 @@ from pathlib import PurePath
 from xdist.scheduler import LoadFileScheduling
 
 ON_ONE_SERVER = {
-    **dict.fromkeys(("test_determinism", "test_leaks", "test_photos", "test_queue", "test_restore_folder"), "server"),
+    **dict.fromkeys(
+        ("test_api_clients", "test_determinism", "test_folder_nodes", "test_leaks", "test_photos", "test_queue"), "server"
+    ),
+    **dict.fromkeys(("test_restore_folder", "test_weights"), "server"),
     **dict.fromkeys(("test_queue_bounds", "test_queue_faults"), "shared_server"),
 }
 """File in tests/server -> the fixture or function that starts the ComfyUI that its tests ask, once in a worker."""

@@ -60,6 +60,7 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"image": ["load folder", 0], "folder": ["load folder", 2], "mask": ["load folder", 1], "format": "as source",
          "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True, "workflow": True},
     ),
+    "preset": ("FaithDiffPreset", {"preset": "photo"}),
     "compare": ("FaithDiffCompare", {"before": ["photo", 0], "after": ["colours", 0], "direction": "right"}),
     "report": (
         "FaithDiffReport",
