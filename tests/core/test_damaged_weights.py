@@ -69,7 +69,7 @@ def test_alignment(parts, change, message):
 
 
 def test_alignment_heads_that_do_not_divide(parts):
-    with pytest.raises(ValueError, match="expected num_heads to divide the token width 128, got 3"):
+    with pytest.raises(ValueError, match=f"expected num_heads to divide the token width {2 * tiny.WIDTH}, got 3"):
         alignment_sizes(parts.alignment, {"alignment": {"num_heads": 3}})
 
 

@@ -251,7 +251,7 @@ def test_lora_of_peft(parts, diffusers_unet, naming):
 def test_lora_in_other_tools_names(parts, diffusers_unet):
     """kohya's with an alpha, and diffusers' before peft: the same layers as peft's."""
     layer = next(name.removesuffix(".weight") for name in diffusers_unet if name.endswith("attn1.to_out.0.weight"))
-    down, up = torch.ones(2, 128), torch.ones(128, 2)
+    down, up = torch.ones(2, 2 * tiny.WIDTH), torch.ones(2 * tiny.WIDTH, 2)
     kohya = f"lora_unet_{layer.replace('.', '_')}"
     named = {f"{kohya}.lora_down.weight": down, f"{kohya}.lora_up.weight": up, f"{kohya}.alpha": torch.tensor(1.0)}
     old = "unet." + layer.replace(".to_out.0", ".processor.to_out") + "_lora"

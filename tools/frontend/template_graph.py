@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Group:
 
     title: str
     color: str
-    columns: tuple[dict[str, Node | Subgraph], ...]
+    columns: tuple[Mapping[str, Node | Subgraph], ...]
     row: int = 1
 
     def names(self) -> list[str]:
