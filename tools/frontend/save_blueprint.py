@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -53,8 +54,8 @@ def save(out: Path, server: HostServer) -> int:
     """Save the blueprint `out` through a server that has what its layout asks for; the script's exit code."""
     screenshot = screenshot_path(out)
     api = ROOT / "workflows" / "api" / f"{TEMPLATE}.json"
-    job = {"name": out.stem, "api": str(api), "layout": str(layout_path(out)), "out": str(out), "screenshot": str(screenshot)}
-    job["texts"] = TEXTS
+    job: dict[str, Any] = {"name": out.stem, "api": str(api), "layout": str(layout_path(out)), "out": str(out)}
+    job |= {"screenshot": str(screenshot), "texts": TEXTS}
     code = run_script("save_blueprint.mjs", job, server)
     if code == 0:
         say(f"saved {out}\npicture {screenshot}")
