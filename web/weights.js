@@ -61,7 +61,14 @@ function choicesOf(widget, node) {
   return typeof values === 'function' ? values(widget, node) : values
 }
 
-const lacksItsFile = (node) => node.widgets?.some((widget) => Array.isArray(choicesOf(widget, node)) && !choicesOf(widget, node).includes(widget.value))
+// A loader whose file is the one that can be had, and is not there.
+function lacksIt(node) {
+  const file = latest.files.find((each) => each.id === 'faithdiff')
+  return node.comfyClass === LOADER && node.widgets?.some((widget) => {
+    const choices = choicesOf(widget, node)
+    return Array.isArray(choices) && !choices.includes(widget.value) && [file.name, file.loaded].includes(widget.value)
+  })
+}
 
 const wantsButton = (node) => node.comfyClass === GETTER || (node.comfyClass === LOADER && latest && isAbsent())
 
@@ -73,7 +80,7 @@ function updateAll() {
     if (wantsButton(node)) addButton(node)
     else removeButton(node)
   }
-  const lacking = latest && isAbsent() && nodes.some((node) => node.comfyClass === LOADER && lacksItsFile(node))
+  const lacking = latest && isAbsent() && nodes.some(lacksIt)
   if (lacking) showOffer({ label: LABEL, open })
   else hideOffer()
 }

@@ -89,6 +89,7 @@ def restore(
     align: dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
     caption: dict[str, Node] | None = None,
+    title: str = "Restore",
 ) -> Group:
     """Encode, align, sample.
 
@@ -96,6 +97,7 @@ def restore(
         first: above the encoder.
         more: below the prompt.
         caption: in place of an empty prompt.
+        title: of the group.
     """
     encode = {"faithdiff": ("load", 1), "image": image, "vae": vae, "tile_size": 0}
     aligned = {"model": model, "features": ("encode", 0), "latent": ("encode", 1), "strength": 1.0, "start_percent": 0.0}
@@ -103,7 +105,7 @@ def restore(
     sampled = {"model": ("align", 0), "positive": prompts[0], "negative": prompts[1], "latent_image": ("align", 1)}
     middle = {**(prompt() if caption is None else caption), **(more or {})}
     return Group(
-        title="Restore",
+        title=title,
         color=PURPLE,
         columns=(
             {

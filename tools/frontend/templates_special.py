@@ -49,7 +49,7 @@ def eight_k() -> Template:
         groups=(
             photo(size=size("longest side", longest_side=7680)),
             _weights(weights()),
-            restore(more=plan),
+            restore(more=plan, title="3  Restore"),
             *_in_the_open("faithdiff_8k", decode(method="wavelet", tiled=True)),
         ),
         models=(WEIGHTS, CHECKPOINT),
@@ -128,7 +128,7 @@ def masked() -> Template:
         groups=(
             Group(title=first.title, color=first.color, columns=(*first.columns, column)),
             Group(title="2  Weights and prompt", color=GREEN, columns=(weights(**prompt()),)),
-            restore(first=follow, align={"mask": ("follow", 0)}, caption={}),
+            restore(first=follow, align={"mask": ("follow", 0)}, caption={}, title="3  Restore"),
             *_in_the_open("faithdiff_masked", decode()),
         ),
         models=(WEIGHTS, CHECKPOINT),
