@@ -13,7 +13,7 @@ from support.workflows import ROOT, api_prompt
 
 pytestmark = pytest.mark.host
 NAME = "FaithDiff Upscale"
-WIDGETS = ["scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"]
+WIDGETS = ["preset", "scale", "prompt", "weights", "checkpoint", "seed"]
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,6 @@ def test_a_prompt_with_a_wrong_name_is_not(host):
 @pytest.mark.parametrize("name", workflows.NAMES)
 def test_a_workflow_is_made_of_its_twins_nodes(host, name):
     """That both make the same prompt is shown in the browser, in the newest host."""
-    nodes = {str(n["id"]): n["type"] for n in workflows.ui_workflow(name)["nodes"] if n["type"] not in OF_THE_FRONT_END}
+    nodes = {str(n["id"]): n["type"] for n in workflows.ui_nodes(name) if n["type"] not in OF_THE_FRONT_END}
     assert nodes == {number: node["class_type"] for number, node in workflows.api_prompt(name).items()}
     assert set(nodes.values()) <= set(host)

@@ -30,6 +30,9 @@ WITH_ALL = SimpleNamespace(
     scale=0,
     source=0,
     alpha_HW=0,
+    job=0,
+    begun=0,
+    photo=0,
 )
 BY_TYPE = {"IMAGE": tiny.image(8, 8), "MASK": torch.ones(4, 4), "LATENT": {"samples": torch.zeros(1, 4, 1, 1)}, "STRING": "a",
            "CONDITIONING": tiny.conditioning(1)}  # fmt: skip

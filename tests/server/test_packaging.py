@@ -8,6 +8,7 @@ import re
 import pytest
 from hostrun.paths import ROOT, TOOLS
 from hostrun.pins import versions
+from support import workflows
 
 UI_WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 NANO = "nano_faithdiff.safetensors"
@@ -49,7 +50,8 @@ def test_workflow_tells_pack_version_and_where_models_are(path, project) -> None
     workflow = json.loads(path.read_text(encoding="utf-8"))
     assert workflow["version"] == 0.4
     loaders = 0
-    for node in workflow["nodes"]:
+    nodes = workflows.ui_nodes(path.stem)
+    for node in nodes:
         if node["type"] in ("MarkdownNote", "Note"):
             continue
         properties = node["properties"]
@@ -60,7 +62,7 @@ def test_workflow_tells_pack_version_and_where_models_are(path, project) -> None
             loaders += 1
             assert model["name"] in node["widgets_values"]
             assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
-    bundled = any(NANO in (node.get("widgets_values") or []) for node in workflow["nodes"])
+    bundled = any(NANO in (node.get("widgets_values") or []) for node in nodes)
     assert bundled or loaders >= 1  # what comes with the pack needs no download
 
 

@@ -54,6 +54,13 @@ def ui_workflow(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def ui_nodes(name: str) -> list[dict[str, Any]]:
+    """The nodes of a UI-format workflow, those inside subgraphs in place of the node that stands for them."""
+    workflow = ui_workflow(name)
+    subgraphs = {subgraph["id"]: subgraph["nodes"] for subgraph in workflow.get("definitions", {}).get("subgraphs", [])}
+    return [inner for node in workflow["nodes"] for inner in subgraphs.get(node["type"], [node])]
+
+
 def weights_of(prompt: dict[str, Any]) -> set[tuple[str, str]]:
     """(folder under models/, name) of every weights file that a prompt names.
 

@@ -204,8 +204,13 @@ async function swapForNano({ photo, model, vae, scale, steps }) {
     find('FaithDiffAlignLatent').connect(0, noPrompt, 0)
     move(find('FaithDiffPrompt'), 0, noPrompt, 0)
     move(find('FaithDiffPrompt'), 1, noPrompt, 0)
-    const widgets = { weights: wanted.model, scale: wanted.scale, steps: wanted.steps, cfg: 1 }
-    for (const [name, value] of Object.entries(widgets)) outer.widgets.find((widget) => widget.name === name).value = value
+    const set = (node, values) => {
+      for (const [name, value] of Object.entries(values)) node.widgets.find((widget) => widget.name === name).value = value
+    }
+    set(outer, { weights: wanted.model, scale: wanted.scale })
+    const sampler = find('FaithDiffSampler') // not by the preset
+    for (const name of ['steps', 'cfg']) sampler.disconnectInput(sampler.inputs.findIndex((input) => input.name === name))
+    set(sampler, { steps: wanted.steps, cfg: 1 })
     const [load, save] = [add('LoadImage', app.graph), add('SaveImage', app.graph)]
     load.widgets[0].value = wanted.photo
     load.pos = [outer.pos[0] - 400, outer.pos[1]]
