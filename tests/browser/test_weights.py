@@ -25,6 +25,8 @@ LABEL = "Get weights..."
 SUBGRAPH = "FaithDiff Upscale"
 CLICKS = 3
 """The button, Download, Run."""
+SLOW_S = 0.2
+"""Between pieces of a download, until the page has been seen to show one: it looks every 0.7 s."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def prompt() -> dict[str, Any]:
 def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weights: FakeHub, nodes_2: bool) -> None:
     frontend.ask("setNodes2", on=nodes_2)
     name = "weights_nodes_2" if nodes_2 else "weights"
-    no_weights.slow_s = 0.004
+    no_weights.slow_s = SLOW_S
     try:
         frontend.ask("openPrompt", prompt=prompt())
         before = frontend.ask("widgetsOf", type="FaithDiffLoadModel")
@@ -78,6 +80,7 @@ def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weight
         frontend.ask("pressInDialog", name="Download")
         frontend.ask("progressLine")
         frontend.photograph(f"{name}_3_progress")
+        no_weights.slow_s = 0.0
         frontend.ask("dialogGone")
         frontend.photograph(f"{name}_4_done")
         after = frontend.ask("widgetsOf", type="FaithDiffLoadModel")
@@ -98,7 +101,7 @@ def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weight
 
 @pytest.mark.long
 def test_cancelled_wrong_and_gone_on_with(frontend: Any, no_weights: FakeHub) -> None:
-    no_weights.slow_s = 0.05
+    no_weights.slow_s = SLOW_S
     frontend.ask("openPrompt", prompt=prompt())
     frontend.ask("clickWidget", type="FaithDiffLoadModel", label=LABEL)
     frontend.ask("dialogText")
