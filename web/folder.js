@@ -12,6 +12,7 @@ const BUTTON = 'Restore the whole folder'
 const ADDRESS = '/faithdiff/folder' // nodes/folder/served.py
 const INPUTS = ['folder', 'pattern', 'sub_folders', 'save_to', 'retry_failed', 'again']
 const MAX_QUEUED = 200 // each run holds a copy of the workflow, and the page fetches them all whenever one ends
+const ASKED_ABOVE = 20 // "." is the whole input folder, and the first choice: nobody should restore all of that by one click
 const MIN_HEIGHT_PX = 48
 
 /** The bar and the line below it, on one node. */
@@ -63,6 +64,7 @@ async function restoreAll(node) {
     bar.show(answer)
     if (answer.left === 0) return bar.say(answer.text)
     const runs = Math.min(answer.left, MAX_QUEUED)
+    if (runs > ASKED_ABOVE && !window.confirm(`Restore ${runs} pictures?`)) return
     if (runs < answer.left) bar.say(`${runs} of ${answer.left} queued; click once more when they are done`)
     await app.queuePrompt(0, runs)
   } catch (error) {

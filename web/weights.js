@@ -96,31 +96,31 @@ function choose(node, widget, value) {
   widget.callback?.(value, app.canvas, node)
 }
 
-// The lists anew, then the files' names where a loader has one that is not in its list.
+// The lists anew. Workflows keep the name FaithDiff.bin: the loader takes the fp16 file in its place.
 async function finish(state) {
   await app.refreshComboInNodes()
-  const came = state.files.filter((file) => file.found)
+  const names = state.files.flatMap((file) => (file.found ? [file.name, file.loaded] : []))
   for (const node of nodesOf(app.rootGraph ?? app.graph)) {
     for (const widget of node.widgets ?? []) {
-      const choices = choicesOf(widget, node)
-      if (!Array.isArray(choices) || choices.includes(widget.value)) continue
-      const file = came.find((each) => each.name === widget.value && choices.includes(each.found))
-      if (file) choose(node, widget, file.found)
+      if (names.includes(widget.value) && choicesOf(widget, node)?.includes(widget.value)) choose(node, widget, widget.value)
     }
   }
-  updateAll()
   app.graph.setDirtyCanvas(true, true)
   app.extensionManager?.toast?.add({ severity: 'success', summary: 'FaithDiff', detail: `${state.job.names.join(', ')}: ready. Press Run.`, life: 8000 })
+}
+
+// What the server has now, and what follows from it.
+async function lookAgain() {
+  await ask().catch(() => {}) // a server without the addresses: no button, and the node still works
+  updateAll()
 }
 
 app.registerExtension({
   name: 'FaithDiff.weights',
   commands: [{ id: 'FaithDiff.GetWeights', label: 'FaithDiff: get weights', icon: 'pi pi-download', function: open }],
   menuCommands: [{ path: ['Extensions', 'FaithDiff'], commands: ['FaithDiff.GetWeights'] }],
-  async setup() {
-    await ask().catch(() => {}) // a server without the addresses: no button, and the node still works
-    updateAll()
-  },
+  setup: lookAgain,
+  refreshComboInNodes: lookAgain, // by the key R, too
   nodeCreated(node) {
     if (wantsButton(node)) addButton(node)
   },

@@ -57,6 +57,8 @@ export function openDialog({ ask, inUse, done }) {
     body.replaceChildren(element('p', { textContent: 'Asking the hub for sizes...' }))
     footer.replaceChildren(close)
     const { files, sizes } = await ask('/look', {})
+    const reasons = Object.values(sizes).map((size) => size.error)
+    if (reasons.length && reasons.every(Boolean)) return explain(files.filter((file) => sizes[file.id]), reasons[0])
     const rows = files.map((file) => row(file, sizes[file.id], inUse))
     const keep = element('input', { type: 'checkbox' })
     const sum = element('p')
@@ -81,6 +83,15 @@ export function openDialog({ ask, inUse, done }) {
     )
     footer.replaceChildren(close, start)
     start.focus()
+  }
+
+  // Nothing can be had: why, once, and how to go on without.
+  function explain(files, reason) {
+    error.textContent = reason
+    body.replaceChildren(element('p', { textContent: 'Or load the files in a browser, put them into these folders, and press R:' }), ...files.map((file) => element('p', {},
+      element('strong', { textContent: file.name }), ' from ', element('a', { href: file.page, target: '_blank', rel: 'noopener', textContent: file.page }),
+      element('small', { textContent: `to ${file.folder}` }))))
+    footer.replaceChildren(close, button('Try again', guarded(choose), true))
   }
 
   async function watch(state) {

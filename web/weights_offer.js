@@ -10,10 +10,11 @@ const STYLE = `
   .faithdiff-offer button.close { padding: 2px 6px; border: 0; background: none; color: inherit; }`
 
 let shown = null
+let dismissed = false // until the page is loaded anew
 
 // `label`: of its button; `open`: what that does.
 export function showOffer({ label, open }) {
-  if (shown) return
+  if (shown || dismissed) return
   shown = document.createElement('div')
   shown.className = 'faithdiff-offer'
   shown.dataset.testid = 'faithdiff-offer'
@@ -22,9 +23,14 @@ export function showOffer({ label, open }) {
     Object.assign(document.createElement('style'), { textContent: STYLE }),
     Object.assign(document.createElement('span'), { textContent: "This workflow needs FaithDiff's weights." }),
     Object.assign(document.createElement('button'), { type: 'button', textContent: label, onclick: open }),
-    Object.assign(document.createElement('button'), { type: 'button', className: 'close', title: 'Close', ariaLabel: 'Close', textContent: '\u2715', onclick: hideOffer }),
+    Object.assign(document.createElement('button'), { type: 'button', className: 'close', title: 'Close', ariaLabel: 'Close', textContent: '\u2715', onclick: dismiss }),
   )
   document.body.append(shown)
+}
+
+function dismiss() {
+  dismissed = true
+  hideOffer()
 }
 
 export function hideOffer() {

@@ -104,8 +104,8 @@ def in_words(error: Exception, file: HubFile) -> str:
     if status:
         return f"expected {file.name} from {address()}, {got}; try again later, or another mirror (HF_ENDPOINT)"
     return (
-        f"expected a connection to {address()}, {got}; is there a network? A mirror's address goes into HF_ENDPOINT before "
-        "ComfyUI starts"
+        f"expected {address()} to answer the machine that downloads, {got}; check its network and try again, or set HF_ENDPOINT "
+        "to a mirror before the start"
     )
 
 

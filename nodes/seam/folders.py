@@ -14,9 +14,12 @@ FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
 NANO_VAE_SUFFIX = "vae.safetensors"
 """Keeps the nano VAE out of the list of models, and the models out of its own."""
+STAND_INS = {"FaithDiff.bin": "FaithDiff_fp16.safetensors"}
+"""Name -> the file that is taken where it is gone: what FaithDiff Get Weights makes of it. Workflows keep the name."""
 HOW_TO_GET = (
-    "press Get weights on Load FaithDiff Model, run the node FaithDiff Get Weights or `python -m training get-weights`, or put "
-    "FaithDiff.bin (from https://huggingface.co/jychen9811/FaithDiff) or a FaithDiff .safetensors"
+    "press Get weights at the lower edge of the page or on Load FaithDiff Model, run the node FaithDiff Get Weights or `python "
+    "-m training get-weights`, or put FaithDiff.bin (from https://huggingface.co/jychen9811/FaithDiff) or a FaithDiff "
+    ".safetensors"
 )
 """Where no weights are."""
 
@@ -34,7 +37,8 @@ def model_names() -> list[str]:
     """Names for the model list: ours first, then the host's UNet folder."""
     register()
     ours = [n for n in folder_paths.get_filename_list(FOLDER) if not n.endswith(NANO_VAE_SUFFIX)]
-    return ours + [n for n in folder_paths.get_filename_list("diffusion_models") if n not in ours]
+    names = ours + [n for n in folder_paths.get_filename_list("diffusion_models") if n not in ours]
+    return names + [gone for gone, stand_in in STAND_INS.items() if stand_in in names and gone not in names]
 
 
 def nano_vae_names() -> list[str]:
@@ -53,16 +57,17 @@ def fingerprint(name: str) -> tuple[str, int, int]:
 
 
 def weights_path(name: str) -> str:
-    """Full path of a name from one of the lists.
+    """Full path of a name from one of the lists, or of its stand-in.
 
     Raises:
         ValueError: no such file; the message names the folders and where the released weights are.
     """
     register()
-    for folder in (FOLDER, "diffusion_models"):
-        path = folder_paths.get_full_path(folder, name)
-        if path is not None:
-            return path
+    for each in (name, STAND_INS.get(name)):
+        for folder in (FOLDER, "diffusion_models"):
+            path = folder_paths.get_full_path(folder, each) if each else None
+            if path is not None:
+                return path
     raise ValueError(absent(name))
 
 

@@ -47,7 +47,8 @@ def show_text(node: Any, lines: Iterable[str]) -> None:
     node_id = None if node.hidden is None else node.hidden.unique_id
     server = server_module()
     if server is not None and node_id is not None:
-        server.PromptServer.instance.send_progress_text("\n".join(lines), node_id)
+        host = server.PromptServer.instance  # to whoever asked: another page may have a node of the same number
+        host.send_progress_text("\n".join(lines), node_id, host.client_id)
 
 
 def server_module() -> Any:

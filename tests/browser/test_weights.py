@@ -84,7 +84,7 @@ def test_three_clicks_from_an_empty_folder_to_a_picture(frontend: Any, no_weight
         frontend.ask("dialogGone")
         frontend.photograph(f"{name}_4_done")
         after = frontend.ask("widgetsOf", type="FaithDiffLoadModel")
-        assert after["names"] == ["model_name", "weight_dtype"] and after["saved"] == [HALF, "default"]
+        assert after["names"] == ["model_name", "weight_dtype"] and after["saved"] == [BIN, "default"]
         ran = frontend.ask("run", timeout_s=PATIENCE_S)
         frontend.photograph(f"{name}_5_run")
         assert (ran["outcome"], ran["complaints"]) == ("success", [])
@@ -120,7 +120,7 @@ def test_cancelled_wrong_and_gone_on_with(frontend: Any, no_weights: FakeHub) ->
     frontend.ask("dialogText")
     frontend.ask("pressInDialog", name="Download")
     frontend.ask("dialogGone")
-    assert frontend.ask("widgetsOf", type="FaithDiffLoadModel")["saved"] == [HALF, "default"]
+    assert frontend.ask("widgetsOf", type="FaithDiffLoadModel")["saved"] == [BIN, "default"]
 
 
 @pytest.mark.long
@@ -142,6 +142,9 @@ def test_a_template_without_weights_is_offered_them(frontend: Any, no_weights: F
         frontend.ask("dialogGone")
         after = frontend.ask("widgetsOf", type=SUBGRAPH)
         assert frontend.ask("offered") == 0
-        assert after["saved"] == [HALF if value == BIN else value for value in folded["widgets_values"]]
+        assert (after["saved"], after["marked"]) == (folded["widgets_values"], False)
+        frontend.ask("openTemplate", name="faithdiff_old_photo")  # FaithDiff.bin is gone, and its fp16 file stands in for it
+        frontend.photograph("weights_next_template")
+        assert frontend.ask("offered") == 0 and not frontend.ask("widgetsOf", type=SUBGRAPH)["marked"]
     finally:
         frontend.ask("setNodes2", on=False)

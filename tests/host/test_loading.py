@@ -194,6 +194,25 @@ def test_loader_lists_both_folders_and_fingerprints_the_file(tmp_path, tiny_file
     assert FaithDiffLoadModel.fingerprint_inputs("in_diffusion_models.safetensors") != before
 
 
+def test_workflows_that_name_the_released_file_take_the_half_made_of_it(tmp_path):
+    import folder_paths
+    from comfyui_faithdiff.faithdiff_core.hub.catalogue import FILES
+    from comfyui_faithdiff.nodes.load_model import FaithDiffLoadModel
+    from comfyui_faithdiff.nodes.seam import folders
+
+    released, half = FILES["faithdiff"].name, FILES["faithdiff"].half
+    assert {released: half} == folders.STAND_INS
+    folders.register()
+    folder_paths.add_model_folder_path("faithdiff", str(tmp_path))
+    assert released not in folders.model_names()
+    (tmp_path / half).touch()
+    assert FaithDiffLoadModel.validate_inputs(released) is True
+    assert folders.weights_path(released) == str(tmp_path / half)
+    (tmp_path / released).touch()
+    assert folders.model_names().count(released) == 1
+    assert folders.weights_path(released) == str(tmp_path / released)
+
+
 def quantised(unet, prefix):
     """fp8 attention weights with a scale each, and the header entry that names them."""
     state, layers = {}, {}

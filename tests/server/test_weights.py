@@ -154,7 +154,7 @@ def get_weights(**inputs: Any) -> dict[str, Any]:
 
 def test_without_weights_the_message_says_how_to_get_them(client: Client, hub: FakeHub, demo_prompt: dict[str, Any]) -> None:
     demo_prompt[node_of(demo_prompt, "FaithDiffLoadModel")]["inputs"]["model_name"] = BIN
-    with pytest.raises(PromptRejected, match="press Get weights on Load FaithDiff Model, run the node FaithDiff Get Weights or"):
+    with pytest.raises(PromptRejected, match="press Get weights at the lower edge of the page or on Load FaithDiff Model, run"):
         client.queue(demo_prompt)
     assert hub.asked == []
 

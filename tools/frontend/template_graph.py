@@ -18,11 +18,13 @@ class Node:
         kind: its class in the host.
         title: on the canvas.
         inputs: by name; a link is (name of another node here, number of its output).
+        height: on the canvas; 0 = as all of its kind.
     """
 
     kind: str
     title: str
     inputs: dict[str, Any]
+    height: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Subgraph:
-    """Nodes that stand on the canvas as one; a double click opens them.
+    """Nodes that stand on the canvas as one; its icon opens them.
 
     Attributes:
         title: on the canvas.

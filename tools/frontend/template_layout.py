@@ -112,7 +112,7 @@ def _size(part: Node | Subgraph) -> tuple[int, int]:
     """Width and height."""
     if isinstance(part, Subgraph):
         return SUBGRAPH_WIDTH, part.height
-    return WIDTHS.get(part.kind, DEFAULT_WIDTH), HEIGHTS[part.kind]
+    return WIDTHS.get(part.kind, DEFAULT_WIDTH), part.height or HEIGHTS[part.kind]
 
 
 def _note_height(note: tuple[str, ...]) -> int:

@@ -29,7 +29,7 @@ ADAPTER = Model(name="my_faithdiff_adapter.safetensors", url="", directory="fait
 NEEDED = (
     "**Weights, once**",
     "",
-    "Press **Get weights...**: it shows sizes and licences, and asks before it downloads. By hand:",
+    "Press **Get weights...** at the lower edge of the page: it shows sizes and licences, and asks before it downloads. By hand:",
     "",
     f"- [FaithDiff.bin]({WEIGHTS.url}) (10 GB) to the folder models/faithdiff. It brings its own SDXL UNet.",
     f"- An SDXL checkpoint, such as [RealVisXL V4.0]({CHECKPOINT.url}) (7 GB), to models/checkpoints; only its text encoders and "
@@ -38,6 +38,8 @@ NEEDED = (
 )
 EXAMPLE = "example.png"
 """In the input folder of every ComfyUI."""
+DEMO = "faithdiff_demo.png"
+"""The pack's own photo, which FaithDiff Load Photo has."""
 SAVED = {
     "format": "as source", "bit_depth": "as source", "color_profile": "as source", "quality": 95, "metadata": True,
     "workflow": True,
@@ -51,7 +53,7 @@ SAMPLER = {
 }  # fmt: skip
 
 
-def photo(image: str = EXAMPLE, **more: Node) -> Group:
+def photo(image: str = DEMO, **more: Node) -> Group:
     """The picture as it is, and what else stands below it."""
     choose = Node(kind="FaithDiffLoadPhoto", title="Degraded photo", inputs={"image": image})
     return Group(title="1  Your photo", color=BLUE, columns=({"photo": choose, **more},))
@@ -60,14 +62,14 @@ def photo(image: str = EXAMPLE, **more: Node) -> Group:
 def size(target: str = "scale factor", *, of: Link = ("photo", 0), **number: float) -> Node:
     """What brings it to the size that is wanted."""
     sized = {"target": target, **{f"target.{name}": value for name, value in number.items()}}
-    return Node(kind="FaithDiffUpscale", title="Size", inputs={"image": of, **sized})
+    return Node(kind="FaithDiffUpscale", title="FaithDiff Upscale To Target", inputs={"image": of, **sized})
 
 
 def weights(**more: Node) -> dict[str, Node]:
     """The two files that everything needs, and others."""
     load = {"model_name": WEIGHTS.name, "weight_dtype": "default"}
     return {
-        "load": Node(kind="FaithDiffLoadModel", title="FaithDiff weights", inputs=load),
+        "load": Node(kind="FaithDiffLoadModel", title="Load FaithDiff Model", inputs=load),
         "sdxl": Node(kind="CheckpointLoaderSimple", title="SDXL text encoders and VAE", inputs={"ckpt_name": CHECKPOINT.name}),
         **more,
     }
@@ -75,7 +77,7 @@ def weights(**more: Node) -> dict[str, Node]:
 
 def prompt(add_quality: bool | Link = False) -> dict[str, Node]:
     inputs = {"clip": ("sdxl", 1), "caption": "", "trim": True, "add_quality": add_quality}
-    return {"prompt": Node(kind="FaithDiffPrompt", title="What the photo shows (optional)", inputs=inputs)}
+    return {"prompt": Node(kind="FaithDiffPrompt", title="FaithDiff Prompt", inputs=inputs)}
 
 
 def restore(
@@ -123,10 +125,10 @@ def restore(
     )
 
 
-def save(folder: str) -> Node:
-    """The result as its source was, under the source's name."""
+def save(folder: str, *, height: int = 0) -> Node:
+    """The result as its source was, under the source's name. `height`: of the node."""
     inputs = {"image": ("color", 0), "photo": ("photo", 2), "filename": f"{folder}/%name%", **SAVED}
-    return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs)
+    return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs, height=height)
 
 
 def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain", tiled: bool = False) -> dict[str, Node]:
@@ -137,7 +139,7 @@ def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain", tiled: bool
     fixed = {"image": ("decode", 0), "reference": ("size", 0), "method": method}
     return {
         "decode": Node(kind="VAEDecodeTiled" if tiled else "VAEDecode", title="Decode", inputs=decoded),
-        "color": Node(kind="FaithDiffColorFix", title="Colours of the photo", inputs=fixed),
+        "color": Node(kind="FaithDiffColorFix", title="FaithDiff Color Fix", inputs=fixed),
     }
 
 
@@ -148,13 +150,17 @@ def compare(before: Link = ("photo", 0)) -> dict[str, Node]:
 
 def finish(folder: str) -> Group:
     """Look at it; it is saved."""
-    return Group(title="3  Before and after, saved", color=BLUE, columns=({**compare(), "save": save(folder)},))
+    return Group(
+        title="3  Before and after, saved", color=BLUE, columns=({**compare(), "save": save(folder, height=SAVED_HEIGHT)},)
+    )
 
 
 PRESET = ("steps", "cfg", "denoise", "noise_mode", "add_quality", "method")
 """FaithDiff Preset's outputs, in its order."""
 SUBGRAPH_HEIGHT = 420
 """Its widgets take 330 in Nodes 2.0."""
+SAVED_HEIGHT = 540
+"""Of a node that saves, with the picture that it then shows."""
 SHOWN = {
     "preset": ("preset", "preset"),
     "weights": ("load", "model_name"),
@@ -192,7 +198,7 @@ def folded(
     )
     outside = tuple(Shown(node=node, input=name, label=label) for label, (node, name) in places.items())
     node = Subgraph(title=UPSCALE, groups=inside, shown=outside, height=SUBGRAPH_HEIGHT)
-    return Group(title="2  Restore (a double click opens it)", color=PURPLE, columns=({"restore": node},))
+    return Group(title="2  Restore", color=PURPLE, columns=({"restore": node},))
 
 
 def usual(kind: str, sized: Node, *, asks: str = "scale") -> Group:
@@ -203,7 +209,7 @@ def usual(kind: str, sized: Node, *, asks: str = "scale") -> Group:
         asks: what is shown of the size, a name of `SHOWN`.
     """
     given: dict[str, Link] = {name: ("preset", i) for i, name in enumerate(PRESET)}
-    preset = Node(kind="FaithDiffPreset", title="Settings for this kind of picture", inputs={"preset": kind})
+    preset = Node(kind="FaithDiffPreset", title="FaithDiff Preset", inputs={"preset": kind})
     sampler = {name: given[name] for name in SAMPLER if name in given}
     return folded(
         {"preset": preset, "size": sized, **weights()},

@@ -12,6 +12,7 @@ from template_parts import (
     COMPARE,
     NEEDED,
     SAVED,
+    SAVED_HEIGHT,
     WEIGHTS,
     compare,
     decode,
@@ -40,7 +41,7 @@ def upscale() -> Template:
             f"4. Run. {COMPARE}",
             "",
             "Any size will do: large pictures are restored in tiles. For megapixels or a side in pixels, open "
-            "**FaithDiff Upscale** by a double click: all nodes are in there.",
+            "**FaithDiff Upscale** by the icon at its upper right: all nodes are in there.",
         ),
         groups=(photo(), usual("photo", size(factor=2.0)), finish("faithdiff")),
         models=(WEIGHTS, CHECKPOINT),
@@ -58,7 +59,7 @@ def folder() -> Template:
     }
     load = Node(kind="FaithDiffLoadFolder", title="Your folder", inputs=source)
     saved = {"image": ("color", 0), "folder": ("photo", 2), **SAVED}
-    last = {**compare(), "save": Node(kind="FaithDiffSaveFolder", title="Save", inputs=saved)}
+    last = {**compare(), "save": Node(kind="FaithDiffSaveFolder", title="Save", inputs=saved, height=SAVED_HEIGHT)}
     return Template(
         name="faithdiff_folder",
         note=(
@@ -112,9 +113,9 @@ def old_photo() -> Template:
 def nano() -> Template:
     load = {"model_name": "nano_faithdiff.safetensors", "weight_dtype": "default"}
     bundled = {
-        "load": Node(kind="FaithDiffLoadModel", title="Nano weights, bundled", inputs=load),
-        "vae": Node(kind="FaithDiffLoadNanoVAE", title="Nano VAE, bundled", inputs={"vae_name": "nano_vae.safetensors"}),
-        "none": Node(kind="FaithDiffNoPrompt", title="No prompt", inputs={"model": ("load", 0)}),
+        "load": Node(kind="FaithDiffLoadModel", title="Load FaithDiff Model (nano)", inputs=load),
+        "vae": Node(kind="FaithDiffLoadNanoVAE", title="FaithDiff Load Nano VAE", inputs={"vae_name": "nano_vae.safetensors"}),
+        "none": Node(kind="FaithDiffNoPrompt", title="FaithDiff No Prompt", inputs={"model": ("load", 0)}),
     }
     none = (("none", 0), ("none", 0))
     return Template(
@@ -133,7 +134,7 @@ def nano() -> Template:
             "Then open **faithdiff_upscale** for the real weights.",
         ),
         groups=(
-            photo("faithdiff_demo.png"),
+            photo(),
             folded(
                 {"size": size(factor=2.0), **bundled},
                 restore(vae=("vae", 0), prompts=none, sampler={"cfg": 1.0}, caption={}),

@@ -109,7 +109,7 @@ def masked() -> Template:
         "paint": Node(kind="LoadImage", title="The same photo: paint here", inputs={"image": EXAMPLE}),
         "rest": Node(kind="SolidMask", title="How closely elsewhere", inputs=solid),
     }
-    first = photo(size=size(factor=2.0))
+    first = photo(EXAMPLE, size=size(factor=2.0))
     follow = {"follow": Node(kind="MaskComposite", title="Painted: in full", inputs=both)}
     return Template(
         name="faithdiff_masked",
