@@ -89,11 +89,18 @@ function open() {
   openDialog({ ask, inUse: namesInUse(), done: finish })
 }
 
-// As if a user had chosen it, so that the front end takes its complaint about the node back.
-function choose(node, widget, value) {
-  if (widget.setValue) return widget.setValue(value, { node, canvas: app.canvas })
-  widget.value = value
-  widget.callback?.(value, app.canvas, node)
+// As if a user had chosen it anew, so that the front end takes its complaint about the node back: it looks where a value changes.
+function choose(node, widget, wanted) {
+  for (const value of ['', wanted]) {
+    if (widget.setValue) {
+      widget.setValue(value, { node, canvas: app.canvas })
+    } else { // one that a subgraph shows
+      const before = widget.value
+      widget.value = value
+      widget.callback?.(value, app.canvas, node)
+      node.onWidgetChanged?.(widget.name, value, before, widget)
+    }
+  }
 }
 
 // The lists anew. Workflows keep the name FaithDiff.bin: the loader takes the fp16 file in its place.
