@@ -52,7 +52,7 @@ def sd15():
 def test_missing_file():
     with pytest.raises(
         ValueError,
-        match=r"'gone.safetensors' in models/faithdiff or models/diffusion_models, found none; press Get weights on .*https",
+        match=r"'gone.safetensors' in models/faithdiff or models/diffusion_models, found none; press Get weights at .*https",
     ):
         folders.weights_path("gone.safetensors")
 

@@ -52,7 +52,7 @@ class Host:
         messages = SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *_: None, queue_updated=lambda: None)
         self.queue = execution.PromptQueue(messages)
         self.executor = execution.PromptExecutor(messages, cache_args={"lru": 0, "ram": 0.0, "ram_inactive": 0.0})
-        self.send_progress_text = messages.send_sync
+        self.client_id, self.send_progress_text = None, messages.send_sync
         self.prompt_queue = self.queue
 
     def run(self, number: int) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def test_the_sampler_shows_its_plan_where_there_are_tiles(aligned, caplog, monke
     caplog.set_level(logging.INFO)
     ours = lambda: [r.getMessage() for r in caplog.records if r.getMessage().startswith("FaithDiff")]  # noqa: E731
     sent = []
-    send = types.SimpleNamespace(send_progress_text=lambda text, node_id: sent.append((text, node_id)))
+    send = types.SimpleNamespace(client_id="page", send_progress_text=lambda text, node_id, page: sent.append((text, node_id)))
     server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=send))
     monkeypatch.setitem(sys.modules, "server", server)
     schema, v3 = FaithDiffSampler.GET_SCHEMA(), {"hidden_inputs": {}}

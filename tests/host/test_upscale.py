@@ -156,7 +156,7 @@ def test_limits(upscale_model, monkeypatch):
 @pytest.mark.parametrize(("number", "warned"), [(2.0, False), (1.0, False), (0.5, True)])
 def test_a_target_that_shrinks_is_warned_of_on_the_node(number, warned, monkeypatch):
     sent = []
-    server = SimpleNamespace(send_progress_text=lambda text, node_id: sent.append((text, node_id)))
+    server = SimpleNamespace(client_id=None, send_progress_text=lambda text, node_id, page: sent.append((text, node_id)))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
     monkeypatch.setattr(FaithDiffUpscale, "hidden", SimpleNamespace(unique_id="7"))
     (text,) = FaithDiffUpscale.execute(tiny.image(20, 40), to("scale factor", number)).ui.as_dict()["text"]
