@@ -1,4 +1,5 @@
-// Runs an API prompt as the README of @stable-canvas/comfyui-client shows it; the pictures go to a folder.
+// Runs an API prompt by @stable-canvas/comfyui-client; the pictures go to a folder. It asks for the history: by its socket it now and then
+// ended without pictures, where the run was over before it listened.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import WebSocket from 'ws'
 const [url, prompt, folder] = process.argv.slice(2)
 const client = new Client({ api_host: new URL(url).host, WebSocket, fetch })
 await client.connect()
-const { images } = await client.enqueue(JSON.parse(readFileSync(prompt, 'utf8')))
+const { images } = await client.enqueue_polling(JSON.parse(readFileSync(prompt, 'utf8')))
 for (const { data } of images) {
   const answer = await fetch(data)
   writeFileSync(join(folder, new URL(data).searchParams.get('filename')), Buffer.from(await answer.arrayBuffer()))
