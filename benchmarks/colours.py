@@ -97,7 +97,7 @@ def main() -> None:
         for name, truth_CHW in photos():
             photo, plain = age(truth_CHW, is_faded=True), age(truth_CHW, is_faded=False)
             sources = {"faded": photo.grained_CHW, "stained": photo.stained_grained_CHW, "unfaded": plain.grained_CHW}
-            restored = {key: Restorer(lq_CHW)(steps=options.steps) for key, lq_CHW in sources.items()}
+            restored = {key: Restorer(lq_CHW[None])(steps=options.steps) for key, lq_CHW in sources.items()}
             nothing = dict.fromkeys(sources)
             rows.append({"photo": name, "method": INPUT, **scores(photo, plain, nothing, "none")})
             rows += [{"photo": name, "method": method, **scores(photo, plain, restored, method)} for method in METHODS]

@@ -21,17 +21,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 import conftest  # noqa: E402, F401 - puts the host and the pack where imports find them
 
 # isort: split
-import comfy.sample  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from comfyui_faithdiff.nodes.align_latent import FaithDiffAlignLatent  # noqa: E402
-from comfyui_faithdiff.nodes.color_fix import FaithDiffColorFix  # noqa: E402
-from comfyui_faithdiff.nodes.encode_lq import FaithDiffEncodeLQ  # noqa: E402
-from comfyui_faithdiff.nodes.load_model import load  # noqa: E402
-from comfyui_faithdiff.nodes.no_prompt import FaithDiffNoPrompt  # noqa: E402
-from comfyui_faithdiff.nodes.seam.nano_vae import load_nano_vae  # noqa: E402
-from comfyui_faithdiff.nodes.seam.weights_file import read_weights  # noqa: E402
+from comfyui_faithdiff.faithdiff_core.color_fix import fix_colors  # noqa: E402
 from kornia.metrics import ssim  # noqa: E402
+from nano_restorer import Restorer  # noqa: E402
 from PIL import Image  # noqa: E402
 
 SAMPLERS = (
@@ -40,7 +34,6 @@ SAMPLERS = (
 )  # fmt: skip
 SCHEDULERS = ("ddim_uniform", "normal", "simple", "sgm_uniform", "karras", "beta", "linear_quadratic")
 STEPS = (4, 8, 12, 20)
-SEED = 42
 SIDE_PX = 256
 """Of the part of each picture that is tried."""
 
@@ -69,24 +62,6 @@ def scores(restored_BHWC: torch.Tensor, hq_BHWC: torch.Tensor) -> dict[str, floa
     return {name: statistics.fmean(v) for name, v in (("psnr", psnr), ("ssim", similar), ("detail", ratio))}
 
 
-class Restorer:
-    def __init__(self, lq_BHWC: torch.Tensor):
-        model, faithdiff = load(str(ROOT / "demo" / "nano_faithdiff.safetensors"))
-        self.vae = load_nano_vae(*read_weights(str(ROOT / "demo" / "nano_vae.safetensors")))
-        self.lq_BHWC = lq_BHWC
-        features, latent = FaithDiffEncodeLQ.execute(faithdiff, lq_BHWC, 0, self.vae).args
-        self.model, self.latent = FaithDiffAlignLatent.execute(model, features, latent, 1.0, 0.0, 1.0, "lq").args
-        (self.prompt,) = FaithDiffNoPrompt.execute(self.model).args
-
-    def __call__(self, sampler: str, scheduler: str, steps: int) -> torch.Tensor:
-        noise = comfy.sample.prepare_noise(self.latent["samples"], SEED)
-        latent = comfy.sample.sample(
-            self.model, noise, steps, 1.0, sampler, scheduler, self.prompt, self.prompt, self.latent["samples"],
-            denoise=1.0, disable_pbar=True, seed=SEED,
-        )  # fmt: skip
-        return FaithDiffColorFix.execute(self.vae.decode(latent), self.lq_BHWC, "adain").args[0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lq", type=Path)
@@ -95,13 +70,15 @@ def main() -> None:
     options = parser.parse_args()
     hq = pictures(options.hq, options.hq)
     with torch.inference_mode():
-        restorer = Restorer(pictures(options.lq, options.hq))
-        rows = [{"sampler": "LQ", "scheduler": "", "steps": 0, "seconds": 0.0, **scores(restorer.lq_BHWC, hq)}]
+        lq = pictures(options.lq, options.hq)
+        restorer = Restorer(lq.movedim(-1, 1))
+        rows = [{"sampler": "LQ", "scheduler": "", "steps": 0, "seconds": 0.0, **scores(lq, hq)}]
         for sampler in SAMPLERS:
             for scheduler in SCHEDULERS:
                 for steps in STEPS:
                     started = time.process_time()
-                    restored = restorer(sampler, scheduler, steps)
+                    decoded_BCHW = restorer(steps=steps, sampler=sampler, scheduler=scheduler)
+                    restored = fix_colors(decoded_BCHW, lq.movedim(-1, 1), "adain").movedim(1, -1)
                     seconds = time.process_time() - started
                     rows.append(
                         {"sampler": sampler, "scheduler": scheduler, "steps": steps, "seconds": seconds, **scores(restored, hq)}

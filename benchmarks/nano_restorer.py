@@ -26,21 +26,28 @@ def _weights() -> tuple:
 
 
 class Restorer:
-    """One degraded picture (3, H, W) in [0, 1], sides multiples of 8, restored at any settings without encoding it again."""
+    """Degraded pictures (B, 3, H, W) in [0, 1], sides multiples of 8, restored at any settings without encoding them again."""
 
-    def __init__(self, lq_CHW: torch.Tensor):
+    def __init__(self, lq_BCHW: torch.Tensor):
         self.model, faithdiff, self.vae = _weights()
-        self.encoded = FaithDiffEncodeLQ.execute(faithdiff, lq_CHW.movedim(0, -1)[None], 0, self.vae).args
+        self.encoded = FaithDiffEncodeLQ.execute(faithdiff, lq_BCHW.movedim(1, -1), 0, self.vae).args
         (self.prompt,) = FaithDiffNoPrompt.execute(self.model).args
 
     def __call__(
-        self, *, steps: int, strength: float = 1.0, end_percent: float = 1.0, start_from: str = "lq", denoise: float = 1.0
+        self,
+        *,
+        steps: int,
+        sampler: str = "euler",
+        scheduler: str = "ddim_uniform",
+        strength: float = 1.0,
+        end_percent: float = 1.0,
+        denoise: float = 1.0,
     ) -> torch.Tensor:
-        """(1, 3, H, W), before any colour fix."""
-        aligned, latent = FaithDiffAlignLatent.execute(self.model, *self.encoded, strength, 0.0, end_percent, start_from).args
+        """(B, 3, H, W), before any colour fix."""
+        aligned, latent = FaithDiffAlignLatent.execute(self.model, *self.encoded, strength, 0.0, end_percent, "lq").args
         noise = comfy.sample.prepare_noise(latent["samples"], SEED)
         samples = comfy.sample.sample(
-            aligned, noise, steps, 1.0, "euler", "ddim_uniform", self.prompt, self.prompt, latent["samples"],
+            aligned, noise, steps, 1.0, sampler, scheduler, self.prompt, self.prompt, latent["samples"],
             denoise=denoise, disable_pbar=True, seed=SEED,
         )  # fmt: skip
         return self.vae.decode(samples).movedim(-1, 1)

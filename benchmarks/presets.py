@@ -37,7 +37,7 @@ def main() -> None:
     lq_BHWC = few_steps.pictures(options.lq, options.hq)
     rows: list[dict[str, Any]] = [{"settings": "LQ", **few_steps.scores(lq_BHWC, hq_BHWC)}]
     with torch.inference_mode():
-        restorers = [Restorer(lq_HWC.movedim(-1, 0)) for lq_HWC in lq_BHWC]
+        restorers = [Restorer(lq_BCHW) for lq_BCHW in lq_BHWC.movedim(-1, 1).split(1)]
         for settings in TRIED:
             restored = [restorer(**settings) for restorer in restorers]
             for colour in COLOURS if settings == TRIED[0] else COLOURS[:1]:

@@ -1,5 +1,5 @@
 // The button "Get weights" on Load FaithDiff Model (where there are none), on FaithDiff Get Weights and over the canvas of a workflow that
-// lacks them. What comes after it: the names of the files that came are put into the loaders that lack them.
+// lacks them. After it the lists are read anew, and the front end's complaints are taken back.
 
 import { app } from '../../scripts/app.js'
 import { api } from '../../scripts/api.js'
@@ -10,7 +10,7 @@ const ADDRESS = '/faithdiff/weights'
 const LABEL = 'Get weights...'
 const LOADER = 'FaithDiffLoadModel'
 const GETTER = 'FaithDiffGetWeights'
-const buttons = new Map() // node -> its button
+const buttons = new WeakMap() // node -> its button; goes when the node goes
 
 let latest = null // what the server said last: { files, job }
 

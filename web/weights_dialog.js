@@ -58,7 +58,7 @@ export function openDialog({ ask, inUse, done }) {
     footer.replaceChildren(close)
     const { files, sizes } = await ask('/look', {})
     const reasons = Object.values(sizes).map((size) => size.error)
-    if (reasons.length && reasons.every(Boolean)) return explain(files.filter((file) => sizes[file.id]), reasons[0])
+    if (reasons[0] && new Set(reasons).size === 1) return explain(files.filter((file) => sizes[file.id]), reasons[0])
     const rows = files.map((file) => row(file, sizes[file.id], inUse))
     const keep = element('input', { type: 'checkbox' })
     const sum = element('p')

@@ -42,11 +42,6 @@ class Step:
         return self.fetched_bytes + self.halved_bytes
 
 
-def is_there(file: HubFile, folder: Path) -> bool:
-    """Whether a loader finds the file: as it is, or in half precision."""
-    return (folder / file.loaded).is_file() or (folder / file.name).is_file()
-
-
 def plan(files: Iterable[tuple[HubFile, Path]]) -> list[Step]:
     """What is to be done, for (file, its folder). Files whose last form is there are left out. Asks the hub, writes nothing.
 

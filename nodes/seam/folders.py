@@ -10,11 +10,13 @@ from pathlib import Path
 
 import folder_paths
 
+from ...faithdiff_core.hub.catalogue import FILES
+
 FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
 NANO_VAE_SUFFIX = "vae.safetensors"
 """Keeps the nano VAE out of the list of models, and the models out of its own."""
-STAND_INS = {"FaithDiff.bin": "FaithDiff_fp16.safetensors"}
+STAND_INS = {file.name: file.half for file in FILES.values() if file.half}
 """Name -> the file that is taken where it is gone: what FaithDiff Get Weights makes of it. Workflows keep the name."""
 HOW_TO_GET = (
     "press Get weights at the lower edge of the page or on Load FaithDiff Model, run the node FaithDiff Get Weights or `python "

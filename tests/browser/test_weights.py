@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_released
 from hostrun.client import Client
 from PIL import Image
-from support import tiny, workflows
+from support import workflows
 from support.fake_hub import FakeHub
-from support.hub_files import CHECKPOINT, FAITHDIFF, noise
+from support.hub_files import FAITHDIFF
+from support.hub_weights import BIN, HALF, released_and_checkpoint
 from support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.host
-HALF, BIN = "FaithDiff_fp16.safetensors", "FaithDiff.bin"
 LABEL = "Get weights..."
 SUBGRAPH = "FaithDiff Upscale"
 CLICKS = 3
@@ -30,21 +28,19 @@ SLOW_S = 0.2
 
 
 @pytest.fixture(scope="module")
-def released() -> bytes:
-    data = io.BytesIO()
-    torch.save(assemble_released(tiny.made_up_parts()), data)
-    return data.getvalue()
+def on_the_hub() -> dict[str, dict[str, bytes]]:
+    return released_and_checkpoint()
 
 
 @pytest.fixture
-def no_weights(frontend: Any, server_hub: FakeHub, released: bytes) -> Iterator[FakeHub]:
+def no_weights(frontend: Any, server_hub: FakeHub, on_the_hub: dict[str, dict[str, bytes]]) -> Iterator[FakeHub]:
     """The server's models folder is empty, and the hub has FaithDiff and the checkpoint; afterwards all is as it was."""
     models, aside = frontend.server.options.base / "models", frontend.server.options.base / "aside"
     models.rename(aside)
     for folder in filter(Path.is_dir, aside.iterdir()):  # ComfyUI looks again at every folder that it has once listed
         (models / folder.name).mkdir(parents=True)
     (models / "faithdiff").mkdir(exist_ok=True)
-    server_hub.files = {FAITHDIFF: {BIN: released}, CHECKPOINT: {"RealVisXL_V4.0.safetensors": noise(300_000)}}
+    server_hub.files = on_the_hub
     yield server_hub
     server_hub.files, server_hub.slow_s, server_hub.hash_of = {}, 0.0, None
     shutil.rmtree(models)

@@ -13,7 +13,7 @@ from comfyui_faithdiff.faithdiff_core.hub import download as download_module
 from comfyui_faithdiff.faithdiff_core.hub import get as get_module
 from comfyui_faithdiff.faithdiff_core.hub.catalogue import FILES, chosen
 from comfyui_faithdiff.faithdiff_core.hub.download import download, part_of
-from comfyui_faithdiff.faithdiff_core.hub.get import get, is_there, plan, require_room
+from comfyui_faithdiff.faithdiff_core.hub.get import get, plan, require_room
 from comfyui_faithdiff.faithdiff_core.hub.progress import CancelledError, Progress, in_time, in_units
 from comfyui_faithdiff.faithdiff_core.hub.record import ask
 from support.fake_hub import COMMIT, FakeHub
@@ -232,10 +232,9 @@ def test_only_what_the_table_has(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_not_asked_about(hub: FakeHub, tmp_path: Path) -> None:
-    assert not is_there(FILE, tmp_path)
     (path,) = get(plan([(FILE, tmp_path)]), silent, keep=False)
     asked = len(hub.asked)
-    assert path == tmp_path / FILE.name and is_there(FILE, tmp_path)
+    assert path == tmp_path / FILE.name
     assert plan([(FILE, tmp_path)]) == [] and len(hub.asked) == asked
 
 

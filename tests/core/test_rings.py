@@ -12,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "nodes", "server"}
-TRAINER = {"accelerate", "diffusers", "kornia", "peft", "tensorboard", "transformers"}
 ALLOWED = {
     # huggingface_hub, and filelock, which it needs, are imported only where something is fetched (test_reach.py)
     "faithdiff_core": {"torch", "numpy", "safetensors", "PIL", "av", "huggingface_hub", "filelock"},

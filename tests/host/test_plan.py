@@ -154,7 +154,7 @@ def test_the_sampler_shows_its_plan_where_there_are_tiles(aligned, caplog, monke
     caplog.set_level(logging.INFO)
     ours = lambda: [r.getMessage() for r in caplog.records if r.getMessage().startswith("FaithDiff")]  # noqa: E731
     sent = []
-    send = types.SimpleNamespace(client_id="page", send_progress_text=lambda text, node_id, page: sent.append((text, node_id)))
+    send = types.SimpleNamespace(client_id="asked", send_progress_text=lambda *told: sent.append(told))
     server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=send))
     monkeypatch.setitem(sys.modules, "server", server)
     schema, v3 = FaithDiffSampler.GET_SCHEMA(), {"hidden_inputs": {}}
@@ -166,8 +166,8 @@ def test_the_sampler_shows_its_plan_where_there_are_tiles(aligned, caplog, monke
     run_sampler(run_by_server, *aligned, 64)
     settings = TileSettings(tile_size_px=64, tile_overlap_frac=0.5, tile_batch=0)
     lines = plan_lines(plan(aligned[0], aligned[1]["samples"], steps=1, cfg=CFG, settings=settings))
-    ((text, node_id),) = sent
-    assert node_id == "17" and text.splitlines()[:3] == lines[:3]
+    ((text, node_id, page),) = sent
+    assert (node_id, page) == ("17", "asked") and text.splitlines()[:3] == lines[:3]
     assert ours() == [f"FaithDiff: {lines[0]}; {lines[1]}"]
     run_sampler(FaithDiffSampler, *aligned, 64)  # without the host's executor
     del server.PromptServer.instance

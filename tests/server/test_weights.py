@@ -13,35 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_released
 from hostrun.client import Client, PromptFailed, PromptRejected
 from hostrun.local_http import open_local
 from hostrun.server import HostServer
 from PIL import Image
-from support import tiny
 from support.fake_hub import FakeHub
-from support.hub_files import CHECKPOINT, FAITHDIFF, noise
+from support.hub_files import FAITHDIFF
+from support.hub_weights import BIN, HALF, SDXL, SDXL_BYTES, released_and_checkpoint
 from support.patience import PATIENCE_S
 from support.workflows import node_of, resized
 
 ADDRESS = "/faithdiff/weights"
-HALF, BIN, SDXL = "FaithDiff_fp16.safetensors", "FaithDiff.bin", "RealVisXL_V4.0.safetensors"
 CHOICE = "FaithDiff"
 
 
 @pytest.fixture(scope="module")
-def released() -> bytes:
-    """FaithDiff.bin of the tiny network."""
-    data = io.BytesIO()
-    torch.save(assemble_released(tiny.made_up_parts()), data)
-    return data.getvalue()
+def on_the_hub() -> dict[str, dict[str, bytes]]:
+    return released_and_checkpoint()
 
 
 @pytest.fixture
-def hub(server: HostServer, server_hub: FakeHub, released: bytes) -> Iterator[FakeHub]:
+def hub(server: HostServer, server_hub: FakeHub, on_the_hub: dict[str, dict[str, bytes]]) -> Iterator[FakeHub]:
     """The server's hub with FaithDiff and a checkpoint; afterwards nothing of it is left, here or there."""
-    server_hub.files = {FAITHDIFF: {BIN: released}, CHECKPOINT: {SDXL: noise(300_000)}}
+    server_hub.files = on_the_hub
     server_hub.asked.clear()
     yield server_hub
     server_hub.files, server_hub.slow_s, server_hub.status, server_hub.hash_of = {}, 0.0, None, None
@@ -112,9 +106,10 @@ def test_nothing_but_ids_of_the_table(server: HostServer, hub: FakeHub, body: An
     assert hub.asked == [] and names(server) == []
 
 
-def test_looked_at_started_cancelled_and_gone_on_with(server: HostServer, client: Client, hub: FakeHub, released: bytes) -> None:
+def test_looked_at_started_cancelled_and_gone_on_with(server: HostServer, client: Client, hub: FakeHub) -> None:
+    size = len(hub.files[FAITHDIFF][BIN])
     sizes = client.post(f"{ADDRESS}/look", {})["sizes"]
-    assert sizes["faithdiff"]["size_bytes"] == len(released) and sizes["checkpoint"]["needs_bytes"] == 300_000
+    assert sizes["faithdiff"]["size_bytes"] == size and sizes["checkpoint"]["needs_bytes"] == SDXL_BYTES
     assert "expected sdxl_vae.safetensors in madebyollin/sdxl-vae-fp16-fix" in sizes["vae"]["error"]
     assert hub.transfers() == [] and names(server) == []
     hub.slow_s = 0.05
@@ -126,7 +121,7 @@ def test_looked_at_started_cancelled_and_gone_on_with(server: HostServer, client
     assert ended(client)["outcome"] == "cancelled"
     (part,) = names(server)
     have = (folder(server) / part).stat().st_size
-    assert part.startswith(BIN) and part.endswith(".part") and 0 < have < len(released)
+    assert part.startswith(BIN) and part.endswith(".part") and 0 < have < size
     hub.slow_s = 0
     client.post(f"{ADDRESS}/start", {"ids": ["checkpoint", "faithdiff"]})
     done = ended(client)

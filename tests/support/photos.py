@@ -18,8 +18,6 @@ from .icc import SPACES, colorants, grey_profile, matrix_profile
 
 HEIGHT_PX, WIDTH_PX = 64, 96
 BARS = ((230, 30, 30), (30, 200, 40), (30, 60, 220), (230, 200, 30))
-GREEN_AT_PX = (20, 36)
-"""Row and column inside the second bar, above the ramp."""
 PROFILES = ("p3", "adobe", "prophoto")
 CAMERA = "Test camera"
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF tiff:Orientation="%d" dc:title="card"/></x:xmpmeta>'
