@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-STRIP_ROWS = 512
-"""Rows at a time, as few that a float counts every pixel of a strip 16384 px wide."""
+from .strips import strips
+
 BINS = 4096
 """Of the histogram: sixteen for each step of an 8-bit picture."""
 IGNORED_FRAC = 0.001
@@ -31,8 +31,8 @@ def stretch_levels(image_BCHW: torch.Tensor) -> torch.Tensor:
 def _ends(channel_HW: torch.Tensor) -> tuple[float, float]:
     """The values below and above which lies the ignored part, to the width of a bin."""
     counts = torch.zeros(BINS, dtype=torch.float64, device=channel_HW.device)
-    for top in range(0, channel_HW.shape[0], STRIP_ROWS):
-        counts += torch.histc(channel_HW[top : top + STRIP_ROWS].clamp(0.0, 1.0), BINS, 0.0, 1.0)
+    for rows in strips(channel_HW.shape[0]):
+        counts += torch.histc(channel_HW[rows].clamp(0.0, 1.0), BINS, 0.0, 1.0)
     below = counts.cumsum(0)
     ignored = IGNORED_FRAC * below[-1]
     low = int((below > ignored).nonzero()[0])

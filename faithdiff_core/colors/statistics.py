@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from .lab import lab_of_srgb, srgb_of_lab
+from .strips import strips
 
-STRIP_ROWS = 512
-"""Rows at a time: Lab of a whole 8K picture, with what it is made through, would take some ten times the picture."""
 LAB_VARIANCE_EPS = 0.1
 """AdaIN's 1e-5 of values in [0, 1], on Lab's scale of 100: what has almost no colour is not blown up to the reference's."""
 
@@ -24,7 +21,7 @@ def match_lab(image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.T
         (mean, std), (ref_mean, ref_std) = _lab_statistics(image_CHW), _lab_statistics(reference_CHW)
         gain = (ref_std / std).to(image_CHW)
         offset = (ref_mean - mean * ref_std / std).to(image_CHW)
-        for rows in _strips(image_CHW):
+        for rows in strips(image_CHW.shape[1]):
             lab_CN = lab_of_srgb(image_CHW[:, rows].flatten(1)) * gain + offset
             result_CHW[:, rows] = srgb_of_lab(lab_CN).reshape(result_CHW[:, rows].shape)
     return result_BCHW
@@ -34,15 +31,10 @@ def _lab_statistics(image_CHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """Mean and deviation (3, 1) in float64; sums over strips, so that where they are cut does not show."""
     count = image_CHW[0].numel()
     total, squares = (torch.zeros(3, 1, dtype=torch.float64, device=image_CHW.device) for _ in range(2))
-    for rows in _strips(image_CHW):
+    for rows in strips(image_CHW.shape[1]):
         lab_CN = lab_of_srgb(image_CHW[:, rows].flatten(1)).double()
         total += lab_CN.sum(dim=1, keepdim=True)
         squares += lab_CN.square().sum(dim=1, keepdim=True)
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
     return mean, (variance + LAB_VARIANCE_EPS).sqrt()
-
-
-def _strips(image_CHW: torch.Tensor) -> Iterator[slice]:
-    for top in range(0, image_CHW.shape[1], STRIP_ROWS):
-        yield slice(top, top + STRIP_ROWS)

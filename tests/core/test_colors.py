@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from comfyui_faithdiff.faithdiff_core.color_fix import METHODS, adain, fix_colors, low_frequencies, wavelet_adain
-from comfyui_faithdiff.faithdiff_core.colors import levels, statistics
+from comfyui_faithdiff.faithdiff_core.colors import strips
 from comfyui_faithdiff.faithdiff_core.colors.lab import lab_of_srgb, srgb_of_lab
 from comfyui_faithdiff.faithdiff_core.colors.levels import stretch_levels
 from comfyui_faithdiff.faithdiff_core.colors.statistics import match_lab
 from skimage.color import lab2rgb
 from support.compare import ONE_MODULE, assert_close
 
-STRIPPED = (("match_lab", statistics, match_lab), ("stretch_levels", levels, lambda image, _: stretch_levels(image)))
+STRIPPED = {"match_lab": match_lab, "stretch_levels": lambda image, _: stretch_levels(image)}
 
 
 def pictures(height: int = 40, width: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,11 +53,12 @@ def test_greys_stay_grey_and_flat_pictures_are_no_error(method):
         assert (fixed.amax(dim=1) - fixed.amin(dim=1)).max() < 1e-4
 
 
-@pytest.mark.parametrize(("name", "module", "fix"), STRIPPED, ids=[case[0] for case in STRIPPED])
-def test_strips_give_what_the_whole_picture_gives(name, module, fix, monkeypatch):
+@pytest.mark.parametrize("fix", STRIPPED.values(), ids=STRIPPED)
+def test_strips_give_what_the_whole_picture_gives(fix, monkeypatch):
     image, reference = pictures(97, 20)
     whole = fix(image, reference)
-    monkeypatch.setattr(module, "STRIP_ROWS", 16)
+    monkeypatch.setattr(strips, "STRIP_ROWS", 16)
+    assert len(list(strips.strips(97))) == 7
     assert_close(fix(image, reference), whole, ONE_MODULE)
 
 
