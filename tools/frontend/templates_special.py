@@ -85,8 +85,8 @@ def frames() -> Template:
             *NEEDED,
             "**What is different here**",
             "",
-            "- **noise_mode shared**: every frame starts from the same noise, so that it flickers less. FaithDiff knows single "
-            "pictures only; fine detail still changes from frame to frame.",
+            "- The preset **film frame**: every frame starts from the same noise, so that it flickers less, and has 10 steps. "
+            "FaithDiff knows single pictures only; fine detail still changes from frame to frame.",
             "- Frames go through one after another, so that memory does not grow with their number, but for the "
             "frames themselves.",
             "- Try a second of the film first.",
