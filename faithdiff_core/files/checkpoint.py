@@ -32,6 +32,8 @@ UNET_PREFIXES = (UNET_PREFIX, "input_blocks.", "down_blocks.")
 """Of names that tell a UNet: LDM's in a checkpoint and without its prefix, diffusers'."""
 ENCODER_PREFIX = "faithdiff.lq_encoder."
 ALIGNMENT_PREFIX = "faithdiff.alignment."
+FIDELITY_DECODER_PREFIX = "faithdiff.fidelity_decoder."
+"""In a file of its own (`fidelity_decoder/files.py`)."""
 RELEASED_ENCODER_PREFIX = "denoise_encoder."
 
 OTHER_MODEL_PREFIXES = ("first_stage_model.", "conditioner.", "cond_stage_model.", "text_encoders.", "vae.", "denoiser.")
