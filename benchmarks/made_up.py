@@ -111,7 +111,8 @@ def features_of(made: MadeUp, height_px: int, width_px: int) -> FaithDiffFeature
     """Random features, as if encoded from one image of this size."""
     cells = (height_px // LATENT_CELL_PX, width_px // LATENT_CELL_PX)
     values = torch.randn(1, made.widths.alignment.feature_channels, *cells, generator=torch.Generator().manual_seed(3))
-    return FaithDiffFeatures(values, Size(height_px, width_px), made.faithdiff)
+    image_BHWC = torch.zeros(1, 1, 1, 3).expand(-1, height_px, width_px, -1)
+    return FaithDiffFeatures(values, Size(height_px, width_px), made.faithdiff, image_BHWC)
 
 
 def aligned(made: MadeUp, features: FaithDiffFeatures) -> comfy.model_patcher.ModelPatcher:

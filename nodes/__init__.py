@@ -6,6 +6,7 @@ from .align_latent import FaithDiffAlignLatent
 from .attribution import FaithDiffAttribution
 from .color_fix import FaithDiffColorFix
 from .compare import FaithDiffCompare
+from .decode import FaithDiffDecode
 from .encode_lq import FaithDiffEncodeLQ
 from .folder.served import serve_folder_state
 from .get_weights import FaithDiffGetWeights
@@ -47,6 +48,7 @@ class FaithDiffExtension(ComfyExtension):
             FaithDiffSampler,
             FaithDiffTileModel,
             FaithDiffPlan,
+            FaithDiffDecode,
             FaithDiffColorFix,
             FaithDiffReport,
             FaithDiffUpscale,

@@ -8,11 +8,11 @@ import comfy.utils
 import torch
 from comfy_api.latest import io
 
-from ..faithdiff_core.geometry import LATENT_CELL_PX, Size, latent_size, pad_to_latent_cells, padded_size_px
-from ..faithdiff_core.photo.alpha import visible_colors
+from ..faithdiff_core.geometry import Size, latent_size, padded_size_px
 from .seam.bundle import FaithDiffFeatures, FaithDiffModel
-from .seam.encode import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder
-from .seam.inputs import checked
+from .seam.encode import CPU_BYTES_PER_PX, DEVICE_BYTES_PER_PX, ImageEncoder, padded_image
+from .seam.host import vae_has_room
+from .seam.inputs import check_vae, checked
 from .seam.types import RESTORE_CATEGORY, SEARCHED, FaithDiffFeaturesType, FaithDiffModelType
 
 PROGRESS_PER_IMAGE = 1000
@@ -53,7 +53,7 @@ class FaithDiffEncodeLQ(io.ComfyNode):
                 ),
             ],
             outputs=[
-                FaithDiffFeaturesType.Output(display_name="features", tooltip="For FaithDiff Align Latent."),
+                FaithDiffFeaturesType.Output(display_name="features", tooltip="For FaithDiff Align Latent and FaithDiff Decode."),
                 io.Latent.Output(
                     tooltip="The image as latent (or an empty one of the right size without a VAE), for FaithDiff Align Latent."
                 ),
@@ -65,9 +65,10 @@ class FaithDiffEncodeLQ(io.ComfyNode):
     def execute(
         cls, faithdiff: FaithDiffModel, image: torch.Tensor, tile_size: int, vae: comfy.sd.VAE | None = None
     ) -> io.NodeOutput:
-        _check_vae(vae)
+        if vae is not None:
+            check_vae(vae)
         size_px = Size(*image.shape[1:3])
-        features = FaithDiffFeatures(encode(faithdiff, image, tile_size), size_px, faithdiff)
+        features = FaithDiffFeatures(encode(faithdiff, image, tile_size), size_px, faithdiff, image)
         return io.NodeOutput(features, {"samples": _start_latents(vae, image)})
 
 
@@ -86,16 +87,11 @@ def encode(faithdiff: FaithDiffModel, image_BHWC: torch.Tensor, tile_size: int) 
             mm.throw_exception_if_processing_interrupted()
             bar.update_absolute(int((first + done_frac) * PROGRESS_PER_IMAGE))
 
-        features_1CHW = encoder.encode(_padded(image_BHWC, i), progress)
+        features_1CHW = encoder.encode(padded_image(image_BHWC, i), progress)
         features_BCHW = features_1CHW if images == 1 else _put(features_BCHW, i, features_1CHW, images)
     bar.update_absolute(images * PROGRESS_PER_IMAGE)
     assert features_BCHW is not None, "there is at least one image"
     return features_BCHW
-
-
-def _padded(image_BHWC: torch.Tensor, i: int) -> torch.Tensor:
-    """Image i without alpha, padded to whole cells, (1, 3, H, W); never the whole batch, which would be a copy of it."""
-    return pad_to_latent_cells(visible_colors(image_BHWC[i]).movedim(-1, 0)[None])
 
 
 def _put(features_BCHW: torch.Tensor | None, i: int, features_1CHW: torch.Tensor, images: int) -> torch.Tensor:
@@ -112,23 +108,12 @@ def _start_latents(vae: comfy.sd.VAE | None, image_BHWC: torch.Tensor) -> torch.
     if vae is None:
         cells = latent_size(Size(*image_BHWC.shape[1:3]))
         return torch.zeros((image_BHWC.shape[0], 4, *cells), device=mm.intermediate_device())
-    return torch.cat([_start_latent(vae, _padded(image_BHWC, i).movedim(1, -1)) for i in range(image_BHWC.shape[0])])
+    return torch.cat([_start_latent(vae, padded_image(image_BHWC, i).movedim(1, -1)) for i in range(image_BHWC.shape[0])])
 
 
 def _start_latent(vae: comfy.sd.VAE, image_1HWC: torch.Tensor) -> torch.Tensor:
-    """The host's latent; in its own tiles where the image cannot fit. Where it may, the host tries, and then tiles by itself."""
+    """The host's latent; in its own tiles where the image cannot fit."""
     _, height, width, _ = image_1HWC.shape
     needed_bytes = vae.memory_used_encode((1, 3, height, width), vae.vae_dtype)
-    available_bytes = mm.get_total_memory(vae.device)
-    if mm.is_device_cpu(vae.device):  # where no error comes when memory ends, and the attention's scores are held whole
-        positions = height * width // LATENT_CELL_PX**2
-        needed_bytes *= CPU_BYTES_PER_PX / DEVICE_BYTES_PER_PX
-        needed_bytes += 2.5 * positions**2 * torch.float32.itemsize  # H diffusionmodules/model.py, slice_attention
-        available_bytes = mm.get_free_memory(vae.device)
-    return vae.encode(image_1HWC) if needed_bytes <= available_bytes else vae.encode_tiled(image_1HWC)
-
-
-def _check_vae(vae: comfy.sd.VAE | None) -> None:
-    if vae is not None and (vae.latent_channels != 4 or vae.downscale_ratio != LATENT_CELL_PX):
-        got = f"{vae.latent_channels} channels at 1/{vae.downscale_ratio}"
-        raise ValueError(f"expected an SDXL VAE (4 channels at 1/8), got one of {got}; take the VAE of an SDXL checkpoint")
+    whole = vae_has_room(vae, needed_bytes, CPU_BYTES_PER_PX / DEVICE_BYTES_PER_PX, latent_size(Size(height, width)))
+    return vae.encode(image_1HWC) if whole else vae.encode_tiled(image_1HWC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -55,16 +55,25 @@ def fidelity_decoder_sizes(state: Mapping[str, torch.Tensor], config: Mapping[st
         )
     except (KeyError, IndexError) as e:
         missing = e.args[0] if isinstance(e, KeyError) else "weight of the right shape"
-        raise ValueError(f"expected the weights of a fidelity decoder, got a file without a usable {missing}; get the file again") from None
-    if len(sizes.widths) <= FEATURE_LEVEL:
+        missing = f"level {missing}" if isinstance(missing, int) else missing
         raise ValueError(
-            f"expected a fidelity decoder of at least {FEATURE_LEVEL + 1} levels, got {len(sizes.widths)}; get the file again"
-        )
-    for name, value in config.items():
-        told = tuple(value) if isinstance(value, list) else value
-        if hasattr(sizes, name) and told != getattr(sizes, name):
+            f"expected the weights of a fidelity decoder, got a file without a usable {missing}; get the file again"
+        ) from None
+    if len(sizes.widths) != FEATURE_LEVEL + 1:  # a fourth would not divide pictures whose sides are multiples of 8
+        raise ValueError(f"expected a fidelity decoder of {FEATURE_LEVEL + 1} levels, got {len(sizes.widths)}; get the file again")
+    if min(*sizes.widths, sizes.feature_channels) < 1:
+        raise ValueError("expected a fidelity decoder with channels on every level, got one without; get the file again")
+    for name, found in asdict(sizes).items():
+        told = config.get(name, found)
+        if (tuple(told) if isinstance(told, list) else told) != found:
             raise ValueError(
-                f"expected fidelity_decoder.{name} = {shown(value)} as faithdiff.config says, got {getattr(sizes, name)} from the "
+                f"expected fidelity_decoder.{name} = {shown(told)} as faithdiff.config says, got {shown_sizes(found)} from the "
                 "weights; the file is damaged, get it again"
             )
     return sizes
+
+
+def shown_sizes(found: int | tuple[int, ...]) -> str:
+    """As a message shows them: a file may have a hundred levels."""
+    values = found if isinstance(found, tuple) else (found,)
+    return ", ".join(map(str, values[:4])) + (", ..." if len(values) > 4 else "")

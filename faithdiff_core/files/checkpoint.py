@@ -194,6 +194,8 @@ def describe_foreign(keys: Iterable[str]) -> str:
     held = dict.fromkeys(keys)
     keys = set(without_wrappers(held, UNET_PREFIXES, beside=OTHER_MODEL_PREFIXES))
     choose = "choose FaithDiff.bin or a FaithDiff .safetensors from models/faithdiff"
+    if any(k.startswith(FIDELITY_DECODER_PREFIX) for k in held):
+        return f"expected a FaithDiff file, got a fidelity decoder, which FaithDiff Decode takes as its decoder; {choose}"
     if is_lora(keys) or not any(k.startswith(UNET_PREFIXES) for k in keys):
         found = f"{named(sorted(held)[:3]) or 'nothing'}, {len(keys)} tensors in all"
         lora = (

@@ -47,11 +47,13 @@ class FaithDiffFeatures:
         features_BCHW: (B, feature_channels, H/8, W/8), on the host's intermediate device.
         size_px: size of the images as given, before padding to whole latent cells.
         model: whose alignment module understands these features.
+        lq_BHWC: the images as given, in [0, 1], with alpha where they have it; not a copy.
     """
 
     features_BCHW: torch.Tensor
     size_px: Size
     model: FaithDiffModel
+    lq_BHWC: torch.Tensor
 
 
 def check_size(features: FaithDiffFeatures, samples: torch.Tensor) -> None:
@@ -110,7 +112,7 @@ def load_alignment(path: str, disable_dynamic: bool = False) -> comfy.model_patc
 def _build_encoder(parts: FaithDiffParts, *, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     sizes = lq_encoder_sizes(parts.lq_encoder, parts.metadata.config)
     attention = host.vae_attention()
-    return _build(
+    return build_patcher(
         lambda operations, **factory: LQEncoder(sizes, operations=operations, attention=attention, **factory),
         parts.lq_encoder,
         "LQ encoder",
@@ -123,7 +125,7 @@ def _build_alignment(parts: FaithDiffParts, *, disable_dynamic: bool = False) ->
     sizes = alignment_sizes(parts.alignment, parts.metadata.config)
     mode = parts.metadata.align_attention
     folded = mode == "pointwise"
-    return _build(
+    return build_patcher(
         lambda operations, **factory: AlignmentModule(
             sizes, mode=mode, folded=folded, operations=operations, attention=host.unet_attention, **factory
         ),
@@ -134,13 +136,25 @@ def _build_alignment(parts: FaithDiffParts, *, disable_dynamic: bool = False) ->
     )
 
 
-def _build(
+def build_patcher(
     make: Callable[..., torch.nn.Module],
     state: Mapping[str, torch.Tensor],
     what: str,
     devices: tuple[torch.device, torch.device],
     disable_dynamic: bool,
 ) -> comfy.model_patcher.ModelPatcher:
+    """A network of the host's layers with these weights.
+
+    Args:
+        make: builds it of a namespace of layers, on a device.
+        state: its weights, as the file has them.
+        what: its name in a message.
+        devices: where it computes, and where it waits.
+        disable_dynamic: for the host's own reloads.
+
+    Raises:
+        ValueError: weights missing, of another shape, or not finite.
+    """
     # torch's own layers tell the shapes: the host's have no weights before loading when it manages memory dynamically.
     try:
         expected = make(torch.nn, device="meta").state_dict()

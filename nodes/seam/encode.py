@@ -9,7 +9,8 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import torch
 
-from ...faithdiff_core.geometry import Size, latent_size
+from ...faithdiff_core.geometry import Size, latent_size, pad_to_latent_cells
+from ...faithdiff_core.photo.alpha import visible_colors
 from ...faithdiff_core.tiled_encoder.attention import attention_bytes
 from ...faithdiff_core.tiled_encoder.encode import MARGIN_PX, MIN_TILE_PX, EncoderTiling, encode_tiled, to_network_range
 from . import host
@@ -34,6 +35,11 @@ it the convolutions of SDXL's encoder do 1.4 (fp16) or 1.7 times (fp32) the work
 at 4096 px and 6 times at 8192 px."""
 KEEP_FRAC = 0.25
 """And no more than this part of what is free."""
+
+
+def padded_image(image_BHWC: torch.Tensor, i: int) -> torch.Tensor:
+    """Image i without alpha, padded to whole cells, (1, 3, H, W); never the whole batch, which would be a copy of it."""
+    return pad_to_latent_cells(visible_colors(image_BHWC[i]).movedim(-1, 0)[None])
 
 
 class ImageEncoder:

@@ -1,6 +1,6 @@
 """Where weight files are looked for.
 
-In `models/faithdiff` and `models/diffusion_models`, and the nano model that comes with the pack.
+In `models/faithdiff` and `models/diffusion_models`, and what comes with the pack.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ...faithdiff_core.hub.catalogue import FILES
 FOLDER = "faithdiff"
 DEMO_DIR = Path(__file__).resolve().parents[2] / "demo"
 NANO_VAE_SUFFIX = "vae.safetensors"
-"""Keeps the nano VAE out of the list of models, and the models out of its own."""
+FIDELITY_DECODER_SUFFIX = "fidelity.safetensors"
+"""Both keep their files out of the list of models, and the models out of theirs."""
 STAND_INS = {file.name: file.half for file in FILES.values() if file.half}
 """Name -> the file that is taken where it is gone: what FaithDiff Get Weights makes of it. Workflows keep the name."""
 HOW_TO_GET = (
@@ -38,7 +39,8 @@ def register() -> None:
 def model_names() -> list[str]:
     """Names for the model list: ours first, then the host's UNet folder."""
     register()
-    ours = [n for n in folder_paths.get_filename_list(FOLDER) if not n.endswith(NANO_VAE_SUFFIX)]
+    others = (NANO_VAE_SUFFIX, FIDELITY_DECODER_SUFFIX)
+    ours = [n for n in folder_paths.get_filename_list(FOLDER) if not n.endswith(others)]
     names = ours + [n for n in folder_paths.get_filename_list("diffusion_models") if n not in ours]
     return names + [gone for gone, stand_in in STAND_INS.items() if stand_in in names and gone not in names]
 
@@ -47,6 +49,12 @@ def nano_vae_names() -> list[str]:
     """Names for the list of nano VAEs."""
     register()
     return [n for n in folder_paths.get_filename_list(FOLDER) if n.endswith(NANO_VAE_SUFFIX)]
+
+
+def fidelity_decoder_names() -> list[str]:
+    """Names for the list of fidelity decoders."""
+    register()
+    return [n for n in folder_paths.get_filename_list(FOLDER) if n.endswith(FIDELITY_DECODER_SUFFIX)]
 
 
 def fingerprint(name: str) -> tuple[str, int, int]:

@@ -14,9 +14,11 @@ import comfy.ldm.modules.diffusionmodules.model
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import torch
 
 from ...faithdiff_core.attention import Attention, matmul_attention, torch_attention
+from ...faithdiff_core.geometry import Size
 
 OPERATIONS = comfy.ops.manual_cast
 """Layers that hold their weights as the file has them and cast them to the activations' type at each use."""
@@ -33,6 +35,24 @@ def is_oom(error: BaseException) -> bool:
     """Whether the error says that the device is out of memory."""
     check = getattr(mm, "is_oom", None)
     return check(error) if check is not None else isinstance(error, mm.OOM_EXCEPTION)
+
+
+def vae_has_room(vae: comfy.sd.VAE, needed_bytes: float, cpu_frac: float, cells: Size) -> bool:
+    """Whether an image can go through the VAE whole. Where it may, the host tries, and then tiles by itself.
+
+    Args:
+        vae: the host's.
+        needed_bytes: the host's estimate.
+        cpu_frac: the part of it that convolutions take on a CPU.
+        cells: of the latent, which the middle's attention runs over.
+    """
+    available_bytes: float = mm.get_total_memory(vae.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
+    if mm.is_device_cpu(vae.device):  # where no error comes when memory ends, and the attention's scores are held whole
+        positions = cells.height * cells.width
+        # H diffusionmodules/model.py, slice_attention
+        needed_bytes = needed_bytes * cpu_frac + 2.5 * positions**2 * torch.float32.itemsize
+        available_bytes = mm.get_free_memory(vae.device)  # pyright: ignore[reportAssignmentType]
+    return needed_bytes <= available_bytes
 
 
 def show_text(node: Any, lines: Iterable[str]) -> None:

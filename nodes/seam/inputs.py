@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ...faithdiff_core.geometry import LATENT_CELL_PX
 from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .unet_loader import require_sdxl
 
 ATTRIBUTES = {
-    "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px"),
+    "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px", "lq_BHWC"),
     "FAITHDIFF_PHOTO": ("source", "alpha_HW"), "FAITHDIFF_FOLDER": ("job", "begun", "photo"),
     "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
 }  # fmt: skip
@@ -125,6 +126,13 @@ CHECKS = {
     "CONDITIONING": _check_conditioning,
     "STRING": _check_text,
 }
+
+
+def check_vae(vae: Any) -> None:
+    """Raises ValueError where a VAE does not make SDXL's latents."""
+    if vae.latent_channels != 4 or vae.downscale_ratio != LATENT_CELL_PX:
+        got = f"{vae.latent_channels} channels at 1/{vae.downscale_ratio}"
+        raise ValueError(f"expected an SDXL VAE (4 channels at 1/8), got one of {got}; take the VAE of an SDXL checkpoint")
 
 
 def check_prompt(name: str, conditioning: list, model: Any) -> None:

@@ -24,16 +24,18 @@ ROOMS = {
         "files": "",
         "colors": "",
         "fidelity": ". colors",
+        "fidelity_decoder": ". files",
         "hub": "files",
         "listing": "photo",
         "photo": "",
         "tiled_encoder": ".",
     },
     "nodes": {
-        ".": "alignment attribution_maps folder photos planning reporting seam tiles weights",  # one file a node
+        ".": "alignment attribution_maps decoding folder photos planning reporting seam tiles weights",  # one file a node
         "seam": "",
         "alignment": "seam",
         "attribution_maps": "seam",
+        "decoding": "seam",
         "tiles": "alignment seam",
         "photos": "seam",
         "folder": "photos seam",

@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes, config_of, unet_sizes
+from comfyui_faithdiff.faithdiff_core.fidelity_decoder.files import header_of, put_together
+from comfyui_faithdiff.faithdiff_core.fidelity_decoder.network import FidelityDecoder
+from comfyui_faithdiff.faithdiff_core.fidelity_decoder.sizes import FidelityDecoderSizes
 from comfyui_faithdiff.faithdiff_core.files.checkpoint import FaithDiffParts, assemble_adapter, assemble_full
 from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.files.storage import write_safetensors
@@ -19,6 +22,7 @@ WIDTH = 32
 """Channels of the UNet's first level; the others have twice as many."""
 ENCODER = LQEncoderSizes(block_out_channels=(32, 32, 64, 64), layers_per_block=1)
 ALIGNMENT = AlignmentSizes(model_channels=WIDTH, feature_channels=64, mlp_channels=4 * WIDTH)
+DECODER = FidelityDecoderSizes(widths=(8, 8, 12), blocks=(1, 2, 1), feature_channels=64)
 UNET_CONFIG = {
     "image_size": 32,
     "use_checkpoint": False,
@@ -100,6 +104,18 @@ def write_vae(path: Path, seed: int = 5) -> Path:
     config = {"block_out_channels": [32, 64, 64, 64], "layers_per_block": 1, "norm_groups": 4, "latent_channels": 4}
     vae = comfy.ldm.models.autoencoder.AutoencoderKL(**_host_config(config))
     write_safetensors(path, random_weights(vae.state_dict(), seed), {"faithdiff.vae_config": json.dumps(config)})
+    return path
+
+
+def decoder_state(sizes: FidelityDecoderSizes = DECODER, seed: int = 6) -> dict[str, torch.Tensor]:
+    """A fidelity decoder's weights, which change a picture by some tenths of its range."""
+    state = random_weights(FidelityDecoder(sizes, operations=torch.nn, device="meta").state_dict(), seed)
+    return {name: 0.1 * value if name.startswith("conv_out") else value for name, value in state.items()}
+
+
+def write_decoder(path: Path, sizes: FidelityDecoderSizes = DECODER, seed: int = 6) -> Path:
+    """A fidelity decoder of random weights."""
+    write_safetensors(path, put_together(decoder_state(sizes, seed)), header_of(sizes, licence="MIT", training={}))
     return path
 
 
