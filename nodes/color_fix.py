@@ -23,7 +23,7 @@ class FaithDiffColorFix(io.ComfyNode):
             description="Gives the restored image the colours, the exact size and the alpha of the image it was made from.",
             search_aliases=[*SEARCHED, "color match", "colour fix", "wavelet", "adain", "white balance", "faded"],
             inputs=[
-                io.Image.Input("image", tooltip="The restored image, from VAE Decode."),
+                io.Image.Input("image", tooltip="The restored image, from FaithDiff Decode or VAE Decode."),
                 io.Image.Input(
                     "reference",
                     tooltip="The degraded image at the target size, the same that FaithDiff Encode LQ Features was given.",

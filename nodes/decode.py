@@ -29,8 +29,8 @@ class FaithDiffDecode(io.ComfyNode):
             node_id="FaithDiffDecode",
             display_name="FaithDiff Decode",
             category=RESTORE_CATEGORY,
-            description="Turns the restored latent into a picture of exactly the photo's size, and puts back what the photo "
-            "already has: thin strokes and fine texture that a latent cannot hold.",
+            description="Turns the restored latent into a picture of the encoded image's size, and puts back what that image "
+            "already has: thin strokes and fine texture, which a latent cannot hold.",
             search_aliases=[*SEARCHED, "vae decode", "fidelity", "text", "fine detail"],
             inputs=[
                 io.Latent.Input("samples", tooltip="The restored latent, from FaithDiff Sampler or any other."),
@@ -42,16 +42,16 @@ class FaithDiffDecode(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much of what the photo already has is put back: 1 is all that the decoder knows, 0 is plain VAE "
-                    "Decode.",
+                    tooltip="How much of what the degraded image already has is put back: 1 is all that the decoder finds, 0 is "
+                    "plain VAE Decode.",
                 ),
                 io.Combo.Input(
                     "decoder",
                     options=choices(),
                     default=AUTO,
                     advanced=True,
-                    tooltip="The fidelity decoder: auto takes the first that fits the features, none is plain VAE Decode. Files are "
-                    "in models/faithdiff; their names end in fidelity.safetensors.",
+                    tooltip="The fidelity decoder: auto takes the first that fits the features, none is plain VAE Decode. Files "
+                    "lie in models/faithdiff; their names end in fidelity.safetensors.",
                 ),
                 io.Mask.Input(
                     "mask",
@@ -60,7 +60,7 @@ class FaithDiffDecode(io.ComfyNode):
                     "counts once something is painted.",
                 ),
             ],
-            outputs=[io.Image.Output(tooltip="The picture, exactly of the photo's size, for FaithDiff Color Fix.")],
+            outputs=[io.Image.Output(tooltip="The picture, exactly of the encoded image's size, for FaithDiff Color Fix.")],
         )
 
     @classmethod
@@ -117,7 +117,9 @@ def pictures(
     """An IMAGE (B, H, W, 3) in [0, 1] of the features' size; one picture at a time, so that a batch takes the memory of one.
 
     Args:
-        vae, latents_BCHW, features: as the node was given them; one image's features serve any number of latents.
+        vae: the host's.
+        latents_BCHW: finite, of the features' size.
+        features: of one image, which serves any number of latents, or of one for each.
         shares: of `fidelity_maps`.
         patcher: of the fidelity decoder; None for plain VAE Decode.
     """

@@ -88,7 +88,7 @@ class FaithDiffSampler(io.ComfyNode):
                     "the frames of a video.",
                 ),
             ],
-            outputs=[io.Latent.Output(tooltip="The restored latent, for VAE Decode.")],
+            outputs=[io.Latent.Output(tooltip="The restored latent, for FaithDiff Decode or VAE Decode.")],
             hidden=[io.Hidden.unique_id],
         )
 

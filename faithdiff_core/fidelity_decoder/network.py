@@ -1,15 +1,15 @@
 """The fidelity decoder: a small network behind the VAE decoder that sees the LQ picture.
 
-SDXL's latent holds four numbers for 8 x 8 px, so thin strokes and fine texture that the LQ picture still has are lost in it, whatever
-the denoising does. StableSR (Wang et al. 2024, section 3.3) feeds encoder features into the levels of the VAE decoder ("controllable
-feature wrapping"). Here the decoder stays as it is, and what it drew is corrected afterwards, at the picture's own size, by a network
-that sees the drawn picture, the LQ picture and the LQ encoder's features. It has no norm over positions, so that tiles with a margin
-give the whole picture's values; nothing of it depends on which VAE decoded.
+SDXL's latent holds four numbers for 8 x 8 px, so thin strokes and fine texture that the LQ picture still has are lost in it,
+whatever the denoising does. StableSR (Wang et al. 2024, section 3.3) feeds encoder features into the levels of the VAE decoder
+("controllable feature wrapping"). Here the decoder stays as it is, and what it drew is corrected afterwards, at the picture's own
+size, by a network that sees the drawn picture, the LQ picture and the LQ encoder's features. It has no norm over positions, so that
+tiles with a margin give the whole picture's values; nothing of it depends on which VAE decoded.
 
     restored = decoded + fidelity * (keep * (lq - decoded) + correction)
 
-`keep`, one number a pixel, says how much of the LQ picture stands; `correction` is what neither picture has. Both come from a layer that
-starts at zero, so an untrained network gives the decoded picture, and fidelity 0 does so always.
+`keep`, one number a pixel, says how much of the LQ picture stands; `correction` is what neither picture has. Both come from a
+layer that starts at zero, so an untrained network gives the decoded picture, and fidelity 0 does so always.
 
 Shapes: B batch, C channels, H and W pixels, multiples of 8; level l of the network has pixels of 2^(l + 1) px.
 """
@@ -93,8 +93,12 @@ class FidelityDecoder(nn.Module):
         self.conv_in = operations.Conv2d(4 * 3 * PICTURES, widths[0], 3, padding=1, **factory)
         self.feature_in = operations.Conv2d(sizes.feature_channels, widths[FEATURE_LEVEL], 1, **factory)
         self.down_blocks = nn.ModuleList(level_blocks(level) for level in levels)
-        self.downsamplers = nn.ModuleList(operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in zip(widths, widths[1:], strict=False))
-        self.upsamplers = nn.ModuleList(operations.Conv2d(b, 4 * a, 1, **factory) for a, b in zip(widths, widths[1:], strict=False))
+        self.downsamplers = nn.ModuleList(
+            operations.Conv2d(a, b, 2, stride=2, **factory) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.upsamplers = nn.ModuleList(
+            operations.Conv2d(b, 4 * a, 1, **factory) for a, b in zip(widths, widths[1:], strict=False)
+        )
         self.up_blocks = nn.ModuleList(level_blocks(level) for level in levels[:-1])
         self.conv_out = operations.Conv2d(widths[0], 4 * OUTPUTS, 3, padding=1, **factory)
 

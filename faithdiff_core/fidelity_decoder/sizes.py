@@ -49,7 +49,10 @@ def fidelity_decoder_sizes(state: Mapping[str, torch.Tensor], config: Mapping[st
             blocks.setdefault(int(found[1]), set()).add(int(found[2]))
     try:
         sizes = FidelityDecoderSizes(
-            widths=(state["conv_in.weight"].shape[0], *(state[f"downsamplers.{i}.weight"].shape[0] for i in range(len(blocks) - 1))),
+            widths=(
+                state["conv_in.weight"].shape[0],
+                *(state[f"downsamplers.{i}.weight"].shape[0] for i in range(len(blocks) - 1)),
+            ),
             blocks=tuple(len(blocks[level]) for level in range(len(blocks))),
             feature_channels=state["feature_in.weight"].shape[1],
         )
@@ -60,7 +63,9 @@ def fidelity_decoder_sizes(state: Mapping[str, torch.Tensor], config: Mapping[st
             f"expected the weights of a fidelity decoder, got a file without a usable {missing}; get the file again"
         ) from None
     if len(sizes.widths) != FEATURE_LEVEL + 1:  # a fourth would not divide pictures whose sides are multiples of 8
-        raise ValueError(f"expected a fidelity decoder of {FEATURE_LEVEL + 1} levels, got {len(sizes.widths)}; get the file again")
+        raise ValueError(
+            f"expected a fidelity decoder of {FEATURE_LEVEL + 1} levels, got {len(sizes.widths)}; get the file again"
+        )
     if min(*sizes.widths, sizes.feature_channels) < 1:
         raise ValueError("expected a fidelity decoder with channels on every level, got one without; get the file again")
     for name, found in asdict(sizes).items():

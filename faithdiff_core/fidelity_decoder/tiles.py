@@ -1,7 +1,7 @@
-"""The fidelity decoder on pictures of any size, tile by tile: the memory is that of one tile, and the result that of the whole picture.
+"""The fidelity decoder on pictures of any size, tile by tile: the memory of one tile, and the result of the whole picture.
 
-Nothing in the network looks further than `sizes.reach_px`, so a tile with that margin gives the whole picture's values inside; at the
-picture's border the margin ends, and convolutions see the zeros that they would see there anyway.
+Nothing in the network looks further than `sizes.reach_px`, so a tile with that margin gives the whole picture's values inside; at
+the picture's border the margin ends, and convolutions see the zeros that they would see there anyway.
 
 Shapes: C channels, H and W pixels, multiples of 8.
 """

@@ -1,4 +1,4 @@
-"""The fidelity decoder with the memory there is: tiles as large as fit, smaller ones after that, fp32 where a half type overflows."""
+"""The fidelity decoder with the memory there is: the largest tiles that fit, then smaller; fp32 where a half type overflows."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BYTES_PER_PX = 1000
 """Of the default widths at the network's peak, in any type, as norms are in fp32: 629 were measured in fp32 and 670 in bf16, on a
 CPU at 512 px; half more for the workspace of a device's convolutions."""
 TILES_PX = (2048, 1024, 512, 256)
-"""Their margins, 80 px on each side, make a tile of 2048 px 1.16 times its own pixels, one of 256 px 2.6 times. None is larger, so
-that a run is seen to go on, and can be cancelled."""
+"""Their margins, 80 px on each side, make a tile of 2048 px 1.16 times its own pixels, one of 256 px 2.6 times. None is larger,
+so that a run is seen to go on, and can be cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,6 @@ class PictureCorrector:
 
 
 def tile_sizes_to_try(size_px: Size) -> list[int]:
-    """Pixels per tile in the order in which to try them: the smallest that holds the picture, if any does, and all smaller ones."""
+    """Pixels per tile in the order in which to try them: the smallest that holds the picture, if one does, and all below it."""
     holding = [px for px in TILES_PX if px >= max(size_px)]
     return holding[-1:] + [px for px in TILES_PX if px < max(size_px)]

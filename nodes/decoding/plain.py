@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import comfy.model_management as mm
 import comfy.sd
@@ -13,12 +14,12 @@ from ..seam import host
 from ..seam.inputs import FROM_A_VAE
 
 CPU_FRAC = 0.55
-"""Of the host's estimate, 2178 bytes per pixel and byte of type (H comfy/sd.py, memory_used_decode): on a CPU 926 were measured at
-768 px and 918 at 512 px, scores of the attention included; a third more, because a process that takes too much there is ended
+"""Of the host's estimate, 2178 bytes per pixel and byte of type (H comfy/sd.py, memory_used_decode): on a CPU 926 were measured
+at 768 px and 918 at 512 px, scores of the attention included; a third more, because a process that takes too much there is ended
 without a warning."""
 UNTILED = 0
 """Among the sizes of tiles: the latent in one piece."""
-TILES_LAT = (128, 64, 32)
+TILES_LAT: Sequence[int] = (128, 64, 32)
 """A tile has statistics of its own, so the picture depends on them a little: large ones first. 128 cells are SDXL's 1024 px."""
 HOSTS_TILE_LAT = 64
 """Of the tiles that the host goes on with by itself where a latent does not go through whole (H comfy/sd.py, decode_tiled_)."""

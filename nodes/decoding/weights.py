@@ -8,6 +8,7 @@ import os
 
 import comfy.model_management as mm
 import comfy.model_patcher
+import torch
 
 from ...faithdiff_core.fidelity_decoder.files import WHAT, channels_in_header, take_apart
 from ...faithdiff_core.fidelity_decoder.network import FidelityDecoder
@@ -68,18 +69,29 @@ def load_decoder(path: str, disable_dynamic: bool = False) -> comfy.model_patche
     """
     state, header = read_weights(path)
     try:
-        weights, sizes = take_apart(state, header)
-        patcher = build_patcher(
-            lambda operations, **factory: FidelityDecoder(sizes, operations=operations, **factory),
-            weights,
-            WHAT,
-            (mm.vae_device(), mm.vae_offload_device()),
-            disable_dynamic,
-        )
+        patcher = build_decoder(state, header, disable_dynamic=disable_dynamic)
     except ValueError as e:
         raise ValueError(f"{os.path.basename(path)}: {e}") from None
     patcher.cached_patcher_init = (load_decoder, (path,))
     return patcher
+
+
+def build_decoder(
+    state: dict[str, torch.Tensor], header: dict[str, str], *, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The decoder of what a file holds.
+
+    Raises:
+        ValueError: as `take_apart`.
+    """
+    weights, sizes = take_apart(state, header)
+    return build_patcher(
+        lambda operations, **factory: FidelityDecoder(sizes, operations=operations, **factory),
+        weights,
+        WHAT,
+        (mm.vae_device(), mm.vae_offload_device()),
+        disable_dynamic,
+    )
 
 
 @functools.lru_cache(maxsize=1)

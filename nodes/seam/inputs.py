@@ -20,7 +20,8 @@ from ...faithdiff_core.unet_layers import SIZE_EMBEDDING_CHANNELS
 from .unet_loader import require_sdxl
 
 ATTRIBUTES = {
-    "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"), "FAITHDIFF_FEATURES": ("features_BCHW", "size_px", "lq_BHWC"),
+    "MODEL": ("model", "clone"), "FAITHDIFF_MODEL": ("encoder", "alignment"),
+    "FAITHDIFF_FEATURES": ("features_BCHW", "size_px", "lq_BHWC"),
     "FAITHDIFF_PHOTO": ("source", "alpha_HW"), "FAITHDIFF_FOLDER": ("job", "begun", "photo"),
     "CLIP": ("tokenize",), "VAE": ("encode", "decode"), "UPSCALE_MODEL": ("scale",),
 }  # fmt: skip

@@ -117,7 +117,7 @@ def test_nothing_looks_further_than_the_reach(sizes, name):
 
 
 def test_reach_of_the_released_sizes():
-    """The first and the last convolution 2 px each, 4 blocks of 2 px and 4 of 4 px, 6 of 8 px: 76 px, and 2 for a pixel's place."""
+    """The first and the last convolution 2 px each, 4 blocks of 2 px and 4 of 4 px, 6 of 8 px: 76 px, and whole cells."""
     assert FidelityDecoderSizes().reach_px == 80
 
 
@@ -188,13 +188,21 @@ def test_a_damaged_file_is_refused_in_one_line(kind):
         take_apart(state, {})
 
 
-CONTRADICTIONS = [("widths", [8, 8, 8]), ("blocks", [1]), ("feature_channels", 128), ("feature_channels", None), ("blocks", "1, 2, 1")]
+CONTRADICTIONS = [
+    ("widths", [8, 8, 8]),
+    ("blocks", [1]),
+    ("feature_channels", 128),
+    ("feature_channels", None),
+    ("blocks", "1, 2, 1"),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), CONTRADICTIONS)
 def test_a_config_that_contradicts_the_weights_is_damage(name, value):
     header = {**HEADER, "faithdiff.config": json.dumps({"fidelity_decoder": {name: value}})}
-    with pytest.raises(ValueError, match=rf"^expected fidelity_decoder\.{name} = .*, got .* from the weights; the file is damaged"):
+    with pytest.raises(
+        ValueError, match=rf"^expected fidelity_decoder\.{name} = .*, got .* from the weights; the file is damaged"
+    ):
         take_apart(put_together(tiny.decoder_state()), header)
 
 
@@ -216,5 +224,7 @@ def test_channels_of_other_files(tmp_path):
 
 
 def test_as_a_model_it_is_sent_to_the_right_node():
-    with pytest.raises(ValueError, match="got a fidelity decoder, which FaithDiff Decode takes as its decoder; choose FaithDiff.bin"):
+    with pytest.raises(
+        ValueError, match="got a fidelity decoder, which FaithDiff Decode takes as its decoder; choose FaithDiff.bin"
+    ):
         split_state_dict(put_together(tiny.decoder_state()), HEADER)

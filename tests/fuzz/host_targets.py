@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import replace
@@ -10,9 +11,11 @@ from pathlib import Path
 import torch
 from comfyui_faithdiff.faithdiff_core.alignment import AlignmentModule
 from comfyui_faithdiff.faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes, config_of, unet_sizes
+from comfyui_faithdiff.faithdiff_core.fidelity_decoder.files import channels_in_header, header_of, put_together
 from comfyui_faithdiff.faithdiff_core.files.checkpoint import assemble_full, split_state_dict
 from comfyui_faithdiff.faithdiff_core.files.metadata import FaithDiffMetadata
 from comfyui_faithdiff.faithdiff_core.lq_encoder import LQEncoder
+from comfyui_faithdiff.nodes.decoding.weights import build_decoder, load_decoder
 from comfyui_faithdiff.nodes.load_model import load
 from comfyui_faithdiff.nodes.seam import folders
 from comfyui_faithdiff.nodes.seam.bundle import build_model
@@ -110,6 +113,17 @@ def _load_vae_weights(case: bytes, _: Path) -> None:
     load_nano_vae(state, header)
 
 
+def _load_decoder(case: bytes, folder: Path) -> None:
+    path = _written(case, folder / "case.safetensors")
+    with contextlib.suppress(ValueError):
+        channels_in_header(path)
+    load_decoder(path)
+
+
+def _load_decoder_weights(case: bytes, _: Path) -> None:
+    build_decoder(*changed(case, put_together(tiny.decoder_state()), header_of(tiny.DECODER, licence="MIT", training={})))
+
+
 def _find(case: bytes, _: Path) -> None:
     name = case.decode("utf-8", "surrogateescape")
     folders.fingerprint(name)
@@ -136,5 +150,7 @@ def targets(canary: Path) -> list[Target]:
         Target(name="UNet with changes", cases=programs, read=_load_unet, short=15, weight=0.05),
         Target(name="nano VAE's sizes", cases=mutated([VAE_CONFIG]), read=_load_vae, short=80),
         Target(name="nano VAE with changes", cases=programs, read=_load_vae_weights, short=30, weight=0.2),
+        Target(name="safetensors as a fidelity decoder", cases=safetensors_files(), read=_load_decoder, short=60),
+        Target(name="fidelity decoder with changes", cases=programs, read=_load_decoder_weights, short=120, weight=0.2),
         Target(name="model's name", cases=names.map(lambda name: name.encode("utf-8", "surrogatepass")), read=_find, short=100),
     ]

@@ -18,6 +18,7 @@ CONFIG_VALUES: tuple[Any, ...] = (
 CONFIG_NAMES = {
     "lq_encoder": ("norm_groups", "block_out_channels", "layers_per_block", "in_channels", "downscale", "__class__"),
     "alignment": ("num_heads", "num_layers", "mlp_channels", "model_channels", "feature_channels", "token_channels"),
+    "fidelity_decoder": ("widths", "blocks", "feature_channels", "reach_px", "__class__"),
     "unet": ("num_head_channels", "model_channels", "context_channels", "adm_channels", "in_channels", "new"),
 }
 DTYPES = (
@@ -145,7 +146,8 @@ def _many(program: Program, state: State, _: dict[str, str]) -> None:
     pattern = program.one(
         ("faithdiff.lq_encoder.down_blocks.{}.resnets.0.conv1.weight", "faithdiff.lq_encoder.down_blocks.0.resnets.{}.x",
          "faithdiff.alignment.blocks.{}.x", "model.diffusion_model.input_blocks.{}.0.in_layers.0.weight",
-         "model.diffusion_model.middle_block.1.transformer_blocks.{}.x", "down_blocks.{}.resnets.0.conv1.weight", "x{}")
+         "model.diffusion_model.middle_block.1.transformer_blocks.{}.x", "down_blocks.{}.resnets.0.conv1.weight", "x{}",
+         "faithdiff.fidelity_decoder.down_blocks.{}.0.expand.weight", "faithdiff.fidelity_decoder.down_blocks.0.{}.expand.weight")
     )  # fmt: skip
     for number in range(program.one((3, 60, 1000))):
         state[pattern.format(number)] = torch.zeros(1)

@@ -35,6 +35,13 @@ NAMES = (
         "encoder.down.0.block.0.x",
         "decoder.up_blocks.0.resnets.0.conv1.weight",
     ),
+    *(
+        "faithdiff.fidelity_decoder.conv_in.weight",
+        "faithdiff.fidelity_decoder.feature_in.weight",
+        "faithdiff.fidelity_decoder.downsamplers.0.weight",
+        "faithdiff.fidelity_decoder.downsamplers.1.weight",
+        *(f"faithdiff.fidelity_decoder.down_blocks.{level}.0.expand.weight" for level in range(3)),
+    ),
     *("", "a", "line\nline", "x" * 4000, "\x1b[2J", "../x", "unet.\u202e", "faithdiff.lq_encoder.", "__metadata__"),
 )
 HEADER_NAMES = (
@@ -59,6 +66,7 @@ HEADER_VALUES = (
         '{"layers": {"model.diffusion_model.input_blocks.0.0": {"format": 3}}}',
         '{"alignment": {"num_layers": 0}}',
     ),
+    *('{"fidelity_decoder": {"widths": [4, 4, 4], "blocks": [1e400]}}', '{"fidelity_decoder": {"feature_channels": "4"}}'),
     *('{"lq_encoder": {"norm_groups": 1e30}}', '{"alignment": {"num_heads": 1' + "0" * 4000 + "}}", '{"lq_encoder": 5}'),
     *('{"block_out_channels": [65536, 65536], "layers_per_block": 9, "norm_groups": 1, "latent_channels": 4}',),
     *('{"block_out_channels": [4], "layers_per_block": 1000000, "norm_groups": 1, "latent_channels": 4}',),

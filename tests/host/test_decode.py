@@ -207,8 +207,8 @@ def test_out_of_memory_goes_on_in_smaller_tiles(nano, vae, no_room_for, caplog):
     caplog.clear()
     assert_close(decode(latent, vae, features, decoder=NANO_FILE), expected, NETWORK)
     assert said(caplog) == [
-        "FaithDiff: out of memory in the fidelity decoder; going on with tiles of at most 32 px, which gives the same picture and "
-        "takes longer"
+        "FaithDiff: out of memory in the fidelity decoder; going on with tiles of at most 32 px, which gives the same picture "
+        "and takes longer"
     ]
     assert sum(pixels > 4000 for pixels in tried) == 2  # of 64 px, then of 32 px; the second image began at 16 px
 
@@ -233,7 +233,7 @@ def test_other_errors_are_raised_on(vae, one, monkeypatch):
 
 
 def test_a_latent_that_cannot_fit_is_decoded_in_the_hosts_tiles(nano, vae, monkeypatch):
-    features, latent = encoded(nano, vae, tiny.image(96, 552))
+    features, latent = encoded(nano, vae, tiny.image(24, 280))
     monkeypatch.setattr(vae, "memory_used_decode", lambda shape, dtype: 1e15 if shape[-1] > 32 else 1.0)
     with torch.inference_mode():  # as nodes run in the host
         tiled = decode(latent, vae, features, 0.0)
@@ -281,7 +281,9 @@ def test_overflow_in_half_precision_is_computed_again(vae, one, monkeypatch, cap
 def test_values_that_are_not_finite_are_told_of(vae, one, monkeypatch):
     _, features, latent = one
     bad = replace(features, lq_BHWC=features.lq_BHWC * float("nan"))
-    with pytest.raises(ValueError, match="^expected finite values from the fidelity decoder, got NaN or infinity; check the image"):
+    with pytest.raises(
+        ValueError, match="^expected finite values from the fidelity decoder, got NaN or infinity; check the image"
+    ):
         decode(latent, vae, bad)
     with pytest.raises(ValueError, match="^expected a latent of finite numbers, got NaN or infinity; if it comes"):
         decode({"samples": latent["samples"] * float("inf")}, vae, features)
@@ -299,7 +301,9 @@ def test_a_wrong_decoder_is_refused(vae, one, folder):
     with pytest.raises(ValueError, match="^a_broken_fidelity.safetensors: expected weights, got a web page"):
         decode(latent, vae, features, decoder="a_broken_fidelity.safetensors")
     for name in ("gone_fidelity.safetensors", "../b_fidelity.safetensors", "nano_vae.safetensors", ""):
-        with pytest.raises(ValueError, match="^expected a fidelity decoder in models/faithdiff of the name .*, got no such file;"):
+        with pytest.raises(
+            ValueError, match="^expected a fidelity decoder in models/faithdiff of the name .*, got no such file;"
+        ):
             decode(latent, vae, features, decoder=name)
     path = tiny.write_vae(folder / "d_fidelity.safetensors")
     try:

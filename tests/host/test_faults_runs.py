@@ -28,7 +28,7 @@ def with_fault(**fields):
     return ending
 
 
-@pytest.mark.parametrize("place", ["read weights", "LQ encoder", "UNet", "colour fix"])
+@pytest.mark.parametrize("place", ["read weights", "LQ encoder", "UNet", "fidelity decoder", "colour fix"])
 def test_out_of_memory_for_good(plain, place):
     assert with_fault(place=place, what="memory", lasting=True).kind == OUT_OF_MEMORY
 
@@ -41,7 +41,7 @@ def test_out_of_memory_once(plain, place):
     assert prompts_local.run(short_prompt()).digests == plain.digests
 
 
-NAN_PLACES = ["enlarge", "VAE encoder", "text encoder", "LQ encoder", "embed features", "UNet", "VAE decoder"]
+NAN_PLACES = ["enlarge", "VAE encoder", "text encoder", "LQ encoder", "embed features", "UNet", "VAE decoder", "fidelity decoder"]
 
 
 @pytest.mark.parametrize("place", NAN_PLACES)

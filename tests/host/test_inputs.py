@@ -24,6 +24,7 @@ WITH_ALL = SimpleNamespace(
     alignment=0,
     features_BCHW=0,
     size_px=0,
+    lq_BHWC=0,
     tokenize=0,
     encode=0,
     decode=0,

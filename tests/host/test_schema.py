@@ -25,6 +25,7 @@ CONTRACT = {
         ["model", "latent_image", "steps", "cfg", "tile_size", "tile_overlap", "tile_batch", "measure"],
         ["STRING", "INT"],
     ),
+    "FaithDiffDecode": (["samples", "vae", "features", "fidelity", "decoder", "mask"], ["IMAGE"]),
     "FaithDiffColorFix": (["image", "reference", "method"], ["IMAGE"]),
     "FaithDiffReport": (
         ["image", "reference", "map", "tile_size", "tile_overlap", "scale", "truth"],
@@ -121,6 +122,7 @@ def test_every_node_is_found_by_the_packs_name_and_by_its_task(nodes):
         "EncodeLQ",
         "AlignLatent",
         "Sampler",
+        "Decode",
         "ColorFix",
         "SavePhoto",
         "LoadFolder",

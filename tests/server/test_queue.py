@@ -18,7 +18,7 @@ from support.workflows import node_of, resized
 
 NODES = (
     "FaithDiffLoadModel", "FaithDiffEncodeLQ", "FaithDiffAlignLatent", "FaithDiffSampler", "FaithDiffTileModel", "FaithDiffPlan",
-    "FaithDiffColorFix", "FaithDiffReport", "FaithDiffAttribution",
+    "FaithDiffDecode", "FaithDiffColorFix", "FaithDiffReport", "FaithDiffAttribution",
 )  # fmt: skip
 HELPERS = ("FaithDiffLoadNanoVAE", "FaithDiffNoPrompt")
 

@@ -33,6 +33,7 @@ PLACES = {
     "UNet": ("comfy/ldm/modules/diffusionmodules/openaimodel.py", "UNetModel._forward"),
     "cut conditions": ("nodes/tiles/conditions.py", "TileConditions.cut"),
     "VAE decoder": ("comfy/sd.py", "VAE.decode"),
+    "fidelity decoder": ("faithdiff_core/fidelity_decoder/network.py", "FidelityDecoder.corrections"),
     "colour fix": ("nodes/color_fix.py", "fix_colors"),
     "consistency": ("nodes/reporting/measure.py", "consistency"),
     "colour drift": ("nodes/reporting/measure.py", "color_drift"),

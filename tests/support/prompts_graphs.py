@@ -43,7 +43,10 @@ ALL: dict[str, tuple[str, dict[str, Any]]] = {
         {"model": ["align", 0], "latent_image": ["align", 1], "steps": 2, "cfg": 4.0, **TILES, "tile_batch": 0, "measure": False},
     ),
     "sampler": ("FaithDiffSampler", {"model": ["align", 0], **SAMPLING}),
-    "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["vae", 0]}),
+    "decode": (
+        "FaithDiffDecode",
+        {"samples": ["sampler", 0], "vae": ["vae", 0], "features": ["encode", 0], "fidelity": 1.0, "decoder": "auto"},
+    ),
     "colours": ("FaithDiffColorFix", {"image": ["decode", 0], "reference": ["upscale", 0], "method": "adain"}),
     "save photo": (
         "FaithDiffSavePhoto",

@@ -19,7 +19,7 @@ from comfyui_faithdiff.nodes.seam import folders
 
 from . import prompts_pack, tiny
 from .prompts_graphs import Prompt
-from .prompts_server import MODEL, VAE, Ending
+from .prompts_server import DECODER, MODEL, VAE, Ending
 
 
 @contextmanager
@@ -27,6 +27,7 @@ def registered(folder: Path) -> Iterator[None]:
     """Our nodes, the tests' nodes and the tiny weights, written to `folder`, are known to the host until the end of the block."""
     tiny.write_full(folder / MODEL, tiny.made_up_parts())
     tiny.write_vae(folder / VAE)
+    tiny.write_decoder(folder / DECODER)
     folders.register()
     folder_paths.add_model_folder_path(folders.FOLDER, str(folder))
     nodes = {n.define_schema().node_id: n for n in (*asyncio.run(FaithDiffExtension().get_node_list()), *prompts_pack.NODES)}

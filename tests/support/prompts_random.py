@@ -10,7 +10,7 @@ from .prompts_graphs import Prompt, graph, needed
 OURS = (
     "FaithDiffLoadModel", "FaithDiffLoadNanoVAE", "FaithDiffUpscale", "FaithDiffEncodeLQ", "FaithDiffAlignLatent",
     "FaithDiffPrompt", "FaithDiffSplitTiles", "FaithDiffTilePrompts", "FaithDiffNoPrompt", "FaithDiffTileModel", "FaithDiffPlan",
-    "FaithDiffSampler", "FaithDiffColorFix", "FaithDiffReport", "FaithDiffAttribution",
+    "FaithDiffSampler", "FaithDiffDecode", "FaithDiffColorFix", "FaithDiffReport", "FaithDiffAttribution",
 )  # fmt: skip
 HOSTS = (
     "KSampler", "KSamplerAdvanced", "SamplerCustom", "KSamplerSelect", "BasicScheduler", "VAEEncode", "VAEDecode",

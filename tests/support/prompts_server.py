@@ -24,7 +24,8 @@ from .patience import PATIENCE_S
 from .photos import all_cases
 
 TRY_PACK = "faithdiff_try"
-MODEL, VAE, PHOTO = "tiny.safetensors", "tiny_vae.safetensors", "photo.png"
+MODEL, VAE, DECODER = "tiny.safetensors", "tiny_vae.safetensors", "tiny_fidelity.safetensors"
+PHOTO = "photo.png"
 SUPPORT = Path(__file__).resolve().parent
 
 
@@ -38,6 +39,7 @@ def make_server(base: Path) -> HostServer:
         shutil.copyfile(SUPPORT / name, pack / name)
     tiny.write_full(models / MODEL, tiny.made_up_parts())
     tiny.write_vae(models / VAE)
+    tiny.write_decoder(models / DECODER)
     (base / "input").mkdir(exist_ok=True)
     (base / "input" / PHOTO).write_bytes(next(case.data for case in all_cases() if case.name == "rgba-p3-png"))
     options = ServerOptions(

@@ -36,7 +36,7 @@ HEIGHTS = {
     "FaithDiffAlignLatent": 198, "FaithDiffPrompt": 222, "FaithDiffSampler": 358, "FaithDiffPlan": 300, "FaithDiffColorFix": 106,
     "FaithDiffSavePhoto": 440, "FaithDiffLoadNanoVAE": 86, "FaithDiffNoPrompt": 58, "FaithDiffPreset": 330,
     "CheckpointLoaderSimple": 102, "LoraLoaderModelOnly": 86, "ControlNetLoader": 62, "ControlNetApplyAdvanced": 198,
-    "LoadVideo": 306, "GetVideoComponents": 94, "CreateVideo": 110, "SaveVideo": 420, "VAEDecode": 54, "VAEDecodeTiled": 150,
+    "LoadVideo": 306, "GetVideoComponents": 94, "CreateVideo": 110, "SaveVideo": 420, "FaithDiffDecode": 178,
     "FaithDiffCompare": 450, "LoadImage": 330, "SolidMask": 118, "MaskComposite": 138,
 }  # fmt: skip
 """What a node takes in Nodes 2.0, which is more than in the older mode (measured in 1.47); more for those that show a picture or,

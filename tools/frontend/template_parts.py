@@ -131,14 +131,12 @@ def save(folder: str, *, height: int = 0) -> Node:
     return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs, height=height)
 
 
-def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain", tiled: bool = False) -> dict[str, Node]:
-    """From the latent to a picture in the colours of the photo."""
-    decoded = {"samples": ("sampler", 0), "vae": vae}
-    if tiled:
-        decoded |= {"tile_size": 1024, "overlap": 128, "temporal_size": 64, "temporal_overlap": 8}
+def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain") -> dict[str, Node]:
+    """From the latent to a picture in the colours of the photo, with what the photo already has."""
+    decoded = {"samples": ("sampler", 0), "vae": vae, "features": ("encode", 0), "fidelity": 1.0, "decoder": "auto"}
     fixed = {"image": ("decode", 0), "reference": ("size", 0), "method": method}
     return {
-        "decode": Node(kind="VAEDecodeTiled" if tiled else "VAEDecode", title="Decode", inputs=decoded),
+        "decode": Node(kind="FaithDiffDecode", title="FaithDiff Decode", inputs=decoded),
         "color": Node(kind="FaithDiffColorFix", title="FaithDiff Color Fix", inputs=fixed),
     }
 
@@ -171,6 +169,7 @@ SHOWN = {
     "seed": ("sampler", "seed"),
     "steps": ("sampler", "steps"),
     "cfg": ("sampler", "cfg"),
+    "fidelity": ("decode", "fidelity"),
 }
 """What a subgraph can show of what is inside, by the name that it has there."""
 
@@ -180,7 +179,7 @@ def folded(
     restored: Group,
     decoded: dict[str, Node],
     *,
-    shown: Iterable[str] = ("scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"),
+    shown: Iterable[str] = ("scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg", "fidelity"),
     also: dict[str, tuple[str, str]] | None = None,
 ) -> Group:
     """All that lies between the photo and the picture, as one node.
@@ -215,5 +214,5 @@ def usual(kind: str, sized: Node, *, asks: str = "scale") -> Group:
         {"preset": preset, "size": sized, **weights()},
         restore(sampler=sampler, caption=prompt(given["add_quality"])),
         decode(method=given["method"]),
-        shown=("preset", asks, "prompt", "weights", "checkpoint", "seed"),
+        shown=("preset", asks, "prompt", "weights", "checkpoint", "seed", "fidelity"),
     )

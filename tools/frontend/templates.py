@@ -139,7 +139,7 @@ def nano() -> Template:
                 {"size": size(factor=2.0), **bundled},
                 restore(vae=("vae", 0), prompts=none, sampler={"cfg": 1.0}, caption={}),
                 decode(vae=("vae", 0)),
-                shown=("scale", "seed", "steps"),
+                shown=("scale", "seed", "steps", "fidelity"),
             ),
             finish("faithdiff_nano"),
         ),

@@ -41,7 +41,7 @@ def eight_k() -> Template:
             "- **Tiles, memory and time** says what will happen. Its settings must be those of the sampler. Mute the "
             "sampler to see "
             "it alone.",
-            "- The VAE decodes in tiles, too.",
+            "- **FaithDiff Decode** goes in tiles, too, where memory asks for it.",
             "- **wavelet** takes the broad colours from the photo, so that they do not drift from tile to tile.",
             "- Less overlap (0.25) takes about half the time.",
             "- Out of memory: nothing to do, the sampler goes on with fewer or smaller tiles and says so.",
@@ -50,7 +50,7 @@ def eight_k() -> Template:
             photo(size=size("longest side", longest_side=7680)),
             _weights(weights()),
             restore(more=plan, title="3  Restore"),
-            *_in_the_open("faithdiff_8k", decode(method="wavelet", tiled=True)),
+            *_in_the_open("faithdiff_8k", decode(method="wavelet")),
         ),
         models=(WEIGHTS, CHECKPOINT),
     )
