@@ -3,8 +3,8 @@
 SDXL's latent holds four numbers for 8 x 8 px, so thin strokes and fine texture that the LQ picture still has are lost in it,
 whatever the denoising does. StableSR (Wang et al. 2024, section 3.3) feeds encoder features into the levels of the VAE decoder
 ("controllable feature wrapping"). Here the decoder stays as it is, and what it drew is corrected afterwards, at the picture's own
-size, by a network that sees the drawn picture, the LQ picture and the LQ encoder's features. It has no norm over positions, so that
-tiles with a margin give the whole picture's values; nothing of it depends on which VAE decoded.
+size, by a network that sees the drawn picture, the LQ picture and the LQ encoder's features. It has no norm over positions, so
+that tiles with a margin give the whole picture's values; nothing of it depends on which VAE decoded.
 
     restored = decoded + fidelity * (keep * (lq - decoded) + correction)
 
