@@ -101,6 +101,21 @@ def _network(name: str, path: Path) -> torch.nn.Module:
         return LearnedPerceptualImagePatchSimilarity(net_type="vgg" if name == "lpips_vgg" else "alex").net
 
 
+def lpips_network(path: Path) -> torch.nn.Module:
+    """LPIPS (AlexNet, version 0.1) on the weight file `path`: two batches in [-1, 1] to (B, 1, 1, 1), with gradients.
+
+    Raises:
+        NotComputedError: a package is missing, or the file is another.
+    """
+    _state(path)
+    try:
+        return _network("lpips", path)
+    except ImportError as error:
+        raise NotComputedError(f"needs torchmetrics and torchvision ({error}); install the `evaluate` extra") from error
+    except (RuntimeError, KeyError) as error:
+        raise NotComputedError(f"expected torchvision's weights in {path.name}, got others ({first_line(error)})") from error
+
+
 @contextlib.contextmanager
 def _hub_holding(path: Path) -> Iterator[None]:
     """Inside, torch's hub is a folder with this one file, so that torchvision finds it and has nothing to download."""
