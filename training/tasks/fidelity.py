@@ -85,7 +85,9 @@ class FidelityTask:
         """Nothing: the crops are mapped."""
 
     def batch(self, step: int, indices: range) -> Batch:
-        """hq, lq, decoded (B, 3, S, S) in [-1, 1]; features (B, C, S/8, S/8) where they are kept. Float32 on the task's device."""
+        """hq, lq, decoded (B, 3, S, S) in [-1, 1]; features (B, C, S/8, S/8) where they are kept. Float32, on the task's
+        device.
+        """
         rows = [self._row(step, index) for index in indices]
         return {name: torch.stack([row[name] for row in rows]).to(self.device) for name in rows[0]}
 

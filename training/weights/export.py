@@ -50,7 +50,8 @@ def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | No
 
     Raises:
         ValueError: a missing run, a run of the prior alone (it has no alignment to export) or of an ablation that the nodes do
-            not know, a fidelity decoder under a name that the nodes do not list, an unknown layout or dtype, or weights too large for it.
+            not know, a fidelity decoder under a name that the nodes do not list, an unknown layout or dtype, or weights too large
+            for it.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"expected --layout {' or '.join(LAYOUTS)}, got {layout!r}, choose one")

@@ -259,6 +259,6 @@ def _alignment(config: TrainConfig, start: StartingPoint) -> nn.Module:
 def _require_untrained_allowed(config: TrainConfig, reason: str) -> None:
     if config.stage == "fidelity":
         raise ValueError(
-            f"expected --init with a trained alignment module that fits this run, because stage fidelity restores by it, got {reason}, "
+            f"expected --init with a trained alignment module that fits this run (stage fidelity restores by it), got {reason}, "
             "name a run of stage align or joint or a FaithDiff file, or --set what differs"
         )
