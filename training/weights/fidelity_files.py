@@ -13,6 +13,7 @@ from faithdiff_core.fidelity_decoder.network import FidelityDecoder
 from faithdiff_core.fidelity_decoder.sizes import FidelityDecoderSizes
 from faithdiff_core.files.storage import write_safetensors
 from training.common.tensor_files import State, read_tensors
+from training.model.networks import NetworkSpec
 
 ENDING = "fidelity.safetensors"
 """Of the names that the nodes list."""
@@ -46,3 +47,19 @@ def load_fidelity_decoder(path: Path) -> FidelityDecoder:
         decoder = FidelityDecoder(sizes, operations=nn)
     decoder.load_state_dict({name: value.to(torch.float32, copy=True) for name, value in weights.items()}, assign=True)
     return decoder.eval().requires_grad_(False)
+
+
+def load_fitting_decoder(path: Path, spec: NetworkSpec) -> FidelityDecoder:
+    """The same for the LQ encoder of `spec`.
+
+    Raises:
+        ValueError: as `load_fidelity_decoder`; a decoder for features of another width.
+    """
+    decoder = load_fidelity_decoder(path)
+    got, wanted = decoder.sizes.feature_channels, spec.fidelity_decoder.feature_channels
+    if got != wanted:
+        raise ValueError(
+            f"expected a fidelity decoder for LQ features of {wanted} channels, which the model's are, got one for {got} "
+            f"({path}); take the decoder that was trained for this model"
+        )
+    return decoder
