@@ -66,6 +66,8 @@ class RestoredCrops:
         self._frozen = frozen
         self._split = split
         self._unreadable = Unreadable(store, config.max_unreadable_frac)
+        # Mixed, so that a few crops are of all kinds of pictures: the store has them in the order of their names.
+        self._order = torch.randperm(len(store), generator=generator_for(config.seed, "restored", split, "order")).tolist()
 
     @torch.no_grad()
     def batch(self, indices: range) -> dict[str, torch.Tensor]:
@@ -101,7 +103,7 @@ class RestoredCrops:
         config = self._config
         generator = generator_for(config.seed, "restored", self._split, index)
         replacements = others(config.seed, len(self._store), "restored-replacement", self._split, index)
-        number, pictures = self._unreadable.first_readable(chain((index % len(self._store),), replacements))
+        number, pictures = self._unreadable.first_readable(chain((self._order[index % len(self._store)],), replacements))
         side_px = config.restored_side_px
         crop = cut(pictures, side_px, config.max_zoom_out, generator)
         small = crop.lq_CHW
