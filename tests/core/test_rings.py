@@ -60,7 +60,8 @@ ROOMS = {
         "stages": "batches common config data loop metrics model optim tasks weights",
         "evaluate": "common metrics reading reports",
         "study": "common config data degradation evaluate model reading reports stages tasks weights",
-        "commands": "common config data degradation evaluate folder metrics model reading stages study weights",
+        "decoder_study": "common metrics model reading reports study weights",
+        "commands": "common config data decoder_study degradation evaluate folder metrics model reading stages study weights",
     },
 }
 """Room -> the other rooms of its ring that its files import; "." is what lies at the ring's top."""
