@@ -113,11 +113,11 @@ class TextCache:
 
     def __init__(self, folder: Path, encoder_id: str) -> None:
         self._folder = folder
-        self._encoder_id = encoder_id
+        self.encoder_id = encoder_id
 
     def path(self, caption: str) -> Path:
         """Where the caption's embeddings lie, or will."""
-        name = hashlib.sha256(f"{self._encoder_id}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
+        name = hashlib.sha256(f"{self.encoder_id}\n{caption}".encode("utf-8", "surrogatepass")).hexdigest()
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def get(self, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +141,7 @@ class TextCache:
         Raises:
             ValueError: the encoders are not this cache's, or a number is too large for half precision.
         """
-        if encoders.encoder_id != self._encoder_id:
+        if encoders.encoder_id != self.encoder_id:
             raise ValueError(
                 "expected the text encoders that this cache was opened for, got others, open it with their encoder_id"
             )

@@ -13,18 +13,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 
 import torch
 
 from training.batches.crops import cut
 from training.batches.latent_cache import LatentCache
+from training.batches.order import SeededOrder
 from training.batches.store import ImageStore, Unreadable, others
 from training.common.seeds import generator_for
 from training.config.schema import TrainConfig
 from training.model.networks import time_ids
-
-HELD_ORDERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +63,7 @@ class SampleSource:
         self.store = store
         self.cache = cache
         self._unreadable = Unreadable(store, config.max_unreadable_frac)
-        self._before = [0, *accumulate(config.crops_at(step)[0] for step in range(config.steps))]
-        self._orders: dict[int, torch.Tensor] = {}
-        self._lock = threading.Lock()
+        self._order = SeededOrder(config, len(self))
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: dict[tuple[int, int], Future[Sample]] = {}
 
@@ -105,7 +102,7 @@ class SampleSource:
     def _sample(self, step: int, index: int) -> Sample:
         cache, crop_px = self.cache, self.config.crops_at(step)[1]
         replacements = others(self.config.seed, len(self), self.config.stage, "replacement", step, index)
-        items = chain((self._item(step, index),), replacements)
+        items = chain((self._order.item(step, index),), replacements)
         if cache is None:
             number, pictures = self._unreadable.first_readable(items)
             generator = self._generator(step, index, number)
@@ -124,17 +121,6 @@ class SampleSource:
 
     def _generator(self, step: int, index: int, number: int) -> torch.Generator:
         return generator_for(self.config.seed, self.config.stage, step, index, self.store.records[number].key)
-
-    def _item(self, step: int, index: int) -> int:
-        """The picture (or the cached crop) of this index, in the seeded order of its epoch."""
-        epoch, rest = divmod(self._before[step] + index, len(self))
-        with self._lock:
-            if epoch not in self._orders:
-                if len(self._orders) >= HELD_ORDERS:
-                    del self._orders[min(self._orders)]
-                generator = generator_for(self.config.seed, self.config.stage, "order", epoch)
-                self._orders[epoch] = torch.randperm(len(self), generator=generator)
-            return int(self._orders[epoch][rest])
 
 
 def _quiet_pool(threads: int) -> ThreadPoolExecutor:

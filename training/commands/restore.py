@@ -23,7 +23,9 @@ QUEUE_DEFAULTS = {
     "server": ["http://127.0.0.1:8188"], "input_node": None, "output_node": None, "set": [], "seed": None, "header": [],
     "ahead": 2, "give_up_after": 120.0,
 }  # fmt: skip
-LOCAL_DEFAULTS = {"vae": None, "scale": 2, "steps": 20, "seed": 0, "start_from": "lq", "colour": "adain"}
+LOCAL_DEFAULTS = {
+    "vae": None, "decoder": None, "fidelity": None, "scale": 2, "steps": 20, "seed": 0, "start_from": "lq", "colour": "adain",
+}  # fmt: skip
 """Options of one way only, with their defaults: argparse gives None, so that one given for the other way is seen."""
 
 
@@ -69,6 +71,8 @@ def _add_queue_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_local_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vae", type=Path, metavar="FILE", help="exported VAE (required)")
+    group.add_argument("--decoder", type=Path, metavar="FILE", help="exported fidelity decoder (default: none)")
+    group.add_argument("--fidelity", type=float, metavar="F", help="its share, 0 to 1 (default: 1)")
     group.add_argument("--scale", type=int, help="default: 2")
     group.add_argument("--steps", type=int, help="default: 20")
     group.add_argument("--start-from", choices=("lq", "noise"), help="default: lq")
@@ -168,18 +172,22 @@ def _restore_locally(arguments: argparse.Namespace) -> int:
     from training.common.results import ResultsFolder
     from training.model.noise import leading_timesteps
     from training.model.restore import restore as run
+    from training.weights.fidelity_files import load_fitting_decoder
     from training.weights.load_export import load_exported, read_parts, spec_of
     from training.weights.vae import read_vae
 
     if arguments.vae is None:
         raise ValueError("expected --vae FILE with --model, got none; export one beside the model")
     at_least("scale", arguments.scale, 1, example=2)
+    fidelity = _fidelity(arguments)
     leading_timesteps(arguments.steps)  # its error comes before the weights are read
     listed = list_pictures([arguments.source])
     require_pictures(listed, arguments.source)
     results = ResultsFolder(arguments.source, arguments.out, listed.pictures, again=arguments.again)
     parts = read_parts(arguments.model)
-    model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec_of(parts))
+    spec = spec_of(parts)
+    decoder = None if arguments.decoder is None else load_fitting_decoder(arguments.decoder, spec)
+    model, vae = load_exported(arguments.model), read_vae(arguments.vae, spec)
 
     def work(key: str, path: Path) -> Iterable[str]:
         source = read_picture(path)
@@ -190,11 +198,21 @@ def _restore_locally(arguments: argparse.Namespace) -> int:
             )
         picture = run(
             model, vae, image, scale=arguments.scale, target_px=parts.metadata.target_size_px,
-            steps=arguments.steps,
-            seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
+            steps=arguments.steps, seed=arguments.seed, start=arguments.start_from, colour=arguments.colour,
+            decoder=decoder, fidelity=fidelity,
         )  # fmt: skip
         data, notes = source.restored_png(picture, in_srgb=arguments.profile == "srgb")
         print(shown(str(results.write(f"{key}.png", data))))
         return (*source.warnings, *notes)
 
     return end(over_pictures(listed, work), arguments.out)
+
+
+def _fidelity(arguments: argparse.Namespace) -> float:
+    if arguments.fidelity is None:
+        return 1.0
+    if arguments.decoder is None:
+        raise ValueError("expected --decoder FILE with --fidelity, got none; name one, or leave --fidelity out")
+    if not 0 <= arguments.fidelity <= 1:
+        raise ValueError(f"expected --fidelity from 0 to 1, got {arguments.fidelity:g}, choose for example 0.5")
+    return arguments.fidelity

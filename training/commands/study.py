@@ -1,4 +1,4 @@
-"""`ablate` and `study`: the paper's ablations at small scale, and the study that is written as a page."""
+"""`ablate`, `study`, `study-fidelity`: the paper's ablations at small scale, and the studies that are written as pages."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of every run")
     verb.set_defaults(run=study)
 
+    verb = verbs.add_parser("study-fidelity", help="what a fidelity decoder changes, in figures and pictures, written as a page")
+    verb.add_argument("--model", type=Path, required=True, help="full export of the model")
+    verb.add_argument("--vae", type=Path, required=True, help="its VAE")
+    verb.add_argument("--decoder", type=Path, required=True, help="its fidelity decoder")
+    verb.add_argument("--photos", type=Path, help="photos that no training saw (default: scikit-image's samples)")
+    verb.add_argument("--weights", type=Path, metavar="FOLDER", help="weights of metrics, as for `evaluate`")
+    verb.add_argument("--pyiqa", type=Path, metavar="PYTHON", help="Python of an environment with pyiqa, for NIQE")
+    verb.add_argument("--out", type=Path, required=True, help="folder for pictures, scores and fidelity.json")
+    verb.add_argument("--page", type=Path, required=True, help="the page to write (.md); pictures/ beside it")
+    verb.set_defaults(run=study_fidelity)
+
 
 def ablate(arguments: argparse.Namespace) -> None:
     """`ablate`: the paper's Tables 5 and 6 at small scale."""
@@ -58,3 +69,12 @@ def study(arguments: argparse.Namespace) -> None:
         plan=StudyPlan(),
     )  # fmt: skip
     print(page)
+
+
+def study_fidelity(arguments: argparse.Namespace) -> None:
+    """`study-fidelity`: make what is missing, and the page."""
+    from training.decoder_study.study import DecoderInputs, DecoderPlan, run_decoder_study
+
+    names = ("model", "vae", "decoder", "photos", "weights", "pyiqa")
+    inputs = DecoderInputs(**{name: getattr(arguments, name) for name in names})
+    print(run_decoder_study(inputs, arguments.out, arguments.page, DecoderPlan()))

@@ -36,9 +36,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.set_defaults(run=train)
 
     verb = verbs.add_parser("nano", help="make the nano model: all stages, each from its last checkpoint")
-    verb.add_argument("--out", type=Path, required=True, help="folder for the two weight files")
+    verb.add_argument("--out", type=Path, required=True, help="folder for the three weight files")
     verb.add_argument("--work", type=Path, default=Path("runs/nano"), help="folder for manifest, checkpoints and logs")
-    verb.add_argument("--stages", nargs="+", metavar="STAGE", help="prepare, vae, prior, align, joint, export (default: all)")
+    verb.add_argument(
+        "--stages",
+        nargs="+",
+        metavar="STAGE",
+        help="prepare, vae, decoder, prior, align, joint, levels, words, fidelity, export (default: all)",
+    )
     verb.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="replace settings of these stages' recipes"
     )
@@ -91,8 +96,15 @@ def add_sources(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--init", type=Path, help="run folder to start from, or a FaithDiff file (FaithDiff.bin, .safetensors)")
     verb.add_argument("--vae", type=Path, help="VAE to use in place of the base's")
     verb.add_argument("--text", type=Path, help="diffusers folder with the two text encoders, where --base has none")
+    verb.add_argument(
+        "--perceptual",
+        type=Path,
+        metavar="DIR",
+        help="weights for perceptual_weight: torchvision's AlexNet (LPIPS), or EfficientNet-Lite0",
+    )
 
 
 def sources_of(arguments: argparse.Namespace) -> Sources:
     """The files a run starts from, as named on the command line."""
-    return Sources(data=arguments.data, vae=arguments.vae, init=arguments.init, base=arguments.base, text=arguments.text)
+    names = ("data", "vae", "init", "base", "text", "perceptual")
+    return Sources(**{name: getattr(arguments, name) for name in names})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Stage = Literal["vae", "decoder", "prior", "align", "joint"]
+Stage = Literal["vae", "decoder", "prior", "align", "joint", "fidelity"]
 Held = Literal["fp32", "bf16"]
 PARTS_OF_STAGE: dict[Stage, tuple[str, ...]] = {
     "vae": ("vae",),
@@ -24,9 +24,10 @@ PARTS_OF_STAGE: dict[Stage, tuple[str, ...]] = {
     "prior": ("unet",),
     "align": ("alignment",),
     "joint": ("lq_encoder", "alignment", "unet"),
+    "fidelity": ("fidelity_decoder",),
 }
 """What each stage trains: the VAE, then its decoder again for the same latents (nano only), the UNet on clean latents (nano
-only), the paper's stage 1, the paper's stage 2."""
+only), the paper's stage 1, the paper's stage 2, and a fidelity decoder for a finished model."""
 VAE_STAGES = ("vae", "decoder")
 
 
@@ -83,8 +84,8 @@ class TrainConfig:
     max_unreadable_frac: float = 0.01
     """The run stops when more than this share of the pictures has turned unreadable since `prepare`."""
     degradation: str = "mild"
-    """A preset of degradation/presets.py, or "levels": each crop draws I, II or III. Pairs in the manifest use their LQ
-    picture instead."""
+    """A preset of degradation/presets.py, or a mixture of which each crop draws one: "levels" (I, II, III), "levels-heavy".
+    Pairs in the manifest use their LQ picture instead."""
     degradation_scale: int = 2
     degradation_scale_max: int = 0
     """Above `degradation_scale`: each crop draws a whole scale between the two."""
@@ -110,6 +111,20 @@ class TrainConfig:
     """decoder only: each crop's latent gets normal noise of a strength drawn from 0 to this, in model units (a latent's own
     standard deviation is 1). Restored latents are never exact, and a decoder that saw exact ones only turns errors into
     texture."""
+
+    # Fidelity decoder
+    restored_crops: int = 0
+    """So many fixed crops, restored once by the frozen model and kept on disk; steps cut theirs from them."""
+    restored_crop_px: int = 0
+    """Their side; 0 = `crop_px`."""
+    restored_features: bool = False
+    """Keep the LQ encoder's features of these crops, too; else each step computes its own (and half of its crops are mirrored,
+    which features kept cannot be)."""
+    stroke_weight: float = 0.0
+    """Above 0, pixels count more in the L1 the further they are from their surroundings, as thin strokes are: by 1 + this much
+    where that distance is the crop's mean."""
+    perceptual_weight: float = 0.0
+    """Of the perceptual distance beside the L1, see metrics/perceptual.py."""
 
     # Optimiser
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
@@ -168,11 +183,15 @@ class TrainConfig:
             _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("micro_batch_size", "workers", "validate_every", "lora_rank", "latent_crops", "clip_norm", "warmup_steps"):
             _expect(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        for name in ("crop_px", "late_crop_px"):
+        for name in ("crop_px", "late_crop_px", "restored_crop_px"):
             _expect(getattr(self, name) % 32 == 0, name, "a multiple of 32 px", getattr(self, name))
         _expect(self.crop_px > 0, "crop_px", "above 0", self.crop_px)
         _expect(self.lr > 0, "lr", "above 0", self.lr)
         _expect(self.max_zoom_out >= 1, "max_zoom_out", "at least 1", self.max_zoom_out)
+        for name in ("stroke_weight", "perceptual_weight"):
+            _expect(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        if self.stage == "fidelity":
+            self._check_fidelity()
         for name in ("ema_decay", "adam_beta2"):
             _expect(0 <= getattr(self, name) < 1, name, "0 to below 1", getattr(self, name))
         for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac"):
@@ -182,11 +201,24 @@ class TrainConfig:
                 self.micro_batch_size in (0, self.batch_size), "micro_batch_size", "0 with fused_backward", self.micro_batch_size
             )
 
+    def _check_fidelity(self) -> None:
+        _expect(self.restored_crops >= 1, "restored_crops", "at least 1 in stage fidelity", self.restored_crops)
+        side_px, largest_px = self.restored_side_px, max(self.crop_px, self.late_crop_px)
+        _expect(side_px >= largest_px, "restored_crop_px", f"0 or at least crop_px, {largest_px}", side_px)
+        _expect(not self.trains, "trains", "empty in stage fidelity", self.trains)
+        _expect(self.lq_features == "penultimate", "lq_features", "penultimate in stage fidelity", self.lq_features)
+        _expect(self.degradation != "none", "degradation", "a preset or a mixture in stage fidelity", self.degradation)
+
+    @property
+    def restored_side_px(self) -> int:
+        """Side of the crops that the frozen model restores."""
+        return self.restored_crop_px or max(self.crop_px, self.late_crop_px)
+
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts that train, in the order lq_encoder, alignment, unet."""
         chosen = tuple(filter(None, self.trains.split(","))) or PARTS_OF_STAGE[self.stage]
-        order = (*PARTS_OF_STAGE["joint"], *VAE_STAGES)
+        order = (*PARTS_OF_STAGE["joint"], *VAE_STAGES, *PARTS_OF_STAGE["fidelity"])
         return tuple(sorted(chosen, key=order.index))
 
     def crops_at(self, step: int) -> tuple[int, int]:
@@ -218,7 +250,8 @@ class Sources:
     """Files a run starts from. Which are needed depends on the stage; see weights/initial.py.
 
     data: manifest. vae: VAE to use in place of the base's. init: run folder, or FaithDiff file. base: SDXL checkpoint or
-    diffusers folder. text: diffusers folder with the text encoders, where base has none.
+    diffusers folder. text: diffusers folder with the text encoders, where base has none. perceptual: folder with the weights of
+    a perceptual distance.
     """
 
     data: Path
@@ -226,3 +259,4 @@ class Sources:
     init: Path | None = None
     base: Path | None = None
     text: Path | None = None
+    perceptual: Path | None = None

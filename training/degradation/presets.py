@@ -141,7 +141,7 @@ LEVEL_III = Preset(
 )
 """Strong, both stages always."""
 
-MIXTURES = {"levels": ("I", "II", "III")}
+MIXTURES = {"levels": ("I", "II", "III"), "levels-heavy": ("I", "II", "III", "heavy")}
 """Several presets, one of which is drawn for each picture."""
 PRESETS = {"I": LEVEL_I, "II": LEVEL_II, "III": LEVEL_III, "mild": MILD, "heavy": HEAVY}
 

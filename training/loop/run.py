@@ -30,7 +30,7 @@ MAY_CHANGE = (
 norm helps a run that has diverged; the others change no result, but for rounding."""
 
 
-SAME_FACTS = {"data_digest": "pictures", "vae_digest": "VAE"}
+SAME_FACTS = {"data_digest": "pictures", "vae_digest": "VAE", "model_digest": "model", "perceptual": "perceptual distance"}
 """Facts of a checkpoint that decide what every further step is made of, and what they are of."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 OURS, TORCHMETRICS, PYIQA = "this package", "torchmetrics", "pyiqa"
+OURS_ON_WEIGHTS = "this package, on another's weights"
 PYIQA_PREFIX = "pyiqa:"
 """`pyiqa:NAME` = the metric that pyiqa calls NAME, whichever it is."""
 
@@ -75,6 +76,11 @@ METRICS = {
         _full("lpips", False, "0 up", TORCHMETRICS, f"AlexNet, {_LPIPS}; the official FaithDiff convention"),
         _full("lpips_vgg", False, "0 up", TORCHMETRICS, f"VGG16, {_LPIPS}"),
         _full("dists", False, "0 to 1", TORCHMETRICS, "VGG16, not resized"),
+        _full(
+            "efficientnet_lite0", False, "0 to 4", OURS_ON_WEIGHTS,
+            "squared distance of unit-length features of EfficientNet-Lite0 (ImageNet), mean of 4 depths, not resized; no LPIPS, "
+            "and not fitted to judgements",
+        ),
         _alone("musiq", True, "about 0 to 100", "KonIQ-10k; depends on the size of the picture"),
         _alone("clipiqa", True, "0 to 1", "CLIP RN50, no training; depends on the size of the picture"),
         _alone("clipiqa+", True, "0 to 1", "CLIP RN50, learned prompts; depends on the size of the picture"),

@@ -1,4 +1,4 @@
-"""LPIPS and DISTS: torchmetrics' networks on weight files that lie on this machine. Nothing is ever downloaded."""
+"""LPIPS, DISTS and EfficientNet-Lite0's features: networks on weight files that lie on this machine. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 
 from faithdiff_core.files.checks import first_line
 from training.common.tensor_files import file_digest
+from training.metrics.efficientnet_lite import FILE as EFFICIENTNET_FILE
+from training.metrics.efficientnet_lite import INSTALL, feature_distance, find_weights, read_efficientnet
 
 PairScore = Callable[[torch.Tensor, torch.Tensor], float]
 """(picture, reference), both float32 (3, H, W) in [0, 1], to the value."""
@@ -38,9 +40,11 @@ def network_metric(name: str, weights: Path | None) -> tuple[PairScore, str]:
     Raises:
         NotComputedError: the file or a package is missing, or the file is another.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "efficientnet_lite0":
+        return _efficientnet_metric(weights, device)
     path = weight_file(name, weights)
     state = _state(path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         network = _network(name, path).to(device).eval()
     except ImportError as error:
@@ -57,6 +61,23 @@ def network_metric(name: str, weights: Path | None) -> tuple[PairScore, str]:
     def score(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float:
         pair = (image_CHW[None].to(device), reference_CHW[None].to(device))
         return (network(*pair) if name == "dists" else network(*pair, normalize=True)).item()
+
+    return score, f"{path.name}, {_digest(path)}, on {device.type}"
+
+
+def _efficientnet_metric(weights: Path | None, device: torch.device) -> tuple[PairScore, str]:
+    path = find_weights(weights)
+    if path is None:
+        raise NotComputedError(f"needs {EFFICIENTNET_FILE}, do {INSTALL}, or name the folder that holds it with --weights")
+    try:
+        network = read_efficientnet(path).to(device)
+    except ValueError as error:
+        raise NotComputedError(str(error)) from error
+
+    @torch.inference_mode()
+    def score(image_CHW: torch.Tensor, reference_CHW: torch.Tensor) -> float:
+        pair = (picture[None].to(device) * 2.0 - 1.0 for picture in (image_CHW, reference_CHW))
+        return feature_distance(network, *pair).item()
 
     return score, f"{path.name}, {_digest(path)}, on {device.type}"
 
@@ -99,6 +120,21 @@ def _network(name: str, path: Path) -> torch.nn.Module:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         return LearnedPerceptualImagePatchSimilarity(net_type="vgg" if name == "lpips_vgg" else "alex").net
+
+
+def lpips_network(path: Path) -> torch.nn.Module:
+    """LPIPS (AlexNet, version 0.1) on the weight file `path`: two batches in [-1, 1] to (B, 1, 1, 1), with gradients.
+
+    Raises:
+        NotComputedError: a package is missing, or the file is another.
+    """
+    _state(path)
+    try:
+        return _network("lpips", path)
+    except ImportError as error:
+        raise NotComputedError(f"needs torchmetrics and torchvision ({error}); install the `evaluate` extra") from error
+    except (RuntimeError, KeyError) as error:
+        raise NotComputedError(f"expected torchvision's weights in {path.name}, got others ({first_line(error)})") from error
 
 
 @contextlib.contextmanager

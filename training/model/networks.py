@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from faithdiff_core.architecture import AlignmentSizes, LQEncoderSizes
+from faithdiff_core.fidelity_decoder.sizes import FidelityDecoderSizes
 
 LATENT_SCALE = 0.13025
 """SDXL's latent scaling factor (diffusers AutoencoderKL config of SDXL, scaling_factor)."""
@@ -33,6 +34,7 @@ class NetworkSpec:
     encoder: LQEncoderSizes = LQEncoderSizes()
     """Of the LQ encoder, and of the VAE that it comes from."""
     alignment: AlignmentSizes = AlignmentSizes()
+    fidelity_decoder: FidelityDecoderSizes = FidelityDecoderSizes()
     unet_channels: tuple[int, int, int]
     unet_layers: int = 1
     """ResNet blocks on each level of the way down (one more on the way up)."""
@@ -73,6 +75,7 @@ NETWORKS = {
         # Measured after 60 steps of 8 crops of 128 px: 12.1 dB with 32 groups, 15.5 dB with 4.
         encoder=LQEncoderSizes(block_out_channels=(32, 64, 128, 128), layers_per_block=1, norm_groups=4),
         alignment=AlignmentSizes(model_channels=64, feature_channels=128, mlp_channels=256),
+        fidelity_decoder=FidelityDecoderSizes(widths=(32, 64, 128), blocks=(1, 2, 4), feature_channels=128),
         unet_channels=(64, 128, 128),
         context_width=64,
         pooled_width=64,
@@ -85,6 +88,7 @@ NETWORKS = {
     "tiny": NetworkSpec(
         encoder=LQEncoderSizes(block_out_channels=(8, 8, 16, 32), layers_per_block=1, norm_groups=4),
         alignment=AlignmentSizes(model_channels=64, feature_channels=32, mlp_channels=256, num_heads=2),
+        fidelity_decoder=FidelityDecoderSizes(widths=(8, 8, 16), blocks=(1, 1, 1), feature_channels=32),
         unet_channels=(64, 64, 64),
         context_width=16,
         pooled_width=16,

@@ -1,3 +1,3 @@
 """From a recipe and its sources to a running stage, its memory, and the nano model's chain of stages; may import tasks,
-weights, and what these may.
+weights, metrics, and what these may.
 """

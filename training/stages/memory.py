@@ -18,15 +18,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from training.batches.restored_cache import PICTURES
 from training.common.devices import device_of
 from training.config.schema import VAE_STAGES, TrainConfig
 from training.loop.task import Batch, Task
-from training.model.faithdiff import build_model
+from training.model.faithdiff import build_model, make_part
 from training.model.networks import CONTEXT_TOKENS, build_vae, encode, network_spec
 from training.optim.ema import EMA
 from training.optim.optimisers import allocate_states, make_optimiser, only_train, trainable
 from training.stages.live_bytes import WORK, LiveBytes
 from training.tasks.diffusion import DiffusionTask
+from training.tasks.fidelity import FidelityNetwork, FidelityTask, build_fidelity_decoder
 from training.tasks.vae import VAETask
 
 KINDS = ("weights", "gradients", "optimiser", "ema")
@@ -109,6 +111,10 @@ def _without_content(config: TrainConfig) -> tuple[Task, AutoencoderKL | None]:
         if config.stage in VAE_STAGES:
             vae = build_vae(network_spec(config.network))
             return VAETask(replace(config, device="cpu"), cast(Any, None), vae), None
+        if config.stage == "fidelity":
+            encoder = None if config.restored_features else cast(Any, make_part(config, "lq_encoder"))
+            network = FidelityNetwork(build_fidelity_decoder(config), encoder)
+            return FidelityTask(config, cast(Any, None), network, device=CPU), None
         model = build_model(config)
         vae = None if config.latent_crops else build_vae(network_spec(config.network)).requires_grad_(False).eval()
     return DiffusionTask(config, cast(Any, None), model, device=CPU, vae=None, texts=None), vae
@@ -185,6 +191,11 @@ def empty_batch(config: TrainConfig, crops: int, crop_px: int) -> Batch:
     image, latent = torch.empty(crops, 3, crop_px, crop_px), torch.empty(crops, 4, crop_px // 8, crop_px // 8)
     if config.stage in VAE_STAGES:
         return {"image": image, "noise": latent} | ({"error": torch.empty_like(latent)} if config.latent_noise else {})
+    if config.stage == "fidelity":
+        batch = {name: torch.empty_like(image) for name in PICTURES}
+        width = network_spec(config.network).fidelity_decoder.feature_channels
+        kept = {"features": torch.empty(crops, width, crop_px // 8, crop_px // 8)} if config.restored_features else {}
+        return batch | kept
     draws = crops * config.noise_draws
     noisy = torch.empty(draws, *latent.shape[1:])
     batch = {"noisy": noisy, "noise": torch.empty_like(noisy), "time_ids": torch.empty(crops, 6)}

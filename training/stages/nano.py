@@ -20,10 +20,10 @@ from training.stages.stage import Sources, run_stage
 from training.weights.check import is_own
 from training.weights.export import export
 
-STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "export")
+STAGES = ("prepare", "vae", "decoder", "prior", "align", "joint", "levels", "words", "fidelity", "export")
 MIN_SIDE_PX = 256
 FIRST_MANIFEST, LEVELS_MANIFEST, WORDS_MANIFEST = "manifest.jsonl", "manifest-levels.jsonl", "manifest-words.jsonl"
-MANIFESTS = {"decoder": LEVELS_MANIFEST, "levels": LEVELS_MANIFEST, "words": WORDS_MANIFEST}
+MANIFESTS = {"decoder": LEVELS_MANIFEST, "levels": LEVELS_MANIFEST, "words": WORDS_MANIFEST, "fidelity": WORDS_MANIFEST}
 """Of the stages that do not use the first one."""
 
 
@@ -50,6 +50,7 @@ TEXT_OF_MANIFEST = {
 LICENCE = "MIT"
 BASE_MODEL = "nano (trained from scratch by this project)"
 FIRST_VAE_FILE, VAE_FILE, MODEL_FILE = "nano_vae_first.safetensors", "nano_vae.safetensors", "nano_faithdiff.safetensors"
+FIDELITY_FILE = "nano_fidelity.safetensors"
 
 
 def prepare(work: Path, tell: Callable[[str], None]) -> None:
@@ -77,7 +78,7 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Ca
     if unknown:
         raise ValueError(f"expected stages among {', '.join(STAGES)}, got {', '.join(unknown)}, correct --stages")
     if "export" in stages:
-        for name in (VAE_FILE, MODEL_FILE):
+        for name in (VAE_FILE, MODEL_FILE, FIDELITY_FILE):
             require_own(out / name, "FaithDiff .safetensors", is_own)
     first_vae, vae = work / FIRST_VAE_FILE, work / VAE_FILE
     if "prepare" in stages:
@@ -86,21 +87,33 @@ def make(out: Path, work: Path, stages: list[str], settings: list[str], tell: Ca
         if stage not in stages:
             continue
         data = work / MANIFESTS.get(stage, FIRST_MANIFEST)
-        before = {"align": "prior", "joint": "align", "levels": "joint", "words": "levels"}.get(stage)
+        before = {"align": "prior", "joint": "align", "levels": "joint", "words": "levels", "fidelity": "words"}.get(stage)
         sources = Sources(
             data=data, vae={"vae": None, "decoder": first_vae}.get(stage, vae), init=work / before if before else None
         )
+        if stage == "fidelity" and not checkpoints.exists(work / "words"):  # for the model that is there already
+            sources = Sources(data=data, vae=out / VAE_FILE, init=out / MODEL_FILE)
         run_stage(override(recipe(f"nano-{stage}"), settings), sources, work / stage, resume=True)
         if stage in VAE_STAGES:
             file = first_vae if stage == "vae" else vae
             tell(export(work / stage, file, layout="full", dtype="fp16", data=data, licence=LICENCE, base_model=""))
     if "export" in stages:
-        last = next(
-            stage for stage in ("words", "levels", "joint", "align") if stage == "align" or checkpoints.exists(work / stage)
-        )
-        model = work / MODEL_FILE
-        tell(export(work / last, model, layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=BASE_MODEL))
-        # Both at the end: a model beside another training's VAE would give wrong colours.
-        for file in (vae, model):
-            write_atomically(out / file.name, lambda temporary, file=file: shutil.copyfile(file, temporary))
-            tell(str(out / file.name))
+        _export(out, work, tell)
+
+
+def _export(out: Path, work: Path, tell: Callable[[str], None]) -> None:
+    """The model of the last stage that was run, its VAE, and the fidelity decoder; that alone where there is nothing else."""
+    files: list[Path] = []
+    model_stages = ("words", "levels", "joint", "align")
+    fidelity = checkpoints.exists(work / "fidelity")
+    last = next((stage for stage in model_stages if checkpoints.exists(work / stage)), None if fidelity else model_stages[-1])
+    for stage, name, base_model in ((last, MODEL_FILE, BASE_MODEL), ("fidelity" if fidelity else None, FIDELITY_FILE, "")):
+        if stage is not None:
+            files.append(work / name)
+            tell(export(work / stage, files[-1], layout="full", dtype="fp16", data=None, licence=LICENCE, base_model=base_model))
+    if last is not None:
+        files.insert(0, work / VAE_FILE)
+    # All at the end: a model beside another training's VAE would give wrong colours.
+    for file in files:
+        write_atomically(out / file.name, lambda temporary, file=file: shutil.copyfile(file, temporary))
+        tell(str(out / file.name))

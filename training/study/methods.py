@@ -58,7 +58,7 @@ def write_row(folder: Path, sources: Mapping[str, Path], method: Method) -> dict
     """Make the pictures that are missing and return all of them by key. A folder of another method, or made of other pictures, is
     made anew.
     """
-    stamp, identity = folder / STAMP, {**method.identity, "sources": _digest(sources)}
+    stamp, identity = folder / STAMP, {**method.identity, "sources": pictures_digest(sources)}
     if folder.is_dir() and (not stamp.is_file() or json.loads(stamp.read_text(encoding="utf-8")) != identity):
         shutil.rmtree(folder)
     write_json(stamp, identity)
@@ -68,7 +68,8 @@ def write_row(folder: Path, sources: Mapping[str, Path], method: Method) -> dict
     return made
 
 
-def _digest(sources: Mapping[str, Path]) -> str:
+def pictures_digest(sources: Mapping[str, Path]) -> str:
+    """sha256 over keys and files."""
     digest = hashlib.sha256()
     for key in sorted(sources):
         digest.update(key.encode() + b"\0" + sources[key].read_bytes())
@@ -89,7 +90,7 @@ def baseline_methods(vae_path: Path, model_path: Path) -> tuple[dict[str, Method
     vae_identity = {"vae": weights_digest(vae)}
     methods = {LQ: Method(identity={"row": LQ, "scale": SCALE}, make=lambda lq_CHW: bicubic(lq_CHW, SCALE))}
     missing: dict[str, str] = {}
-    others: dict[str, Callable[[], Make]] = {"classical": lambda: classical(SCALE), "learned": learned}
+    others: dict[str, Callable[[], Make]] = {"classical": lambda: classical(SCALE), "learned": lambda: learned(SCALE)}
     for row, build in others.items():
         try:
             methods[row] = Method(identity={"row": row, "scale": SCALE}, make=build())

@@ -57,14 +57,14 @@ class StudyResults(TypedDict):
     """Row -> for each seed its validation metrics."""
 
 
-def scores(pictures: StudySet, rows: Rows, engines: Sequence[str]) -> SetScores:
-    """Scores of all rows of a set at one level."""
-    found = score_rows(rows, pictures.hq, METRICS)
-    result: SetScores = {
-        "values": {row: {name: found.values[row][name] for name in METRICS} for row in rows},
-        "missing": dict(found.not_computed),
-    }
-    if pictures.annotations is not None:
+def scores(
+    pictures: StudySet, rows: Rows, engines: Sequence[str], *, metrics: Sequence[str] = METRICS, weights: Path | None = None,
+    pyiqa: Path | None = None,
+) -> SetScores:  # fmt: skip
+    """Scores of all rows of a set at one level; what they read, too, where the set has words and there are engines."""
+    found = score_rows(rows, pictures.hq, metrics, weights=weights, pyiqa=pyiqa)
+    result: SetScores = {"values": {row: dict(found.values[row]) for row in rows}, "missing": dict(found.not_computed)}
+    if pictures.annotations is not None and engines:
         text = score_text({**rows, REFERENCE_ROW: pictures.hq}, pictures.annotations, engines)
         result["text"], result["engines"] = text.values, text.engines
         result["missing"] |= text.not_computed

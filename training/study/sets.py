@@ -21,7 +21,7 @@ from training.reading.word_pictures import write_set
 
 LEVELS = ("I", "II", "III")
 SCALE = 4
-"""The paper's and the official degradation's."""
+"""The paper's and the official degradation's: the small-scale study's."""
 MAX_SHORT_SIDE_PX = 512
 """Larger photos are scaled down to it: a 256 px crop of hubble_deep_field at its own size is mostly noise."""
 HELD_OUT = (
@@ -33,13 +33,14 @@ HELD_OUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class StudySet:
-    """hq[key] and lq[level][key] are pictures of `side_px` and `side_px / SCALE` px; `annotations` the words of a text set.
+    """hq[key] and lq[level][key] are pictures of `side_px` and `side_px / scale` px; `annotations` the words of a text set.
 
     Crops of one photo have keys `photo/number`: they are not independent, so intervals resample photos.
     """
 
     name: str
     side_px: int
+    scale: int
     hq: Mapping[str, Path]
     lq: Mapping[str, Mapping[str, Path]]
     annotations: Path | None = None
@@ -63,8 +64,9 @@ def held_out_photos() -> list[tuple[str, Path]]:
 
 
 def photo_set(
-    name: str, folder: Path, photos: list[tuple[str, Path]], *, side_px: int, crops: int, levels: tuple[str, ...], seed: int
-) -> StudySet:
+    name: str, folder: Path, photos: list[tuple[str, Path]], *, side_px: int, crops: int, levels: tuple[str, ...], seed: int,
+    scale: int = SCALE,
+) -> StudySet:  # fmt: skip
     """`crops` square crops of each photo, side by side about its middle, as many as do not overlap.
 
     What was in the folder goes.
@@ -76,16 +78,18 @@ def photo_set(
     for key, path in photos:
         for number, crop_CHW in enumerate(_crops(key, to_unit(read_image(path)), side_px, crops)):
             write_png(folder / "hq" / key / f"{number}.png", unit_to_u8(crop_CHW))
-    return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed)
+    return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed, scale=scale)
 
 
 def text_set(
-    name: str, folder: Path, *, count: int, font_px: tuple[int, ...], side_px: int, levels: tuple[str, ...], seed: int
-) -> StudySet:
+    name: str, folder: Path, *, count: int, font_px: tuple[int, ...], side_px: int, levels: tuple[str, ...], seed: int,
+    scale: int = SCALE,
+) -> StudySet:  # fmt: skip
     """`count` pictures of words, the font sizes taking turns. What was in the folder goes."""
     _clear(folder)
     write_set(folder / "hq", count=count, font_px=font_px, seed=seed, font=None, side_px=side_px)
-    return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed, annotations=folder / "hq" / ANNOTATIONS)
+    annotations = folder / "hq" / ANNOTATIONS
+    return _degraded(name, folder, side_px=side_px, levels=levels, seed=seed, scale=scale, annotations=annotations)
 
 
 def _clear(folder: Path) -> None:
@@ -105,12 +109,13 @@ def _clear(folder: Path) -> None:
 
 
 def _degraded(
-    name: str, folder: Path, *, side_px: int, levels: tuple[str, ...], seed: int, annotations: Path | None = None
+    name: str, folder: Path, *, side_px: int, levels: tuple[str, ...], seed: int, scale: int, annotations: Path | None = None
 ) -> StudySet:
     for level in levels:
-        degrade_paths(folder / "hq", folder / f"lq-{level}", level=level, scale=SCALE, seed=seed)
+        degrade_paths(folder / "hq", folder / f"lq-{level}", level=level, scale=scale, seed=seed)
     lq = {level: dict(list_pictures([folder / f"lq-{level}"]).pictures) for level in levels}
-    return StudySet(name=name, side_px=side_px, hq=dict(list_pictures([folder / "hq"]).pictures), lq=lq, annotations=annotations)
+    hq = dict(list_pictures([folder / "hq"]).pictures)
+    return StudySet(name=name, side_px=side_px, scale=scale, hq=hq, lq=lq, annotations=annotations)
 
 
 def _crops(key: str, photo_CHW: torch.Tensor, side_px: int, crops: int) -> Iterator[torch.Tensor]:

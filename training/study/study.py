@@ -96,7 +96,7 @@ def run_study(
     shipped = _shipped_part(study)
     scored, validation = _ablation_part(study, chosen, seeds, settings)
     results: StudyResults = {
-        "plan": json.loads(json.dumps(asdict(plan))), "seeds": seeds, "settings": settings, "software": _software(),
+        "plan": json.loads(json.dumps(asdict(plan))), "seeds": seeds, "settings": settings, "software": software(),
         "missing": missing, "shipped": shipped, "rows": scored, "validation": validation,
     }  # fmt: skip
     write_json(out / "study.json", results)
@@ -205,7 +205,8 @@ def _measured(run: Trained, method: Method, sources: Sources, cache: Path) -> di
     return metrics
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Versions of what the figures depend on, by package."""
     names = ("torch", "diffusers", "numpy", "pillow", "scikit-image")
     found: dict[str, str] = {"python": platform.python_version()}
     for name in names:

@@ -27,6 +27,7 @@ from training.model.faithdiff import spec_for
 from training.model.lora import base_unet, has_lora, host_lora, merged_unet
 from training.model.networks import build_vae, network_spec
 from training.weights.check import is_own
+from training.weights.fidelity_files import require_name, write_fidelity_decoder
 from training.weights.initial import averaged_weights, history, part_of
 from training.weights.vae import fold_latent_statistics, latent_statistics, write_vae
 
@@ -49,7 +50,8 @@ def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | No
 
     Raises:
         ValueError: a missing run, a run of the prior alone (it has no alignment to export) or of an ablation that the nodes do
-            not know, an unknown layout or dtype, or weights too large for it.
+            not know, a fidelity decoder under a name that the nodes do not list, an unknown layout or dtype, or weights too large
+            for it.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"expected --layout {' or '.join(LAYOUTS)}, got {layout!r}, choose one")
@@ -70,10 +72,16 @@ def export(run_dir: Path, out: Path, *, layout: str, dtype: str, data: Path | No
             f"expected a run with penultimate LQ features, got lq_features=last in {run_dir}, an ablation that the nodes do not "
             "know; look at its validation pictures, or train with --set lq_features=penultimate"
         )
+    if config.stage == "fidelity":
+        require_name(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    notes: list[str] = []
     if config.stage in VAE_STAGES:
         _export_vae(state, config, out, dtype, data, licence)
-        notes = []
+    elif config.stage == "fidelity":
+        weights = _narrow("fidelity decoder", DTYPES[dtype], part_of(averaged_weights(state), "fidelity_decoder").items())
+        facts = training_facts(state, config)
+        write_fidelity_decoder(out, weights, network_spec(config.network).fidelity_decoder, training=facts, licence=licence)
     else:
         facts = FaithDiffMetadata(base_model=base_model, license=licence, training=training_facts(state, config))
         notes = write_faithdiff(out, averaged_weights(state), config, facts, layout=layout, dtype=DTYPES[dtype])

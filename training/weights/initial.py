@@ -100,10 +100,9 @@ def part_of(weights: State, part: str) -> State:
 def _of_run(path: Path, config: TrainConfig) -> StartingPoint:
     state = checkpoints.load(path)
     held = from_json(state["config"])
-    if held.stage in VAE_STAGES:
-        raise ValueError(
-            f"expected --init with a run of stage prior, align or joint, got {held.stage} in {path}, export it and use --vae"
-        )
+    if held.stage in (*VAE_STAGES, "fidelity"):
+        what = "export it and use --vae" if held.stage in VAE_STAGES else "name what it was trained for"
+        raise ValueError(f"expected --init with a run of stage prior, align or joint, got {held.stage} in {path}, {what}")
     if held.network != config.network:
         raise ValueError(
             f"expected --init with a run of network {config.network}, got {held.network} in {path}, choose another run or "
@@ -248,7 +247,18 @@ def _alignment(config: TrainConfig, start: StartingPoint) -> nn.Module:
         reason = start.why_not_aligned(config, spec_for(config).alignment.num_layers)
         if reason is None:
             return _filled(config, "alignment", start.alignment_for(config.alignment_mode))
+        _require_untrained_allowed(config, reason)
         warn(f"alignment module: starts afresh, because {reason}")
+    else:
+        _require_untrained_allowed(config, "--init has none")
     module: Any = make_part(config, "alignment")
     zero_alignment(module)
     return module
+
+
+def _require_untrained_allowed(config: TrainConfig, reason: str) -> None:
+    if config.stage == "fidelity":
+        raise ValueError(
+            f"expected --init with a trained alignment module that fits this run (stage fidelity restores by it), got {reason}, "
+            "name a run of stage align or joint or a FaithDiff file, or --set what differs"
+        )
