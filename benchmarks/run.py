@@ -70,6 +70,12 @@ def load(options: Options) -> Sequence[Any]:
     return load(options)
 
 
+def decode(options: Options) -> Sequence[Any]:
+    from decode_cost import decode
+
+    return decode(options)
+
+
 def growth(options: Options) -> Sequence[Any]:
     from growth import growth
 
@@ -89,6 +95,7 @@ BENCHMARKS = {
     "supir": Benchmark(start=supir),
     "tiles": Benchmark(start=tiles),
     "load": Benchmark(start=load),
+    "decode": Benchmark(start=decode),
     "growth": Benchmark(start=growth),
     "train_step": Benchmark(start=train_step, needs_host=False),
     "train_step_large": Benchmark(start=train_step_large, needs_host=False, quick=False),

@@ -43,7 +43,7 @@ class FaithDiffDecode(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip="How much of what the degraded image already has is put back: 1 is all that the decoder finds, 0 is "
-                    "plain VAE Decode.",
+                    "plain VAE Decode. It needs a fidelity decoder for the weights; so far the nano model alone has one.",
                 ),
                 io.Combo.Input(
                     "decoder",

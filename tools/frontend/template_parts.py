@@ -179,14 +179,14 @@ def folded(
     restored: Group,
     decoded: dict[str, Node],
     *,
-    shown: Iterable[str] = ("scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg", "fidelity"),
+    shown: Iterable[str] = ("scale", "prompt", "weights", "checkpoint", "seed", "steps", "cfg"),
     also: dict[str, tuple[str, str]] | None = None,
 ) -> Group:
     """All that lies between the photo and the picture, as one node.
 
     Args:
         first: size and weights.
-        shown: names of `SHOWN`.
+        shown: names of `SHOWN`; "fidelity" only where the weights have a fidelity decoder, or it would be a dial without effect.
         also: further inputs to show: (name of the node inside, its input).
     """
     places = {name: SHOWN[name] for name in shown} | (also or {})
@@ -214,5 +214,5 @@ def usual(kind: str, sized: Node, *, asks: str = "scale") -> Group:
         {"preset": preset, "size": sized, **weights()},
         restore(sampler=sampler, caption=prompt(given["add_quality"])),
         decode(method=given["method"]),
-        shown=("preset", asks, "prompt", "weights", "checkpoint", "seed", "fidelity"),
+        shown=("preset", asks, "prompt", "weights", "checkpoint", "seed"),
     )

@@ -123,10 +123,10 @@ def nano() -> Template:
         note=(
             "# Try it now",
             "",
-            "Nothing to download: the **nano** weights (26 MB) and the photo come with the pack. On two CPU cores a run took "
+            "Nothing to download: the **nano** weights (27 MB) and the photo come with the pack. On two CPU cores a run took "
             "9 seconds, and under 50 with other work going on (measured, loading included).",
             "",
-            "They are there to try the nodes. They were trained for about five hours and show **nothing** of what the released "
+            "They are there to try the nodes. They were trained for about six hours and show **nothing** of what the released "
             "weights can do.",
             "",
             f"Run. {COMPARE}",
