@@ -49,7 +49,17 @@ def test_the_colours_of_restore_are_the_cores(capsys: pytest.CaptureFixture[str]
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     listed = capsys.readouterr().out
-    for name in ("stage1", "stage2", "finetune-release", "lora-24gb", "full-24gb", "nano-joint", "encoder-only/1", "separate/2"):
+    for name in (
+        "stage1",
+        "stage2",
+        "finetune-release",
+        "lora-24gb",
+        "full-24gb",
+        "fidelity-decoder",
+        "nano-joint",
+        "encoder-only/1",
+        "separate/2",
+    ):
         assert name in listed
 
 
@@ -124,6 +134,21 @@ def test_dry_run_prints_and_makes_nothing(tmp_path: Path, data: Path, capsys: py
     )
     out = capsys.readouterr().out
     assert "trains: lq_encoder" in out and "network = tiny" in out and "memory on a GPU" in out
+    fidelity = [
+        "train",
+        "nano-fidelity",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--set",
+        "network=tiny",
+    ]
+    assert main([*fidelity, "device=cpu"]) == 0
+    assert "restored crops on disk: 2,400 of 256 px" in capsys.readouterr().out
+    assert main([*fidelity, "perceptual_weight=1", "--perceptual", str(tmp_path / "nowhere")]) == 2
+    assert "expected a folder for --perceptual" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
