@@ -151,8 +151,8 @@ class FidelityTask:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             got, found = module(batch["decoded"], batch["lq"], batch.get("features"), None if heard_B is None else truth)
         got = got.float()
-        loss = l1 = pixel_loss(got, truth, self.config.stroke_weight)
-        metrics: Metrics = {"l1": l1.detach()}
+        loss = pixels = pixel_loss(got, truth, batch["lq"], self.config.stroke_weight)
+        metrics: Metrics = {"pixels": pixels.detach()}
         if self._perceptual is not None:
             distance = self._perceptual(got, truth)
             loss = loss + self.config.perceptual_weight * distance

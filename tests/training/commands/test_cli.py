@@ -145,8 +145,8 @@ def test_dry_run_prints_and_makes_nothing(tmp_path: Path, data: Path, capsys: py
         "--set",
         "network=tiny",
     ]
-    assert main([*fidelity, "device=cpu"]) == 0
-    assert "restored crops on disk: 2,400 of 256 px" in capsys.readouterr().out
+    assert main([*fidelity, "device=cpu", "restored_crops=1200"]) == 0
+    assert "restored crops on disk: 1,200 of 256 px" in capsys.readouterr().out
     assert main([*fidelity, "perceptual_weight=1", "--perceptual", str(tmp_path / "nowhere")]) == 2
     assert "expected a folder for --perceptual" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
