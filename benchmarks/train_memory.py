@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from training.config.schema import TrainConfig  # noqa: E402
 from training.loop import loop  # noqa: E402
 from training.model.faithdiff import build_model  # noqa: E402
 from training.stages import memory  # noqa: E402
+from training.stages.without_content import empty_batch  # noqa: E402
 from training.tasks.diffusion import DiffusionTask  # noqa: E402
 
 STEPS = 3
@@ -62,7 +63,7 @@ class MadeUp(DiffusionTask):
     def batch(self, step: int, places: range) -> dict[str, torch.Tensor]:
         if step == STEPS - 1:
             self.at_last_step()
-        batch = memory.empty_batch(self.config, len(places), self.config.crop_px)
+        batch = empty_batch(self.config, len(places), self.config.crop_px)
         return {name: torch.full_like(value, 0.5) for name, value in batch.items()}
 
 
@@ -84,8 +85,13 @@ def resident_bytes(config: TrainConfig) -> int:
 
 def allocator_bytes(config: TrainConfig) -> int:
     """Peak of what the allocator had given out."""
+    return allocated_by(lambda: run(config))
+
+
+def allocated_by(work: Callable[[], object]) -> int:
+    """The same of anything that is done."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        run(config)
+        work()
     results = profile.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]
     changes = sorted((event for event in results.events() if event.name() == "[memory]"), key=lambda event: event.start_ns())
     now = peak = 0

@@ -3,14 +3,15 @@
     trainer_toy_worker.py TASK OUT [KEY=VALUE ...] [-- TASK OUT ...]
 
 TASK: toy; slow (50 ms a step); stuck (waits in its 13th step until it is killed); failing (its second process raises at step 2);
-model (the tiny FaithDiff). Several runs follow one another in the same processes. KEY may be stop_after, too; sharded=no: as if
-launched without FSDP2. Of wrong input the message is printed."""
+model (the tiny FaithDiff); fidelity (its fidelity decoder). Several runs follow one another in the same processes. KEY may be
+stop_after, too; sharded=no: as if launched without FSDP2. Of wrong input the message is printed."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
@@ -18,8 +19,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from accelerate.state import AcceleratorState  # noqa: E402
 
 from support.trainer_toy import ToyTask, toy_config, train_part  # noqa: E402
+from training.config.schema import TrainConfig  # noqa: E402
 from training.loop import loop  # noqa: E402
-from training.loop.task import Batch  # noqa: E402
+from training.loop.task import Batch, Task  # noqa: E402
 
 
 class Slow(ToyTask):
@@ -43,11 +45,15 @@ class Failing(ToyTask):
 
 
 def run(task: str, out: str, *settings: str) -> None:
-    kinds = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing}
+    kinds: dict[str, Callable[[TrainConfig], Task]] = {"toy": ToyTask, "slow": Slow, "stuck": Stuck, "failing": Failing}
     if task == "model":
         from support.trainer_toy_model import ModelTask
 
         kinds["model"] = ModelTask
+    if task == "fidelity":
+        from support.trainer_toy_fidelity import ToyFidelityTask
+
+        kinds["fidelity"] = ToyFidelityTask
     stops = [int(setting.removeprefix("stop_after=")) for setting in settings if setting.startswith("stop_after=")]
     if "sharded=no" in settings:
         os.environ["ACCELERATE_USE_FSDP"] = "false"

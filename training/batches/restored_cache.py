@@ -18,6 +18,7 @@ from training.batches.restored_crops import LATENTS, RESTORED_AT_ONCE, RestoredC
 from training.common.devices import warn
 from training.common.tensor_files import read_archive, write_archive
 from training.config.schema import TrainConfig
+from training.model.networks import network_spec
 
 FORMAT = 1
 CHUNK_CROPS = 8 * RESTORED_AT_ONCE
@@ -71,6 +72,12 @@ def cache_folder(config: TrainConfig, origin: Origin, folder: Path) -> Path:
         config.precision, config.unet_dtype, config.restored_features, LATENTS,
     )  # fmt: skip
     return folder / f"restored-{hashlib.sha256(repr(wanted).encode()).hexdigest()[:12]}"
+
+
+def crop_bytes(config: TrainConfig) -> int:
+    """What one crop takes on disk, but for some hundred bytes."""
+    side_px, channels = config.restored_side_px, network_spec(config.network).fidelity_decoder.feature_channels
+    return len(PICTURES) * 3 * side_px**2 + config.restored_features * 2 * channels * (side_px // 8) ** 2
 
 
 def make_restored_cache(folder: Path, crops: RestoredCrops, split: str, count: int) -> None:

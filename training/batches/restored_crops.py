@@ -47,14 +47,19 @@ class FrozenModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """One crop S px wide: truth and enlarged LQ picture, float32 (3, S, S) in [-1, 1]; the generator of all further draws."""
+class DrawnCrop:
+    """One crop S px wide and all that is drawn for it."""
 
     hq_CHW: torch.Tensor
+    """The truth, float32 (3, S, S) in [-1, 1]."""
     lq_CHW: torch.Tensor
+    """The enlarged LQ picture, the same."""
     time_ids_6: torch.Tensor
     prompt: str
-    generator: torch.Generator
+    noise_CHW: torch.Tensor
+    """Normal, (4, S/8, S/8)."""
+    truth_noise: float
+    """In [0, TRUTH_NOISE]."""
 
 
 class RestoredCrops:
@@ -69,7 +74,6 @@ class RestoredCrops:
         # Mixed, so that a few crops are of all kinds of pictures: the store has them in the order of their names.
         self._order = torch.randperm(len(store), generator=generator_for(config.seed, "restored", split, "order")).tolist()
 
-    @torch.no_grad()
     def batch(self, indices: range) -> dict[str, torch.Tensor]:
         """hq, lq, decoded: uint8 (B, 3, S, S); features: float16 (B, C, S/8, S/8) with `restored_features`; on the CPU.
 
@@ -80,26 +84,21 @@ class RestoredCrops:
             ValueError: too many pictures are unreadable, or a restoration is not finite.
         """
         assert indices.start % RESTORED_AT_ONCE == 0 and len(indices) <= RESTORED_AT_ONCE, indices
-        config, frozen = self._config, self._frozen
+        config = self._config
         kinds = generator_for(config.seed, "restored", self._split, "latents", indices.start // RESTORED_AT_ONCE)
         kind = choose(kinds, LATENTS)
         crops = [self._draw(index) for index in indices]
-        hq_BCHW, lq_BCHW = (
-            torch.stack(pictures).to(frozen.device) for pictures in zip(*((c.hq_CHW, c.lq_CHW) for c in crops), strict=True)
-        )
-        with torch.autocast(frozen.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            features_BCHW = _one_by_one(frozen.model.encode_lq, lq_BCHW)
-            latent_BCHW = self._latents(kind, crops, hq_BCHW if kind == "truth" else lq_BCHW, features_BCHW)
-            decoded_BCHW = _one_by_one(lambda latent: decode(frozen.vae, latent).float(), latent_BCHW / LATENT_SCALE)
+        decoded_BCHW, features_BCHW = restore(self._frozen, crops, kind, precision=config.precision)
         if not (decoded_BCHW.isfinite().all() and features_BCHW.isfinite().all()):
             raise ValueError(
                 f"expected finite restorations, got others in crops {indices.start} to {indices.stop - 1}, "
                 "try --set precision=fp32"
             )
+        hq_BCHW, lq_BCHW = (torch.stack(pictures) for pictures in zip(*((c.hq_CHW, c.lq_CHW) for c in crops), strict=True))
         made = {"hq": _u8(hq_BCHW), "lq": _u8(lq_BCHW), "decoded": _u8(decoded_BCHW)}
         return made | ({"features": features_BCHW.half().cpu()} if config.restored_features else {})
 
-    def _draw(self, index: int) -> _Drawn:
+    def _draw(self, index: int) -> DrawnCrop:
         config = self._config
         generator = generator_for(config.seed, "restored", self._split, index)
         replacements = others(config.seed, len(self._store), "restored-replacement", self._split, index)
@@ -113,34 +112,59 @@ class RestoredCrops:
             small = degrade((crop.image_CHW + 1.0) / 2.0, preset, scale, generator)
         enlarged = resize(small, (side_px, side_px), choose(generator, ENLARGED_BY)).clamp(0, 1)
         caption = self._store.records[number].caption
-        return _Drawn(
+        ids = time_ids(crop.original_HW_px, crop.origin_YX_px, config.target_size_px)
+        prompt = drop_prompt(caption, config.prompt_dropout, generator)
+        noise_CHW = torch.randn(4, side_px // 8, side_px // 8, generator=generator)
+        return DrawnCrop(
             hq_CHW=crop.image_CHW,
             lq_CHW=enlarged * 2.0 - 1.0,
-            time_ids_6=time_ids(crop.original_HW_px, crop.origin_YX_px, config.target_size_px),
-            prompt=drop_prompt(caption, config.prompt_dropout, generator),
-            generator=generator,
+            time_ids_6=ids,
+            prompt=prompt,
+            noise_CHW=noise_CHW,
+            truth_noise=uniform(generator, 0.0, TRUTH_NOISE),
         )
 
-    def _latents(self, kind: str, crops: list[_Drawn], source_BCHW: torch.Tensor, features_BCHW: torch.Tensor) -> torch.Tensor:
-        """What is decoded, (B, 4, S/8, S/8) in model units, float32."""
-        frozen = self._frozen
+
+@torch.no_grad()
+def restore(frozen: FrozenModel, crops: list[DrawnCrop], kind: str, *, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decoded pictures, float32 (B, 3, S, S), about [-1, 1], and features of the LQ encoder (B, C, S/8, S/8), where the model is.
+
+    Args:
+        kind: where the latents come from, a key of LATENTS.
+        precision: "bf16" = the networks run under autocast.
+    """
+    device = frozen.device
+    source_BCHW = torch.stack([crop.hq_CHW if kind == "truth" else crop.lq_CHW for crop in crops]).to(device)
+    lq_BCHW = torch.stack([crop.lq_CHW for crop in crops]).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        features_BCHW = _one_by_one(frozen.model.encode_lq, lq_BCHW)
         start_BCHW = _one_by_one(lambda image: encode(frozen.vae, image).float().chunk(2, dim=1)[0], source_BCHW) * LATENT_SCALE
-        noise_BCHW = torch.stack([torch.randn(start_BCHW.shape[1:], generator=c.generator) for c in crops]).to(frozen.device)
-        if kind == "lq":
-            return start_BCHW
-        if kind == "truth":
-            strength_B = torch.tensor([uniform(c.generator, 0.0, TRUTH_NOISE) for c in crops], device=frozen.device)
-            return start_BCHW + strength_B[:, None, None, None] * noise_BCHW
-        ids_B6 = torch.stack([c.time_ids_6 for c in crops]).to(frozen.device)
-        context, pooled = None, None
-        if frozen.texts is not None:
-            prompts = [frozen.texts.get(c.prompt) for c in crops]
-            context, pooled = (torch.stack(values).to(frozen.device).float() for values in zip(*prompts, strict=True))
+        latent_BCHW = _latents(frozen, crops, kind, start_BCHW, features_BCHW)
+        decoded_BCHW = _one_by_one(lambda latent: decode(frozen.vae, latent).float(), latent_BCHW / LATENT_SCALE)
+    return decoded_BCHW, features_BCHW
 
-        def predict(x_BCHW: torch.Tensor, timestep_B: torch.Tensor) -> torch.Tensor:
-            return frozen.model.predict(x_BCHW, timestep_B.to(frozen.device), ids_B6, features_BCHW, context, pooled)
 
-        return sample(predict, noise_BCHW, start_BCHW, steps=int(kind))
+def _latents(
+    frozen: FrozenModel, crops: list[DrawnCrop], kind: str, start_BCHW: torch.Tensor, features_BCHW: torch.Tensor
+) -> torch.Tensor:
+    """What is decoded, (B, 4, S/8, S/8) in model units, float32."""
+    if kind == "lq":
+        return start_BCHW
+    device = frozen.device
+    noise_BCHW = torch.stack([crop.noise_CHW for crop in crops]).to(device)
+    if kind == "truth":
+        strength_B = torch.tensor([crop.truth_noise for crop in crops], device=device)
+        return start_BCHW + strength_B[:, None, None, None] * noise_BCHW
+    ids_B6 = torch.stack([crop.time_ids_6 for crop in crops]).to(device)
+    context, pooled = None, None
+    if frozen.texts is not None:
+        prompts = [frozen.texts.get(crop.prompt) for crop in crops]
+        context, pooled = (torch.stack(values).to(device).float() for values in zip(*prompts, strict=True))
+
+    def predict(x_BCHW: torch.Tensor, timestep_B: torch.Tensor) -> torch.Tensor:
+        return frozen.model.predict(x_BCHW, timestep_B.to(device), ids_B6, features_BCHW, context, pooled)
+
+    return sample(predict, noise_BCHW, start_BCHW, steps=int(kind))
 
 
 def _one_by_one(network: Callable[[torch.Tensor], torch.Tensor], x_BCHW: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,11 @@ are counted by optimiser steps and by a sample's index in that batch, so nothing
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from training.config.checks import check
 
 Stage = Literal["vae", "decoder", "prior", "align", "joint", "fidelity"]
 Held = Literal["fp32", "bf16"]
@@ -125,6 +126,10 @@ class TrainConfig:
     where that distance is the crop's mean."""
     perceptual_weight: float = 0.0
     """Of the perceptual distance beside the L1, see metrics/perceptual.py."""
+    adversarial_weight: float = 0.0
+    """Of what a discriminator thinks of the picture; above 0 there is one, which trains along from the first step."""
+    adversarial_from_frac: float = 0.5
+    """The decoder hears it from here on, a share of the run: first the pixels have to be right."""
 
     # Optimiser
     optimiser: Literal["adamw", "adamw8bit"] = "adamw"
@@ -172,42 +177,7 @@ class TrainConfig:
     """An accelerate tracker: tensorboard, wandb, trackio, ...; "none" leaves only log.jsonl."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            _expect(not isinstance(value, float) or math.isfinite(value), name, "a finite number", value)
-        for name, allowed in CHOICES.items():
-            _expect(getattr(self, name) in allowed, name, f"one of {', '.join(allowed)}", getattr(self, name))
-        allowed = PARTS_OF_STAGE["joint"]
-        for part in filter(None, self.trains.split(",")):
-            _expect(part in allowed, "trains", f"parts of {', '.join(allowed)}, separated by commas", self.trains)
-        for name in ("steps", "batch_size", "save_every", "keep_checkpoints", "log_every", "degradation_scale", "noise_draws"):
-            _expect(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("micro_batch_size", "workers", "validate_every", "lora_rank", "latent_crops", "clip_norm", "warmup_steps"):
-            _expect(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        for name in ("crop_px", "late_crop_px", "restored_crop_px"):
-            _expect(getattr(self, name) % 32 == 0, name, "a multiple of 32 px", getattr(self, name))
-        _expect(self.crop_px > 0, "crop_px", "above 0", self.crop_px)
-        _expect(self.lr > 0, "lr", "above 0", self.lr)
-        _expect(self.max_zoom_out >= 1, "max_zoom_out", "at least 1", self.max_zoom_out)
-        for name in ("stroke_weight", "perceptual_weight"):
-            _expect(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        if self.stage == "fidelity":
-            self._check_fidelity()
-        for name in ("ema_decay", "adam_beta2"):
-            _expect(0 <= getattr(self, name) < 1, name, "0 to below 1", getattr(self, name))
-        for name in ("prompt_dropout", "late_from_frac", "max_unreadable_frac"):
-            _expect(0 <= getattr(self, name) <= 1, name, "0 to 1", getattr(self, name))
-        if self.fused_backward:
-            _expect(
-                self.micro_batch_size in (0, self.batch_size), "micro_batch_size", "0 with fused_backward", self.micro_batch_size
-            )
-
-    def _check_fidelity(self) -> None:
-        _expect(self.restored_crops >= 1, "restored_crops", "at least 1 in stage fidelity", self.restored_crops)
-        side_px, largest_px = self.restored_side_px, max(self.crop_px, self.late_crop_px)
-        _expect(side_px >= largest_px, "restored_crop_px", f"0 or at least crop_px, {largest_px}", side_px)
-        _expect(not self.trains, "trains", "empty in stage fidelity", self.trains)
-        _expect(self.lq_features == "penultimate", "lq_features", "penultimate in stage fidelity", self.lq_features)
-        _expect(self.degradation != "none", "degradation", "a preset or a mixture in stage fidelity", self.degradation)
+        check(self, choices=CHOICES, parts=PARTS_OF_STAGE["joint"])
 
     @property
     def restored_side_px(self) -> int:
@@ -238,11 +208,6 @@ CHOICES = {name: _choices(kind) for name, kind in get_type_hints(TrainConfig).it
 
 KINDS: dict[str, type] = {name: str if name in CHOICES else kind for name, kind in get_type_hints(TrainConfig).items()}
 """str, int, float or bool, for every setting."""
-
-
-def _expect(holds: bool, name: str, wanted: str, got: object) -> None:
-    if not holds:
-        raise ValueError(f"expected {name} to be {wanted}, got {got!s:.60}, correct the configuration")
 
 
 @dataclass(frozen=True, kw_only=True)

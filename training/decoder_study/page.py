@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.decoder_study.results import NATURAL, NEAR, PHOTOS, WORDS, DecoderResults, SetResults
-from training.decoder_study.rows import SAYS
+from training.decoder_study.rows import FULL, SAYS
 from training.decoder_study.sheets import COLUMNS, TRUTH, sheet_file
 from training.decoder_study.tables import (  # fmt: skip
     claims,
@@ -38,15 +38,16 @@ def report(results: DecoderResults) -> str:
     """The whole page."""
     kinds = {kind: [each for each in results["sets"].values() if each["kind"] == kind] for kind in KINDS}
     kinds = {kind: sets for kind, sets in kinds.items() if sets}
-    parts = [_head(results), _main(kinds), _differences(kinds), _sweep(kinds[PHOTOS]), _pictures(results), _levels(kinds)]
+    parts = [_head(results, kinds), _main(kinds), _differences(kinds), _sweep(kinds[PHOTOS]), _pictures(results), _levels(kinds)]
     return "\n\n".join([*parts, _limits(results)]) + "\n"
 
 
-def _head(results: DecoderResults) -> str:
+def _head(results: DecoderResults, kinds: dict[str, list[SetResults]]) -> str:
     plan, trained = results["plan"], results["decoder"]
     software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
     fonts = ", ".join(map(str, plan["font_px"]))
     sampling = plan["sampling"]
+    photos = max(len(each["levels"][level]["values"][FULL]["psnr_rgb"]) for each in kinds[PHOTOS] for level in each["levels"])
     missing = "".join(f" `{name}`: {why}." for name, why in results["missing"].items())
     recipe = f"recipe {trained['recipe']}, {trained['steps']} steps" if "recipe" in trained else "a file without its training"
     return f"""\
@@ -55,7 +56,7 @@ def _head(results: DecoderResults) -> str:
 For engineers. A command writes this page, figures and sentences; what it says holds for these files and these pictures:
 
 {COMMAND}
-Decoder: {recipe}. Pictures that no training saw: one {plan["photo_px"]} px crop of each photo at scales
+Decoder: {recipe}. Pictures that no training saw: one {plan["photo_px"]} px crop of each of {photos} photos at scales
 {_listed(plan["photo_scales"])} and Levels {_listed(plan["photo_levels"])}; {plan["text_pictures"]} pictures of English words at
 {fonts} px ({plan["text_px"]} px wide) at scale {_listed(plan["text_scales"])} and Levels {_listed(plan["text_levels"])};
 `degrade --seed {plan["seed"]}`, **this project's own levels, not the paper's**. Restored with {sampling["steps"]} steps,

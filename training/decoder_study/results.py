@@ -67,7 +67,8 @@ def instruments(engines: Sequence[str], weights: Path | None, pyiqa: Path | None
     Raises:
         ValueError: an unknown engine; a `pyiqa` that is no program.
     """
-    metrics, missing = list(METRICS), {}
+    metrics: list[str] = [*METRICS]
+    missing: dict[str, str] = {}
     if find_weights(weights) is not None:
         metrics.append(NEAR)
     else:

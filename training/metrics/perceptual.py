@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,27 @@ class PerceptualDistance:
     def __init__(self, name: str, network: nn.Module, facts: str) -> None:
         self.name = name
         self.facts = facts
-        self._network: Any = network
+        self.network: Any = network
 
     def __call__(self, image_BCHW: torch.Tensor, reference_BCHW: torch.Tensor) -> torch.Tensor:
         """Mean over the batch, (). Pictures float32 in [-1, 1]; the first may leave that range, as it does in training."""
         if self.name == LPIPS:
-            return self._network(image_BCHW, reference_BCHW).mean()
-        return feature_distance(self._network, image_BCHW, reference_BCHW).mean()
+            return self.network(image_BCHW, reference_BCHW).mean()
+        return feature_distance(self.network, image_BCHW, reference_BCHW).mean()
+
+    def without_content(self) -> PerceptualDistance:
+        """A copy on the meta device, for the estimate of memory."""
+        return PerceptualDistance(self.name, copy.deepcopy(self.network).to("meta"), self.facts)
 
 
 def open_perceptual(folder: Path | None, device: torch.device) -> PerceptualDistance:
     """LPIPS (AlexNet) where `folder` holds its weights; else EfficientNet-Lite0's features, from `folder` or the package.
 
     Raises:
-        ValueError: there are neither, or the file is damaged.
+        ValueError: there are neither, or the file is damaged; `folder` is none.
     """
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"expected a folder for --perceptual, got {folder}, which is none; check the path")
     lpips = folder / WEIGHT_FILES[LPIPS] if folder is not None else None
     if lpips is not None and lpips.is_file():
         try:

@@ -6,6 +6,7 @@ steps).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -47,6 +48,13 @@ def leading_timesteps(steps: int) -> list[int]:
     return [index * stride + 1 for index in reversed(range(steps))]
 
 
+@cache
+def sigmas_of(steps: int) -> tuple[float, ...]:
+    """Noise over signal at each of the leading timesteps, and 0 at the end."""
+    cumprod = alphas_cumprod()
+    return (*(sigma_of(timestep, cumprod) for timestep in leading_timesteps(steps)), 0.0)
+
+
 def sigma_of(timestep: int, cumprod: torch.Tensor) -> float:
     """Noise over signal, sqrt((1 - a) / a), at a timestep."""
     kept = cumprod[min(timestep, TRAIN_TIMESTEPS - 1)].double()
@@ -66,9 +74,7 @@ def sample(
     predict_noise(x, t): x is the scaled (variance preserving) latent, t (B,) int64. `start_BCHW` is the clean latent that the
     first noisy one is made of ("lq"), None starts from noise alone.
     """
-    cumprod = alphas_cumprod()
-    timesteps = leading_timesteps(steps)
-    sigmas = [sigma_of(timestep, cumprod) for timestep in timesteps] + [0.0]
+    timesteps, sigmas = leading_timesteps(steps), sigmas_of(steps)
     x = noise_BCHW * sigmas[0] + (0.0 if start_BCHW is None else start_BCHW)
     for timestep, sigma, following in zip(timesteps, sigmas, sigmas[1:], strict=False):
         scaled = x / (sigma**2 + 1.0) ** 0.5

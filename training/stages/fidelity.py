@@ -16,10 +16,10 @@ from training.batches.store import ImageStore
 from training.common.devices import process_state
 from training.config.schema import Sources, TrainConfig
 from training.data.manifest import Record, data_digest, split_of
-from training.metrics.perceptual import open_perceptual
+from training.metrics.perceptual import PerceptualDistance, open_perceptual
 from training.model.faithdiff import FaithDiffComposite
 from training.stages.texts import open_texts
-from training.tasks.fidelity import FidelityNetwork, FidelityTask, build_fidelity_decoder
+from training.tasks.fidelity import FidelityTask, build_network
 from training.tasks.fidelity_validation import FidelityValidation
 from training.weights.initial import initial_model
 from training.weights.vae import weights_digest
@@ -34,7 +34,7 @@ def fidelity_task(
     Raises:
         ValueError: sources that are missing or do not fit; a model without a trained alignment module.
     """
-    perceptual = open_perceptual(sources.perceptual, device) if config.perceptual_weight else None
+    perceptual = perceptual_of(config, sources, device)
     model, before = initial_model(config, sources)
     model.eval().requires_grad_(False)
     facts: dict[str, Any] = {
@@ -67,17 +67,24 @@ def fidelity_task(
                 make_restored_cache(folder, RestoredCrops(config, pictures, frozen, split), split, count)
             caches[split] = open_restored_cache(folder, split, count)
     encoder = None if config.restored_features else model.lq_encoder.to(device)
-    network = FidelityNetwork(build_fidelity_decoder(config), encoder)
+    network = build_network(config, encoder)
     validation = FidelityValidation(caches["val"], config.restored_side_px, device) if "val" in caches else None
     task = FidelityTask(config, caches["train"], network, device=device, perceptual=perceptual, validation=validation)
     return task, facts
 
 
+def perceptual_of(config: TrainConfig, sources: Sources, device: torch.device) -> PerceptualDistance | None:
+    """What perceptual_weight weighs, None where the run has none. Errors as in `open_perceptual`."""
+    wanted = config.stage == "fidelity" and config.perceptual_weight > 0
+    return open_perceptual(sources.perceptual, device) if wanted else None
+
+
 def _for_making(model: FaithDiffComposite, vae: AutoencoderKL, device: torch.device) -> None:
     """Onto the device. Channels last: convolutions of single crops then take a fifth less time on a CPU (measured at 256 px)."""
     nn.Module.to(model, device)
+    to: Any = nn.Module.to  # torch's annotation leaves memory_format out
     for part in (model.lq_encoder, vae):
-        nn.Module.to(part, memory_format=torch.channels_last)
+        to(part, memory_format=torch.channels_last)
 
 
 def _captions_digest(records: list[Record]) -> str:

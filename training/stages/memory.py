@@ -7,9 +7,10 @@ micro-batches count as they are. Measured against CPU runs (benchmarks/train_mem
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,21 +19,22 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from training.batches.restored_cache import PICTURES
+from training.batches.restored_cache import crop_bytes
+from training.batches.restored_crops import RESTORED_AT_ONCE, restore
 from training.common.devices import device_of
-from training.config.schema import VAE_STAGES, TrainConfig
-from training.loop.task import Batch, Task
-from training.model.faithdiff import build_model, make_part
-from training.model.networks import CONTEXT_TOKENS, build_vae, encode, network_spec
+from training.config.schema import TrainConfig
+from training.loop.task import Task
+from training.metrics.perceptual import PerceptualDistance
+from training.model.networks import encode
+from training.model.noise import sigmas_of
 from training.optim.ema import EMA
 from training.optim.optimisers import allocate_states, make_optimiser, only_train, trainable
 from training.stages.live_bytes import WORK, LiveBytes
-from training.tasks.diffusion import DiffusionTask
-from training.tasks.fidelity import FidelityNetwork, FidelityTask, build_fidelity_decoder
-from training.tasks.vae import VAETask
+from training.stages.without_content import empty_batch, empty_crop, frozen_without_content, materialise, stage_without_content
 
 KINDS = ("weights", "gradients", "optimiser", "ema")
-CPU = torch.device("cpu")
+SAMPLING_STEPS = 1
+"""Of the crops' restoration: further ones find what the first has left."""
 UNCOMPILED_8BIT_STEP_BYTES = 57
 """Intermediate results of one parameter's step under adamw8bit where it is not compiled, a value of it (measured on a CPU)."""
 
@@ -79,55 +81,69 @@ def convolution_copies_bytes(func: Any, args: Any) -> int:
     return 0
 
 
-def estimate(config: TrainConfig, *, on_gpu: bool, processes: int = 1, sharded: bool = False) -> MemoryEstimate:
-    """The memory of one of `processes` devices, with DDP or (`sharded`) FSDP2.
+def estimate(
+    config: TrainConfig,
+    *,
+    on_gpu: bool,
+    processes: int = 1,
+    sharded: bool = False,
+    perceptual: PerceptualDistance | None = None,
+) -> MemoryEstimate:
+    """The memory of one of `processes` devices, with DDP or (`sharded`) FSDP2, when most is in use.
+
+    Args:
+        perceptual: what the run's perceptual_weight weighs; None = it is left out.
 
     Raises:
         ValueError: as the run itself would for settings that do not fit together.
     """
-    # The table of 8-bit values is computed once a process, and must not be without content then.
+    options: dict[str, Any] = {"on_gpu": on_gpu, "processes": processes, "sharded": sharded, "perceptual": perceptual}
+    return max(estimates(config, **options), key=lambda found: found.total_bytes)
+
+
+def estimates(
+    config: TrainConfig, *, on_gpu: bool, processes: int, sharded: bool, perceptual: PerceptualDistance | None
+) -> list[MemoryEstimate]:
+    """The same of each part of the run: its steps, and in stage fidelity before them the restoration of its crops."""
+    # The table of 8-bit values and the noise schedule are computed once a process, and must not be without content then.
     allocate_states(make_optimiser([("", 1.0, {"": nn.Parameter(torch.zeros(4096))})], config))
-    live = LiveBytes((lambda _func, _args: 0) if on_gpu else convolution_copies_bytes)
-    task, vae = _without_content(config)
+    sigmas_of(SAMPLING_STEPS)
+    found = [_restoration(config, perceptual, on_gpu=on_gpu)] if config.stage == "fidelity" else []
+    live, waiting = _counting(on_gpu), perceptual.without_content() if perceptual is not None else None
+    task, vae = stage_without_content(config, waiting)
     with FakeTensorMode(), live, _GPUAutocast() if on_gpu else nullcontext():
-        for module in filter(None, (task.module, vae)):
-            _materialise(module)
+        for part in filter(None, (task.module, vae, waiting and waiting.network)):
+            materialise(part)
+            live.mark((*part.parameters(), *part.buffers()), "weights")
         scratch = UNCOMPILED_8BIT_STEP_BYTES if config.optimiser == "adamw8bit" and not on_gpu else 0
         _step(config, task, vae, live, processes, buckets=processes > 1 and not sharded, step_bytes_per_value=scratch)
     peak = {kind: live.peak[kind] // (processes if sharded else 1) for kind in KINDS}
     if config.ema_on_cpu and on_gpu:
         peak["ema"] = 0
-    gathered = _gathered_bytes(task.module) if sharded else 0
-    return MemoryEstimate(
-        **{f"{kind}_bytes": size for kind, size in peak.items()},
-        activations_bytes=live.peak[WORK] + gathered,
-        phase=live.peak_phase,
-    )
+    return [*found, _found(live, peak, _gathered_bytes(task.module) if sharded else 0)]
 
 
-def _without_content(config: TrainConfig) -> tuple[Task, AutoencoderKL | None]:
-    """The stage, on the meta device, and the frozen VAE where the run encodes its crops."""
-    with torch.device("meta"):
-        if config.stage in VAE_STAGES:
-            vae = build_vae(network_spec(config.network))
-            return VAETask(replace(config, device="cpu"), cast(Any, None), vae), None
-        if config.stage == "fidelity":
-            encoder = None if config.restored_features else cast(Any, make_part(config, "lq_encoder"))
-            network = FidelityNetwork(build_fidelity_decoder(config), encoder)
-            return FidelityTask(config, cast(Any, None), network, device=CPU), None
-        model = build_model(config)
-        vae = None if config.latent_crops else build_vae(network_spec(config.network)).requires_grad_(False).eval()
-    return DiffusionTask(config, cast(Any, None), model, device=CPU, vae=None, texts=None), vae
+def _counting(on_gpu: bool) -> LiveBytes:
+    return LiveBytes((lambda _func, _args: 0) if on_gpu else convolution_copies_bytes)
 
 
-def _materialise(model: nn.Module) -> None:
-    """Replace a meta module's parameters and buffers by such as the mode at hand makes; to_empty cannot under FakeTensorMode."""
-    for module in model.modules():
-        for name, value in module.named_parameters(recurse=False):
-            empty = torch.empty(value.shape, dtype=value.dtype)
-            setattr(module, name, nn.Parameter(empty, requires_grad=value.requires_grad))
-        for name, value in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(value.shape, dtype=value.dtype))
+def _found(live: LiveBytes, peak: Mapping[str, int], gathered_bytes: int = 0) -> MemoryEstimate:
+    sizes = {f"{kind}_bytes": peak[kind] for kind in KINDS}
+    return MemoryEstimate(**sizes, activations_bytes=live.peak[WORK] + gathered_bytes, phase=live.peak_phase)
+
+
+def _restoration(config: TrainConfig, perceptual: PerceptualDistance | None, *, on_gpu: bool) -> MemoryEstimate:
+    """Of a batch of crops, by the main process while the others wait: nothing of it is shared."""
+    live, frozen = _counting(on_gpu), frozen_without_content(config)
+    waiting = perceptual.without_content().network if perceptual is not None else None
+    live.phase = "restoration of the crops"
+    with FakeTensorMode(), live, _GPUAutocast() if on_gpu else nullcontext():
+        for part in filter(None, (frozen.model, frozen.vae, waiting)):
+            materialise(part)
+            live.mark((*part.parameters(), *part.buffers()), "weights")
+        crops = [empty_crop(config) for _ in range(min(RESTORED_AT_ONCE, config.restored_crops))]
+        restore(frozen, crops, str(SAMPLING_STEPS), precision=config.precision)
+    return _found(live, live.peak)
 
 
 def _step(
@@ -150,8 +166,6 @@ def _step(
     optimiser = make_optimiser(groups, config)
     allocate_states(optimiser)
     gradients = [torch.empty(parameter.shape, dtype=parameter.dtype) for parameter in parameters.values() if buckets]
-    frozen = (*vae.parameters(), *vae.buffers()) if vae is not None else ()
-    live.mark((*task.module.parameters(), *task.module.buffers(), *frozen), "weights")
     live.mark(ema.shadow.values(), "ema")
     live.mark((value for state in optimiser.state.values() for value in state.values()), "optimiser")
     live.mark(gradients, "gradients")
@@ -186,29 +200,6 @@ def _step(
     ema.update(parameters, 0)
 
 
-def empty_batch(config: TrainConfig, crops: int, crop_px: int) -> Batch:
-    """A batch as the stage's task makes it, without content."""
-    image, latent = torch.empty(crops, 3, crop_px, crop_px), torch.empty(crops, 4, crop_px // 8, crop_px // 8)
-    if config.stage in VAE_STAGES:
-        return {"image": image, "noise": latent} | ({"error": torch.empty_like(latent)} if config.latent_noise else {})
-    if config.stage == "fidelity":
-        batch = {name: torch.empty_like(image) for name in PICTURES}
-        width = network_spec(config.network).fidelity_decoder.feature_channels
-        kept = {"features": torch.empty(crops, width, crop_px // 8, crop_px // 8)} if config.restored_features else {}
-        return batch | kept
-    draws = crops * config.noise_draws
-    noisy = torch.empty(draws, *latent.shape[1:])
-    batch = {"noisy": noisy, "noise": torch.empty_like(noisy), "time_ids": torch.empty(crops, 6)}
-    batch["timestep"] = torch.zeros(draws, dtype=torch.int64)
-    if config.stage != "prior":
-        batch["lq"] = image
-    if config.prompts != "none":
-        spec = network_spec(config.network)
-        batch["context"] = torch.empty(crops, CONTEXT_TOKENS, spec.context_width)
-        batch["pooled"] = torch.empty(crops, spec.pooled_width)
-    return batch
-
-
 def _gathered_bytes(module: nn.Module) -> int:
     """What FSDP2 holds whole at a time, at most (by its design, not measured): its root unit, and of the largest other unit the
     weights, those of the next one, and a gradient of either. Units are made as in sharding.shard.
@@ -225,21 +216,25 @@ def _gathered_bytes(module: nn.Module) -> int:
     return 2 * root + 3 * max(units, default=0)
 
 
-def report(config: TrainConfig) -> str:
+def report(config: TrainConfig, perceptual: PerceptualDistance | None = None) -> str:
     """What trains, and the memory (GB, 1e9 bytes) of one device: the one at hand, and a GPU where the run would take one and
-    finds none. Under a launcher: of this process's device.
+    finds none. Under a launcher: of this process's device. In stage fidelity a line for the restoration of the crops, which
+    comes once, another for the steps, and what the crops take on disk.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     sharded = processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    task, _ = _without_content(config)
+    task, _ = stage_without_content(config)
     counts = {name: sum(p.numel() for p in members.values()) for name, _, members in task.groups()}
     whole = sum(p.numel() for p in task.module.parameters())
     listed = ", ".join(f"{name} {count / 1e6:,.2f} M" for name, count in counts.items())
     lines = [f"trains: {listed}; together {sum(counts.values()) / 1e6:,.2f} of {whole / 1e6:,.2f} M parameters"]
     here_is_gpu = device_of(config.device).type == "cuda"
     for on_gpu in sorted({here_is_gpu, config.device == "auto"}):
-        found = estimate(config, on_gpu=on_gpu, processes=processes, sharded=sharded)
-        sizes = "  ".join(f"{kind} {getattr(found, f'{kind}_bytes') / 1e9:.2f}" for kind in (*KINDS, "activations"))
         device = "a GPU" if on_gpu else "the CPU"
-        lines.append(f"memory on {device}: about {found.total_bytes / 1e9:.2f} GB, reached in the {found.phase} ({sizes})")
+        for found in estimates(config, on_gpu=on_gpu, processes=processes, sharded=sharded, perceptual=perceptual):
+            sizes = "  ".join(f"{kind} {getattr(found, f'{kind}_bytes') / 1e9:.2f}" for kind in (*KINDS, "activations"))
+            lines.append(f"memory on {device}: about {found.total_bytes / 1e9:.2f} GB, reached in the {found.phase} ({sizes})")
+    if config.stage == "fidelity":
+        on_disk = f"{config.restored_crops:,} of {config.restored_side_px} px"
+        lines.append(f"restored crops on disk: {on_disk}, {config.restored_crops * crop_bytes(config) / 1e9:.2f} GB")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from training.config.schema import Sources, TrainConfig
 from training.data.manifest import split_of
 from training.loop import loop
 from training.loop.task import Task
-from training.stages.fidelity import fidelity_task
+from training.stages.fidelity import fidelity_task, perceptual_of
 from training.stages.texts import open_texts
 from training.tasks.diffusion import DiffusionTask
 from training.tasks.vae import VAETask
@@ -84,7 +84,8 @@ def describe(config: TrainConfig, sources: Sources) -> str:
     from training.stages.memory import report
 
     check_start(config, sources)
+    perceptual = perceptual_of(config, sources, torch.device("cpu"))
     store, digest = training_store(config, sources.data)
     lines = [f"{name} = {value}" for name, value in vars(config).items()]
     lines.append(f"data: {len(store)} pictures, digest {digest[:16]}")
-    return "\n".join([*lines, report(config)])
+    return "\n".join([*lines, report(config, perceptual)])

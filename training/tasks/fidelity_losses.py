@@ -9,16 +9,23 @@ SURROUNDINGS_PX = 9
 """Side of the mean that a pixel is compared with: wider than the strokes of letters that are lost first (2 to 4 px)."""
 FLAT = 0.01
 """Added to a crop's mean contrast, about one step of 255: so that noise in a flat crop does not count as strokes."""
+ROUNDING = 0.02
+"""Added to the LQ picture's error, some two steps of 255: what differs no more than by rounding need not be bettered."""
 
 
-def pixel_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, stroke_weight: float) -> torch.Tensor:
-    """Mean over the crops of the weighted mean of |got - wanted|; all weights are 1 where `stroke_weight` is 0."""
-    difference_BCHW = (got_BCHW.float() - wanted_BCHW.float()).abs()
-    if not stroke_weight:
-        return difference_BCHW.mean()
+def pixel_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, lq_BCHW: torch.Tensor, stroke_weight: float) -> torch.Tensor:
+    """Mean over the crops of the weighted mean of |got - wanted|, as a share of what the LQ picture has of it: 1 is no better
+    than enlarging. All weights are 1 where `stroke_weight` is 0.
+
+    A share, because a clean crop's errors are a fraction of a noisy one's. Summed as they are, a decoder learns to mend what is
+    badly damaged and blurs what is not: after 1,000 steps of nano it was 1.3 dB worse than enlarging at Level I, scale 2.
+    """
     weight_B1HW = stroke_weights(wanted_BCHW.float(), stroke_weight)
-    weighed_B = (difference_BCHW.mean(1, keepdim=True) * weight_B1HW).mean((1, 2, 3))
-    return (weighed_B / weight_B1HW.mean((1, 2, 3))).mean()
+    got_B, lq_B = (
+        ((picture.float() - wanted_BCHW.float()).abs().mean(1, keepdim=True) * weight_B1HW).mean((1, 2, 3))
+        for picture in (got_BCHW, lq_BCHW)
+    )
+    return (got_B / (lq_B + ROUNDING * weight_B1HW.mean((1, 2, 3)))).mean()
 
 
 def stroke_weights(truth_BCHW: torch.Tensor, stroke_weight: float) -> torch.Tensor:

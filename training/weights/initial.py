@@ -183,6 +183,8 @@ def check_start(config: TrainConfig, sources: Sources) -> None:
         start = read_starting_point(sources.init, config)
         if start.unet is not None:
             require_fit(unet_widths(start.unet), spec_for(config), "UNet", sources.init)
+        if config.stage == "fidelity" and start.alignment is None:
+            _require_untrained_allowed(config, "--init has none")
 
 
 def initial_model(config: TrainConfig, sources: Sources) -> tuple[FaithDiffComposite, History]:

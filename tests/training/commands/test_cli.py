@@ -49,7 +49,17 @@ def test_the_colours_of_restore_are_the_cores(capsys: pytest.CaptureFixture[str]
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     listed = capsys.readouterr().out
-    for name in ("stage1", "stage2", "finetune-release", "lora-24gb", "full-24gb", "nano-joint", "encoder-only/1", "separate/2"):
+    for name in (
+        "stage1",
+        "stage2",
+        "finetune-release",
+        "lora-24gb",
+        "full-24gb",
+        "fidelity-decoder",
+        "nano-joint",
+        "encoder-only/1",
+        "separate/2",
+    ):
         assert name in listed
 
 
@@ -124,6 +134,21 @@ def test_dry_run_prints_and_makes_nothing(tmp_path: Path, data: Path, capsys: py
     )
     out = capsys.readouterr().out
     assert "trains: lq_encoder" in out and "network = tiny" in out and "memory on a GPU" in out
+    fidelity = [
+        "train",
+        "nano-fidelity",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+        "--dry-run",
+        "--set",
+        "network=tiny",
+    ]
+    assert main([*fidelity, "device=cpu", "restored_crops=1200"]) == 0
+    assert "restored crops on disk: 1,200 of 256 px" in capsys.readouterr().out
+    assert main([*fidelity, "perceptual_weight=1", "--perceptual", str(tmp_path / "nowhere")]) == 2
+    assert "expected a folder for --perceptual" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +167,7 @@ def test_a_diverged_run_has_its_own_exit_code(tmp_path: Path, data: Path, capsys
     assert "the last checkpoint is kept" in capsys.readouterr().err
 
 
-def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nano_makes_its_files_and_goes_on_where_it_was(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     work.mkdir()
     for name in TEXT_OF_MANIFEST:
@@ -155,22 +180,28 @@ def test_nano_makes_both_files_and_goes_on_where_it_was(tmp_path: Path, data: Pa
         "batch_size=1",
         "latent_crops=4",
         "late_crop_px=0",
+        "restored_crops=8",
+        "restored_crop_px=0",
+        "validation_pictures=1",
         "threads=1",
         "tracker=none",
     ]
     assert main(["nano", "--out", str(out), "--work", str(work), "--set", *small]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["nano_faithdiff.safetensors", "nano_vae.safetensors"]
-    before = load_file(out / "nano_faithdiff.safetensors")
+    made = ["nano_faithdiff.safetensors", "nano_fidelity.safetensors", "nano_vae.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == made
+    before = {name: load_file(out / name) for name in made}
     held = sorted(path.name for path in work.iterdir())
     assert main(["nano", "--out", str(out), "--work", str(work), "--set", *small]) == 0
-    after = load_file(out / "nano_faithdiff.safetensors")
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert sorted(path.name for path in work.iterdir()) == held, "the second run must not compute the latents again"
+    for name, weights in before.items():
+        after = load_file(out / name)
+        assert weights.keys() == after.keys() and all(torch.equal(value, after[key]) for key, value in weights.items()), name
+    assert sorted(path.name for path in work.iterdir()) == held, "the second run must not compute latents or crops again"
     capsys.readouterr()
     lq = tmp_path / "lq"
     write_png(lq / "a.png", picture(0, 20, 27))
     files = ["--model", str(out / "nano_faithdiff.safetensors"), "--vae", str(out / "nano_vae.safetensors")]
-    assert main(["restore", str(lq), str(tmp_path / "restored"), *files, "--scale", "2", "--steps", "3"]) == 0
+    fidelity = ["--decoder", str(out / "nano_fidelity.safetensors")]
+    assert main(["restore", str(lq), str(tmp_path / "restored"), *files, *fidelity, "--scale", "2", "--steps", "3"]) == 0
     assert read_image(tmp_path / "restored" / "a.png").shape == (3, 40, 54)
     assert main(["reconstruct", str(lq), str(tmp_path / "again"), *files[2:]]) == 0
     assert read_image(tmp_path / "again" / "a.png").shape == (3, 20, 27)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from support.compare import NETWORK, ONE_MODULE
 from support.trainer import NEVER_MATTER
 from support.trainer_processes import FSDP2, accelerate_launch, finish, start, wait_for
 from support.trainer_toy import STRAYED, ToyTask, apart, first_gradient, strayed, toy_config, train_part
+from support.trainer_toy_fidelity import SETTINGS, ToyFidelityTask
 from support.trainer_toy_model import ModelTask
 
+from training.config.schema import TrainConfig
 from training.loop import checkpoints
+from training.loop.task import Task
 
 TOY = ["steps=4", "save_every=1", "keep_checkpoints=9", "lr=1e-3", "validate_every=4"]
 MODEL = [*TOY, "lora_rank=2"]
+FIDELITY = [*TOY, *SETTINGS]
+KINDS: dict[str, tuple[Callable[[TrainConfig], Task], list[str]]] = {
+    "toy": (ToyTask, TOY),
+    "model": (ModelTask, MODEL),
+    "fidelity": (ToyFidelityTask, FIDELITY),
+}
 PARTS = "micro_batch_size=1"
 UNITS = ("--fsdp_transformer_layer_cls_to_wrap", "UNet2DConditionModel,LQEncoder,Linear")
 
@@ -32,29 +42,37 @@ def finish_jobs(*jobs: list[Any], **options: Any) -> tuple[int, str]:
     return finish(start(*[argument for job in jobs for argument in ("--", *job)][1:], **options))
 
 
-def train_here(kind: type[ToyTask], out: Path, *settings: str, stop_after: int | None = None) -> None:
+def train_here(kind: str, out: Path, stop_after: int | None = None) -> None:
+    make, settings = KINDS[kind]
     config = toy_config(*settings)
-    train_part(kind(config), config, out, resume=True, stop_after=stop_after)
+    train_part(make(config), config, out, resume=True, stop_after=stop_after)
+
+
+def kind_of(name: str) -> str:
+    """Which run by one process this one is compared with."""
+    return next((kind for kind in ("model", "fidelity") if kind in name), "toy")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs. toy, model: by one process. fsdp, fsdp-model, ddp, ddp-parts, ddp-model: the same by two, with shards
-    and without. handed-on: a step by one, by two with shards, by two without, and by one again. failing: one of two raises.
-    A launch costs some ten seconds of imports in every process, so one makes all that take two."""
+    """A folder of runs. toy, model, fidelity: by one process. fsdp, ddp and such: the same by two, with shards and without.
+    handed-on: a step by one, by two with shards, by two without, and by one again. failing: one of two raises. A launch costs
+    some ten seconds of imports in every process, so one makes all that take two."""
     folder = tmp_path_factory.mktemp("runs")
-    train_here(ToyTask, folder / "toy", *TOY)
-    train_here(ModelTask, folder / "model", *MODEL)
-    train_here(ToyTask, folder / "handed-on", *TOY, stop_after=1)
+    for kind in KINDS:
+        train_here(kind, folder / kind)
+    train_here("toy", folder / "handed-on", stop_after=1)
     (folder / "file").write_bytes(b"")
     code, printed = finish_jobs(
         ["toy", folder / "fsdp", *TOY, PARTS],
         ["model", folder / "fsdp-model", *MODEL],
+        ["fidelity", folder / "fsdp-fidelity", *FIDELITY],
         ["toy", folder / "handed-on", *TOY, "stop_after=2"],
         ["toy", folder / "8-bit", "optimiser=adamw8bit"],
         ["toy", folder / "ddp", *TOY, "sharded=no"],
         ["toy", folder / "ddp-parts", *TOY, PARTS, "sharded=no"],
         ["model", folder / "ddp-model", *MODEL, "sharded=no"],
+        ["fidelity", folder / "ddp-fidelity", *FIDELITY, "sharded=no"],
         ["toy", folder / "handed-on", *TOY, "stop_after=3", "sharded=no"],
         ["toy", folder / "odd", "batch_size=3", "sharded=no"],
         ["toy", folder / "file" / "run", *TOY, "sharded=no"],
@@ -63,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert code != 0, printed
     (folder / "printed").write_text(printed, encoding="utf-8")
-    train_here(ToyTask, folder / "handed-on", *TOY)
+    train_here("toy", folder / "handed-on")
     return folder
 
 
@@ -79,7 +97,8 @@ def assert_same(one: Path, other: Path) -> None:
     assert figures
     for name in figures:
         assert last[name] == pytest.approx(other_last[name], rel=ONE_MODULE), name
-    start = (ModelTask(toy_config(*MODEL)) if one.name == "model" else ToyTask(toy_config(*TOY))).module.state_dict()
+    make, settings = KINDS[one.name]
+    start = make(toy_config(*settings)).module.state_dict()
     ends, other_ends = checkpoints.load(one), checkpoints.load(other)
     assert ends["step"] == other_ends["step"] == 4
     for part in ("model", "ema"):
@@ -92,15 +111,15 @@ def rows_held(run_dir: Path) -> list[float]:
     return [row["rows"] for row in rows_of(run_dir)]
 
 
-@pytest.mark.parametrize(("name", "held"), [("fsdp", 1.0), ("fsdp-model", 2.0)])
+@pytest.mark.parametrize(("name", "held"), [("fsdp", 1.0), ("fsdp-model", 2.0), ("fsdp-fidelity", 2.0)])
 def test_two_processes_with_shards_equal_one(runs: Path, name: str, held: float) -> None:
-    assert_same(runs / ("model" if "model" in name else "toy"), runs / name)
+    assert_same(runs / kind_of(name), runs / name)
     assert rows_held(runs / name) == [held] * 4
 
 
-@pytest.mark.parametrize(("name", "held"), [("ddp", 2.0), ("ddp-parts", 1.0), ("ddp-model", 2.0)])
+@pytest.mark.parametrize(("name", "held"), [("ddp", 2.0), ("ddp-parts", 1.0), ("ddp-model", 2.0), ("ddp-fidelity", 2.0)])
 def test_two_processes_equal_one(runs: Path, name: str, held: float) -> None:
-    assert_same(runs / ("model" if "model" in name else "toy"), runs / name)
+    assert_same(runs / kind_of(name), runs / name)
     assert rows_held(runs / name) == [held] * 4
 
 

@@ -16,8 +16,8 @@ from training.degradation.presets import MIXTURES, drawn, preset
 from training.loop import loop
 from training.model.faithdiff import build_model
 from training.model.networks import LATENT_SCALE, encode
-from training.stages.memory import empty_batch
 from training.stages.stage import build_task
+from training.stages.without_content import empty_batch
 from training.weights.export import export
 from training.weights.vae import read_vae
 
