@@ -53,7 +53,9 @@ def decoders(tmp_path_factory):
     folders.register()
     before = folder_paths.folder_names_and_paths[folders.FOLDER]
     folder_paths.folder_names_and_paths[folders.FOLDER] = ([str(path)], before[1])
-    yield path
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folders, "DEMO_DIR", path)  # the pack's own one is no matter here
+        yield path
     folder_paths.folder_names_and_paths[folders.FOLDER] = before
 
 

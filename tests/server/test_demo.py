@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import psutil
 import pytest
 from hostrun import demo
@@ -102,6 +104,16 @@ def test_demo_writes_both_pictures_and_prints_where_they_are(
     assert f"{restored.width}x{restored.height} px" in out
     assert "steps" in err
     assert server_processes(tmp_path) == []
+    told = dict(re.findall(r"(enlarged|restored) ([0-9.]+) dB, SSIM 0[.][0-9]{3}", out))
+    with Image.open(demo.PHOTOS / "photo_hq.png") as truth, Image.open(demo.PHOTOS / "photo_lq.png") as photo:
+        enlarged = photo.convert("RGB").resize(truth.size, Image.Resampling.LANCZOS)
+        for name, picture in (("enlarged", enlarged), ("restored", restored)):
+            assert float(told[name]) == pytest.approx(psnr_db(picture, truth), abs=0.006), "two decimals are told"
+
+
+def psnr_db(picture: Image.Image, truth: Image.Image) -> float:
+    one, other = (np.asarray(each.convert("RGB"), dtype=np.float64) for each in (picture, truth))
+    return float(10.0 * np.log10(255.0**2 / np.square(one - other).mean()))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -19,6 +19,7 @@ from PIL import Image
 from .client import ENDINGS, Client, PromptFailed, PromptRejected
 from .errors import SetupError, run_command
 from .gpu import has_gpu
+from .measure import beside_truth
 from .paths import BUILD, PACK_NAME, ROOT, require_free_space
 from .picture import before_after
 from .progress import ProgressView
@@ -86,6 +87,9 @@ def _run(options: argparse.Namespace) -> int:
     with Image.open(photo) as before, Image.open(io.BytesIO(restored_png)) as restored:
         paths = _write_pictures(before, restored, restored_png, out)
         print(f"\nRestored {photo.name}, {_size(before)} px, to {_size(restored)} px.")
+        figures = beside_truth(photo, restored)
+    if figures:
+        print(f"Beside the original that the photo was made from: {'; '.join(figures)}.")
     print("The weights are the bundled nano model: it shows the whole pipeline at work, not what the released weights can do.")
     print(f"  result        {paths[0]}\n  before/after  {paths[1]}")
     total_s = time.monotonic() - started_s
