@@ -14,7 +14,7 @@ TESTS = $(PYTHON) tools/run_tests.py
 help:
 	@echo 'make demo    restore a photo through a real ComfyUI server, on the bundled nano model (PORT=8199 chooses the port)'
 	@echo 'make check   a first look in a minute: lint, types, the core and one restoration through the nodes'
-	@echo 'make test    every test once, against a real ComfyUI (a quarter of an hour)'
+	@echo 'make test    every test once, against a real ComfyUI (some ten minutes on two cores)'
 	@echo 'make test-all  that, what takes long, and the nodes once more in the oldest ComfyUI that is promised'
 	@echo 'make test-lowest  make test on the least that a processor may offer: SSE, one thread'
 	@echo 'make lint    ruff and pyright'
