@@ -42,7 +42,9 @@ def decode(options: Options) -> Sequence[Row]:
         ValueError: a size without a VAE of its own.
     """
     if options.size not in DECODERS:
-        raise ValueError(f"expected --size {' or '.join(DECODERS)} for decode, got {options.size}: Vega has SDXL's VAE; take sdxl")
+        raise ValueError(
+            f"expected --size {' or '.join(DECODERS)} for decode, got {options.size}: Vega has SDXL's VAE; take sdxl"
+        )
     made, vae, side_px = made_up.made_up("nano"), _vae(options.size), options.px or PX
     sizes = DECODERS[options.size]
     cells = side_px // LATENT_CELL_PX
@@ -52,7 +54,9 @@ def decode(options: Options) -> Sequence[Row]:
     features = replace(made_up.features_of(made, side_px, side_px), features_BCHW=values_1CHW)
     weights = tiny.random_weights(FidelityDecoder(sizes, operations=torch.nn, device="meta").state_dict(), 6)
     devices = (mm.vae_device(), mm.vae_offload_device())
-    patcher = build_patcher(lambda operations, **at: FidelityDecoder(sizes, operations=operations, **at), weights, "fidelity decoder", devices, False)
+    patcher = build_patcher(
+        lambda operations, **at: FidelityDecoder(sizes, operations=operations, **at), weights, "fidelity decoder", devices, False
+    )
     whole = [torch.ones(1, 1, 1, 1)]
     with torch.inference_mode():  # as the host runs its nodes
         ways = {

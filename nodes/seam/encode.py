@@ -42,8 +42,92 @@ def padded_image(image_BHWC: torch.Tensor, i: int) -> torch.Tensor:
     return pad_to_latent_cells(visible_colors(image_BHWC[i]).movedim(-1, 0)[None])
 
 
-class ImageEncoder:
-    """Encodes images of one size, one at a time. What it learnt about memory from one image holds for the next.
+class NetworkInTiles:
+    """A network with the memory there is: the largest tiles that fit, smaller ones after running out, fp32 after an overflow.
+
+    What it learnt about memory from one picture holds for the next.
+
+    Args:
+        patcher: of the network.
+        tiles_px: UNTILED or pixels per tile, in the order in which to try them.
+        decides: whether sizes that cannot fit are left out before any is tried.
+
+    Attributes:
+        where: of the work, as a message says it.
+        result: what it gives, as a message says it.
+        advice: what to do where the smallest tiles do not fit.
+    """
+
+    where: str
+    result: str
+    advice: str
+
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, tiles_px: list[int], decides: bool):
+        self.patcher = patcher
+        self.device = patcher.load_device
+        # The release runs the LQ encoder in fp16 (official load_additional_layers).
+        self.dtype = mm.vae_dtype(self.device, [torch.float16, torch.bfloat16])
+        self.tiles_px = tiles_px
+        self.has_warned = False
+        while decides and len(self.tiles_px) > 1 and not self._fits():
+            del self.tiles_px[0]
+
+    def in_tiles(self, act: Callable[[torch.dtype], torch.Tensor | None]) -> torch.Tensor:
+        """What `act` gives in a type, with tiles of `tiles_px[0]`; None from it: values that are not finite.
+
+        Raises:
+            FloatingPointError: not finite in fp32 either.
+        """
+        while True:
+            try:
+                return self._finite(act)
+            except Exception as e:
+                if not host.is_oom(e):
+                    raise
+                if len(self.tiles_px) == 1:  # raised on as it is: the host knows it by its type, and frees what it holds
+                    how = "whole" if self.tiles_px[0] == UNTILED else f"in tiles of {self.tiles_px[0]} px"
+                    logging.error("FaithDiff: out of memory %s %s; %s", self.where, how, self.advice)
+                    raise
+            # Out of the except block, which holds on to the tensors of the call that failed.
+            mm.soft_empty_cache()
+            del self.tiles_px[0]
+            if not self.has_warned:
+                logging.warning(
+                    "FaithDiff: out of memory %s; going on with tiles of at most %d px, which gives the same %s and takes longer",
+                    self.where,
+                    self.tiles_px[0],
+                    self.result,
+                )
+            self.has_warned = True
+
+    def _finite(self, act: Callable[[torch.dtype], torch.Tensor | None]) -> torch.Tensor:
+        result = act(self.dtype)
+        if result is None and self.dtype != torch.float32:
+            logging.warning("FaithDiff: overflow in %s %s, computing the %s again in fp32", self.dtype, self.where, self.result)
+            result = act(torch.float32)
+        if result is None:
+            raise FloatingPointError
+        return result
+
+    def _fits(self) -> bool:
+        """Whether the device holds the first of `tiles_px`, once the host has made room for it."""
+        total_bytes: int = mm.get_total_memory(self.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
+        if self._needed_bytes() > total_bytes:
+            return False  # no use in emptying the device
+        self.load()
+        return self.patcher.get_free_memory(self.device) >= self._needed_bytes()
+
+    def load(self) -> None:
+        """Onto the device, with room for the first of `tiles_px`."""
+        mm.load_models_gpu([self.patcher], memory_required=self._needed_bytes())
+
+    def _needed_bytes(self) -> int:
+        """Of the first of `tiles_px`, at its peak."""
+        raise NotImplementedError
+
+
+class ImageEncoder(NetworkInTiles):
+    """Encodes images of one size, one at a time.
 
     Args:
         patcher: of the LQ encoder.
@@ -51,18 +135,14 @@ class ImageEncoder:
         tile_size: pixels per tile; 0 decides by the memory.
     """
 
+    result = "features"
+    advice = "use a smaller target size or start ComfyUI with --cpu-vae"
+
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, size_px: Size, tile_size: int):
-        self.patcher = patcher
         self.size_px = size_px
-        self.device = patcher.load_device
-        # The release runs the encoder in fp16 (official load_additional_layers).
-        self.dtype = mm.vae_dtype(self.device, [torch.float16, torch.bfloat16])
-        self.tiles_px = tile_sizes_to_try(size_px, tile_size)
-        self.has_warned = False
-        if tile_size == 0:
-            while len(self.tiles_px) > 1 and not self._fits():
-                del self.tiles_px[0]
-        self._load()
+        self.where = f"while encoding a {size_px} px image"
+        super().__init__(patcher, tile_sizes_to_try(size_px, tile_size), decides=tile_size == 0)
+        self.load()
 
     def encode(self, rgb_1CHW: torch.Tensor, progress: Callable[[float], None]) -> torch.Tensor:
         """Features (1, feature_channels, H/8, W/8) on the host's intermediate device of an image (1, 3, H, W) in [0, 1].
@@ -74,45 +154,12 @@ class ImageEncoder:
         Raises:
             ValueError: features that are not finite.
         """
-        while True:
-            try:
-                return self._encode_finite(rgb_1CHW, progress)
-            except Exception as e:
-                if not host.is_oom(e):
-                    raise
-                if len(self.tiles_px) == 1:  # raised on as it is: the host knows it by its type, and frees what it holds
-                    logging.error(
-                        "FaithDiff: out of memory while encoding a %s px image %s; use a smaller target size or start ComfyUI "
-                        "with --cpu-vae",
-                        self.size_px,
-                        "whole" if self.tiles_px[0] == UNTILED else f"in tiles of {self.tiles_px[0]} px",
-                    )
-                    raise
-            # Out of the except block, which holds on to the tensors of the call that failed.
-            mm.soft_empty_cache()
-            self._step_down()
-
-    def _step_down(self) -> None:
-        del self.tiles_px[0]
-        if not self.has_warned:
-            logging.warning(
-                "FaithDiff: out of memory while encoding a %s px image; going on with tiles of at most %d px, which gives the "
-                "same features and takes longer",
-                self.size_px,
-                self.tiles_px[0],
-            )
-        self.has_warned = True
-
-    def _encode_finite(self, rgb_1CHW: torch.Tensor, progress: Callable[[float], None]) -> torch.Tensor:
-        features_1CHW = self._encode_as(self.dtype, rgb_1CHW, progress)
-        if features_1CHW is None and self.dtype != torch.float32:
-            logging.warning("FaithDiff: LQ features overflow in %s, computing them again in fp32", self.dtype)
-            features_1CHW = self._encode_as(torch.float32, rgb_1CHW, progress)
-        if features_1CHW is None:
+        try:
+            return self.in_tiles(lambda dtype: self._encode_as(dtype, rgb_1CHW, progress))
+        except FloatingPointError:
             raise ValueError(
                 "expected an image of finite values in [0, 1], got LQ features with NaN or infinity; check the image input"
-            )
-        return features_1CHW
+            ) from None
 
     def _encode_as(self, dtype: torch.dtype, rgb_1CHW: torch.Tensor, progress: Callable[[float], None]) -> torch.Tensor | None:
         """Features, or None where they are not finite."""
@@ -137,17 +184,6 @@ class ImageEncoder:
                 return None
         # Extremes instead of isfinite of every value, which would hold several copies of large features.
         return features_1CHW if all(torch.isfinite(extreme) for extreme in torch.aminmax(features_1CHW)) else None
-
-    def _fits(self) -> bool:
-        """Whether the device holds the first of `tiles_px`, once the host has made room for it."""
-        total_bytes: int = mm.get_total_memory(self.device)  # pyright: ignore[reportAssignmentType]  (a tuple if asked for two)
-        if self._needed_bytes() > total_bytes:
-            return False  # no use in emptying the device
-        self._load()
-        return self.patcher.get_free_memory(self.device) >= self._needed_bytes()
-
-    def _load(self) -> None:
-        mm.load_models_gpu([self.patcher], memory_required=self._needed_bytes())
 
     def _needed_bytes(self) -> int:
         """Of the first of `tiles_px`, at its peak."""

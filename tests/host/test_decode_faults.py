@@ -68,7 +68,7 @@ def test_out_of_memory_to_the_end_is_the_hosts_error(nano_vae, one, no_room_for,
     with pytest.raises(torch.cuda.OutOfMemoryError):
         decode(latent, nano_vae, features, decoder=NANO_FILE)
     assert said(caplog, logging.ERROR) == [
-        "FaithDiff: out of memory in the fidelity decoder with tiles of 16 px; set fidelity to 0 or start ComfyUI with --cpu-vae"
+        "FaithDiff: out of memory in the fidelity decoder in tiles of 16 px; set fidelity to 0 or start ComfyUI with --cpu-vae"
     ]
 
 
@@ -124,7 +124,7 @@ def test_overflow_in_half_precision_is_computed_again(nano_vae, one, monkeypatch
     monkeypatch.setattr(weights.FidelityDecoder, "corrections", overflows)
     assert torch.equal(decode(latent, nano_vae, features, decoder=NANO_FILE), expected)
     assert dtypes == [torch.float16, torch.float32]
-    assert said(caplog) == ["FaithDiff: the fidelity decoder overflows in torch.float16, computing the picture again in fp32"]
+    assert said(caplog) == ["FaithDiff: overflow in torch.float16 in the fidelity decoder, computing the picture again in fp32"]
 
 
 def test_values_that_are_not_finite_are_told_of(nano_vae, one, monkeypatch):
