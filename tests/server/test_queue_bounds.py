@@ -30,7 +30,7 @@ def session() -> Iterator[Session]:
 def test_all_our_nodes_are_tried(session):
     ours = {name for name in session.object_info() if name.startswith("FaithDiff")}
     ours -= {"FaithDiffGetWeights"}  # it would ask the hub: tests/server/test_weights.py has one of its own
-    assert ours == {kind for kind, _ in ALL.values() if kind.startswith("FaithDiff")} and len(ours) == 21
+    assert ours == {kind for kind, _ in ALL.values() if kind.startswith("FaithDiff")} and len(ours) == 22
 
 
 @pytest.mark.parametrize("half", [0, pytest.param(1, marks=pytest.mark.long)])
