@@ -122,10 +122,10 @@ class TrainConfig:
     """Keep the LQ encoder's features of these crops, too; else each step computes its own (and half of its crops are mirrored,
     which features kept cannot be)."""
     stroke_weight: float = 0.0
-    """Above 0, pixels count more in the L1 the further they are from their surroundings, as thin strokes are: by 1 + this much
+    """Above 0, pixels count more in the error the further they are from their surroundings, as thin strokes are: by 1 + this much
     where that distance is the crop's mean."""
     perceptual_weight: float = 0.0
-    """Of the perceptual distance beside the L1, see metrics/perceptual.py."""
+    """Of the perceptual distance beside the pixels' error, see metrics/perceptual.py."""
     adversarial_weight: float = 0.0
     """Of what a discriminator thinks of the picture; above 0 there is one, which trains along from the first step."""
     adversarial_from_frac: float = 0.5
