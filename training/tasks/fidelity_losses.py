@@ -16,12 +16,13 @@ ROUNDING = 0.02
 def pixel_loss(
     got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, lq_BCHW: torch.Tensor, stroke_weight: float
 ) -> torch.Tensor:
-    """Mean over the crops of the weighted squared error, as a share of the LQ picture's: 1 is no better than enlarging. All weights
-    are 1 where `stroke_weight` is 0.
+    """Mean over the crops of the weighted squared error, as a share of the LQ picture's: 1 is no better than enlarging. All
+    weights are 1 where `stroke_weight` is 0.
 
-    A share, because a clean crop's errors are a fraction of a noisy one's: by plain L1 nano was 1.3 dB worse than enlarging at Level
-    I, scale 2, after 1,000 steps. Squares, because L1 settles for what is likeliest where the truth cannot be known: by L1 as a share
-    nano sharpened what was sharp and noise, too (4,000 steps; photos of Level I 1.0 dB worse at scale 2, of level heavy no better).
+    A share, because a clean crop's errors are a fraction of a noisy one's: by plain L1 nano was 1.3 dB worse than enlarging at
+    Level I, scale 2, after 1,000 steps. Squares, because L1 settles for what is likeliest where the truth cannot be known: by L1
+    as a share nano sharpened what was sharp, and noise, too (after 4,000 steps photos of Level I were 1.0 dB worse at scale 2,
+    those of level heavy no better).
     """
     weight_B1HW = stroke_weights(wanted_BCHW.float(), stroke_weight)
     got_B, lq_B = (
