@@ -13,9 +13,7 @@ ROUNDING = 0.02
 """Added to the LQ picture's error, some two steps of 255: what differs no more than by rounding need not be bettered."""
 
 
-def pixel_loss(
-    got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, lq_BCHW: torch.Tensor, stroke_weight: float
-) -> torch.Tensor:
+def pixel_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, lq_BCHW: torch.Tensor, stroke_weight: float) -> torch.Tensor:
     """Mean over the crops of the weighted squared error, as a share of the LQ picture's: 1 is no better than enlarging. All
     weights are 1 where `stroke_weight` is 0.
 
