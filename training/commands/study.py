@@ -38,6 +38,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--photos", type=Path, help="photos that no training saw (default: scikit-image's samples)")
     verb.add_argument("--weights", type=Path, metavar="FOLDER", help="weights of metrics, as for `evaluate`")
     verb.add_argument("--pyiqa", type=Path, metavar="PYTHON", help="Python of an environment with pyiqa, for NIQE")
+    verb.add_argument("--text-pictures", type=int, default=24, metavar="N", help="pictures of words, 0 = none (default: 24)")
     verb.add_argument("--out", type=Path, required=True, help="folder for pictures, scores and fidelity.json")
     verb.add_argument("--page", type=Path, required=True, help="the page to write (.md); pictures/ beside it")
     verb.set_defaults(run=study_fidelity)
@@ -77,4 +78,7 @@ def study_fidelity(arguments: argparse.Namespace) -> None:
 
     names = ("model", "vae", "decoder", "photos", "weights", "pyiqa")
     inputs = DecoderInputs(**{name: getattr(arguments, name) for name in names})
-    print(run_decoder_study(inputs, arguments.out, arguments.page, DecoderPlan()))
+    if arguments.text_pictures < 0:
+        raise ValueError(f"expected --text-pictures to be 0 or more, got {arguments.text_pictures}; leave it out for 24")
+    plan = DecoderPlan(text_pictures=arguments.text_pictures)
+    print(run_decoder_study(inputs, arguments.out, arguments.page, plan))

@@ -20,7 +20,7 @@ from training.decoder_study.tables import (  # fmt: skip
 TITLE = "# What the fidelity decoder changes"
 COMMAND = """\
     python -m training study-fidelity --model demo/nano_faithdiff.safetensors --vae demo/nano_vae.safetensors \\
-        --decoder demo/nano_fidelity.safetensors --out runs/fidelity --page docs/engineering/fidelity.md
+        --decoder demo/nano_fidelity.safetensors --out runs/fidelity --page docs/engineering/fidelity.md{options}
 """
 KINDS = {PHOTOS: "Photos", WORDS: "Rendered words"}
 
@@ -45,7 +45,12 @@ def report(results: DecoderResults) -> str:
 def _head(results: DecoderResults, kinds: dict[str, list[SetResults]]) -> str:
     plan, trained = results["plan"], results["decoder"]
     software = ", ".join(f"{name} {version}" for name, version in results["software"].items())
-    fonts = ", ".join(map(str, plan["font_px"]))
+    words = (
+        f"; {plan['text_pictures']} pictures of English words at {_listed(plan['font_px'])} px ({plan['text_px']} px wide) at "
+        f"scale {_listed(plan['text_scales'])} and Levels {_listed(plan['text_levels'])}"
+    )
+    kind = "photos, or pictures of words" if plan["text_pictures"] else "photos"
+    command = COMMAND.format(options="" if plan["text_pictures"] else " --text-pictures 0")
     sampling = plan["sampling"]
     photos = max(len(each["levels"][level]["values"][FULL]["psnr_rgb"]) for each in kinds[PHOTOS] for level in each["levels"])
     missing = "".join(f" `{name}`: {why}." for name, why in results["missing"].items())
@@ -55,17 +60,16 @@ def _head(results: DecoderResults, kinds: dict[str, list[SetResults]]) -> str:
 
 For engineers. A command writes this page, figures and sentences; what it says holds for these files and these pictures:
 
-{COMMAND}
+{command}
 Decoder: {recipe}. Pictures that no training saw: one {plan["photo_px"]} px crop of each of {photos} photos at scales
-{_listed(plan["photo_scales"])} and Levels {_listed(plan["photo_levels"])}; {plan["text_pictures"]} pictures of English words at
-{fonts} px ({plan["text_px"]} px wide) at scale {_listed(plan["text_scales"])} and Levels {_listed(plan["text_levels"])};
+{_listed(plan["photo_scales"])} and Levels {_listed(plan["photo_levels"])}{words if plan["text_pictures"] else ""};
 `degrade --seed {plan["seed"]}`, **this project's own levels, not the paper's**. Restored with {sampling["steps"]} steps,
 colours by {sampling["colour"]} after the decoder. *Fidelity 0* is the plain VAE decoder, *fidelity 1* all that the fidelity
 decoder knows. *Floor*: the enlarged LQ picture through the VAE and back. *The decoder without the model*: the floor through the
 fidelity decoder, colours as those of restored pictures. *Ceiling*: the truth through the VAE. Real-ESRGAN x4plus enlarges by 4;
 at another scale its pictures are brought to size by antialiased bicubic interpolation.
 
-Figures in brackets are 95 % bootstrap intervals over photos, or pictures of words (10,000 resamples); differences are taken
+Figures in brackets are 95 % bootstrap intervals over {kind} (10,000 resamples); differences are taken
 picture by picture, bold where their interval is clear of 0. Metrics: [evaluation](../evaluation.md); reading:
 [text fidelity](../text_fidelity.md). {software}.{" Not computed here." if missing else ""}{missing}"""
 

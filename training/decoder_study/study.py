@@ -35,6 +35,7 @@ class DecoderPlan:
     photo_levels: tuple[str, ...] = (*LEVELS, "heavy")
     text_px: int = 384
     text_pictures: int = 24
+    """0 = no words."""
     font_px: tuple[int, ...] = (44, 52, 60)
     """As StudyPlan's: what the nano VAE can carry."""
     text_scales: tuple[int, ...] = (SCALE,)
@@ -123,7 +124,7 @@ def _sets(folder: Path, photos: list[tuple[str, Path]], plan: DecoderPlan) -> li
             name, folder / name, photos, side_px=plan.photo_px, crops=1, levels=plan.photo_levels, seed=plan.seed, scale=scale
         )
         made.append((PHOTOS, pictures))
-    for scale in plan.text_scales:
+    for scale in plan.text_scales if plan.text_pictures else ():
         name = f"{WORDS}-x{scale}"
         pictures = text_set(
             name, folder / name, count=plan.text_pictures, font_px=plan.font_px, side_px=plan.text_px, levels=plan.text_levels,

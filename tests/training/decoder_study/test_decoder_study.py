@@ -185,3 +185,16 @@ def test_wrong_files_are_one_line(inputs: DecoderInputs, tmp_path: Path, capsys:
         err = capsys.readouterr().err
         assert message in err and err.startswith("error: expected") and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_without_words_nothing_is_said_of_them(inputs: DecoderInputs, tmp_path: Path) -> None:
+    plan = replace(PLAN, text_pictures=0, photo_levels=("II",))
+    page = run_decoder_study(inputs, tmp_path / "out", tmp_path / "page.md", plan).read_text(encoding="utf-8")
+    assert "--text-pictures 0" in page and "Rendered words" not in page and "pictures of words" not in page
+    assert not (tmp_path / "pictures" / "fidelity-words-picked.jpg").exists()
+
+
+def test_fewer_than_no_words_are_refused(inputs: DecoderInputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [f"--{name}={getattr(inputs, name)}" for name in ("model", "vae", "decoder", "photos")]
+    code = main(["study-fidelity", *files, f"--out={tmp_path}", f"--page={tmp_path / 'page.md'}", "--text-pictures=-1"])
+    assert code == 2 and "expected --text-pictures to be 0 or more, got -1" in capsys.readouterr().err
