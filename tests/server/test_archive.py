@@ -22,7 +22,7 @@ from PIL import Image
 from support.patience import PATIENCE_S
 
 INSTALLED_NAME = "faithdiff"  # the folder that ComfyUI-Manager and comfy-cli make: the project's name
-MAX_BYTES = 40 * 1024**2  # before packing; 26 MB of them are the nano model
+MAX_BYTES = 40 * 1024**2  # before packing; 27 MB of them are the nano model
 MAX_NAME = 100  # Windows allows 260 characters, and users' ComfyUI folders are deep
 RESERVED_ON_WINDOWS = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
 HOST_CODE = ("__init__.py", "nodes/", "faithdiff_core/")

@@ -131,9 +131,9 @@ def save(folder: str, *, height: int = 0) -> Node:
     return Node(kind="FaithDiffSavePhoto", title="Save", inputs=inputs, height=height)
 
 
-def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain") -> dict[str, Node]:
+def decode(*, vae: Link = ("sdxl", 2), method: str | Link = "adain", fidelity: float = 1.0) -> dict[str, Node]:
     """From the latent to a picture in the colours of the photo, with what the photo already has."""
-    decoded = {"samples": ("sampler", 0), "vae": vae, "features": ("encode", 0), "fidelity": 1.0, "decoder": "auto"}
+    decoded = {"samples": ("sampler", 0), "vae": vae, "features": ("encode", 0), "fidelity": fidelity, "decoder": "auto"}
     fixed = {"image": ("decode", 0), "reference": ("size", 0), "method": method}
     return {
         "decode": Node(kind="FaithDiffDecode", title="FaithDiff Decode", inputs=decoded),
