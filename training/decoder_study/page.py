@@ -50,6 +50,7 @@ def _head(results: DecoderResults, kinds: dict[str, list[SetResults]]) -> str:
         f"scale {_listed(plan['text_scales'])} and Levels {_listed(plan['text_levels'])}"
     )
     kind = "photos, or pictures of words" if plan["text_pictures"] else "photos"
+    reading = "; reading: [text fidelity](../text_fidelity.md)" if plan["text_pictures"] else ""
     command = COMMAND.format(options="" if plan["text_pictures"] else " --text-pictures 0")
     sampling = plan["sampling"]
     photos = max(len(each["levels"][level]["values"][FULL]["psnr_rgb"]) for each in kinds[PHOTOS] for level in each["levels"])
@@ -70,8 +71,8 @@ fidelity decoder, colours as those of restored pictures. *Ceiling*: the truth th
 at another scale its pictures are brought to size by antialiased bicubic interpolation.
 
 Figures in brackets are 95 % bootstrap intervals over {kind} (10,000 resamples); differences are taken
-picture by picture, bold where their interval is clear of 0. Metrics: [evaluation](../evaluation.md); reading:
-[text fidelity](../text_fidelity.md). {software}.{" Not computed here." if missing else ""}{missing}"""
+picture by picture, bold where their interval is clear of 0. Metrics: [evaluation](../evaluation.md){reading}.
+{software}.{" Not computed here." if missing else ""}{missing}"""
 
 
 def _listed(values: list[object]) -> str:
