@@ -32,6 +32,8 @@ def pixel_loss(got_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor, lq_BCHW: torch
 
 def stroke_weights(truth_BCHW: torch.Tensor, stroke_weight: float) -> torch.Tensor:
     """1 + stroke_weight * |truth - mean of its surroundings| / (the crop's mean of that), (B, 1, H, W)."""
+    if not stroke_weight:
+        return torch.ones_like(truth_BCHW[:, :1])
     around_BCHW = F.avg_pool2d(truth_BCHW, SURROUNDINGS_PX, stride=1, padding=SURROUNDINGS_PX // 2, count_include_pad=False)
     contrast_B1HW = (truth_BCHW - around_BCHW).abs().mean(1, keepdim=True)
     return 1.0 + stroke_weight * contrast_B1HW / (contrast_B1HW.mean((2, 3), keepdim=True) + FLAT)
